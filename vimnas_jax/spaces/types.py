@@ -1,0 +1,151 @@
+"""What a search space is: frozen data and the rule that reads an architecture off it. No Flax here.
+
+A cell is a directed acyclic graph: nodes `0 .. inputs - 1` are fed from outside, every further node is the sum of its
+incoming edges, and every edge carries a mixture of candidate operations. A network is a list of stages.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from vimnas_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One cell type.
+
+  Attributes:
+    inputs: how many nodes are fed from outside (2 in the DARTS space, 1 in NAS-Bench-201).
+    edges: (source, target) of each edge, ordered by target, then source.
+    ops: the names of the candidate operations of each edge; the same number on every edge of a cell type.
+    output: the nodes that are concatenated along channels to give the cell's output.
+    preprocess: whether each input first passes a 1x1 convolution to the cell's width.
+  """
+
+  inputs: int
+  edges: tuple[tuple[int, int], ...]
+  ops: tuple[tuple[str, ...], ...]
+  output: tuple[int, ...]
+  preprocess: bool = False
+
+  def __post_init__(self):
+    if len(self.edges) != len(self.ops) or len({len(names) for names in self.ops}) != 1:
+      raise UserError(f'a cell needs one list of candidate ops per edge, all of one length: {len(self.edges)} edges, '
+                      f'lists of length {[len(names) for names in self.ops]}')
+    if any(source >= target for source, target in self.edges):
+      raise UserError(f'every edge of a cell must lead from a lower node to a higher one: {self.edges}')
+
+  @property
+  def nodes(self) -> int:
+    """Number of nodes, inputs included."""
+    return max(target for _, target in self.edges) + 1
+
+  @property
+  def shape(self) -> tuple[int, int]:
+    """(edges, ops): the shape of the architecture parameters of this cell type."""
+    return len(self.edges), len(self.ops[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One step of a network's macro-architecture, executed in order.
+
+  Attributes:
+    kind: 'stem' (3x3 convolution and BatchNorm), 'cell', 'residual' (the ResNet block between the stages of
+      NAS-Bench-201) or 'head' (global average pool and a linear layer).
+    channels: the width of the stage; of a cell, the width of one node.
+    cell: for kind 'cell', the name of its type.
+    stride: 2 halves height and width.
+    shrunk: for a cell with two inputs, whether the previous cell had stride 2, so that the older input is twice as
+      large and passes a FactorizedReduce.
+    norm: for kind 'head', whether BatchNorm and ReLU come before the pool.
+  """
+
+  kind: str
+  channels: int = 0
+  cell: str = ''
+  stride: int = 1
+  shrunk: bool = False
+  norm: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Genotype:
+  """A discrete architecture: for each cell type the kept edges as (op, source, target), in the space's own order."""
+
+  space: str
+  cells: Mapping[str, tuple[tuple[str, int, int], ...]]
+
+  def __eq__(self, other):
+    return isinstance(other, Genotype) and self.space == other.space and dict(self.cells) == dict(other.cells)
+
+  def __hash__(self):
+    return hash((self.space, tuple(sorted(self.cells.items()))))
+
+  def to_json(self) -> str:
+    """JSON text: {"space": ..., "cells": {name: [[op, source, target], ...]}}."""
+    return json.dumps({'space': self.space, 'cells': {name: [list(e) for e in edges]
+                                                      for name, edges in self.cells.items()}})
+
+  @classmethod
+  def from_json(cls, text: str) -> 'Genotype':
+    """Reads what `to_json` wrote. Raises UserError on anything else."""
+    try:
+      raw = json.loads(text)
+      cells = {name: tuple((str(op), int(s), int(t)) for op, s, t in edges) for name, edges in raw['cells'].items()}
+      return cls(str(raw['space']), cells)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+      raise UserError(f'not a genotype in JSON ({e}): {text[:60]!r}; expected {{"space": …, "cells": {{name: '
+                      '[[op, source, target], …]}}') from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Space:
+  """A search space.
+
+  Attributes:
+    name: the name that config.space.name chooses.
+    cells: cell types by name.
+    macro: `macro(cells, channels)` gives the stages of the search network.
+    decode: `decode(space, {cell: [edges, ops]})` reads the discrete architecture off probabilities.
+    write: a genotype in the field's own notation.
+    read: the inverse of `write`; raises UserError.
+    pool_norm: whether pooling is followed by BatchNorm while searching (DARTS: yes; NAS-Bench-201: no).
+    min_size: the smallest image side, in pixels, that the macro's strides allow.
+  """
+
+  name: str
+  cells: Mapping[str, Cell]
+  macro: Callable[[int, int], tuple[Stage, ...]]
+  decode: Callable[['Space', Mapping[str, np.ndarray]], Genotype]
+  write: Callable[[Genotype], str]
+  read: Callable[[str], Genotype]
+  pool_norm: bool
+  min_size: int
+
+  def genotype(self, probs: Mapping[str, np.ndarray]) -> Genotype:
+    """The architecture that `probs` ({cell: [edges, ops]}, rows sum to 1) stands for. Ties go to the lower index."""
+    for name, cell in self.cells.items():
+      if np.shape(probs[name]) != cell.shape:
+        raise UserError(f'probabilities of cell {name!r} have shape {np.shape(probs[name])}, space {self.name!r} '
+                        f'needs {cell.shape}')
+    return self.decode(self, {name: np.asarray(probs[name], np.float64) for name in self.cells})
+
+  def validate(self, genotype: Genotype) -> Genotype:
+    """Returns `genotype`. Raises UserError if it belongs to another space or uses what this space lacks."""
+    if genotype.space != self.name:
+      raise UserError(f'the genotype belongs to space {genotype.space!r}, not to {self.name!r}: set config.space.name '
+                      f'to {genotype.space!r} or give another genotype')
+    if set(genotype.cells) != set(self.cells):
+      raise UserError(f'the genotype has cells {sorted(genotype.cells)}, space {self.name!r} has {sorted(self.cells)}')
+    for name, cell in self.cells.items():
+      for op, source, target in genotype.cells[name]:
+        if (source, target) not in cell.edges:
+          raise UserError(f'cell {name!r} of space {self.name!r} has no edge {source}->{target}')
+        ops = cell.ops[cell.edges.index((source, target))]
+        if op not in ops:
+          raise UserError(f'edge {source}->{target} of cell {name!r} has no op {op!r}; it has {", ".join(ops)}')
+    return genotype
