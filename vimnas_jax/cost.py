@@ -1,0 +1,129 @@
+"""How large a network is and how much it computes, by arithmetic on its space: no weights are made.
+
+Convolutions have no bias. Every convolution of an operation works at the operation's output resolution, so its
+multiply-adds are its weights times the output pixels; BatchNorm, pooling, additions and biases count as none.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from vimnas_jax.errors import UserError
+from vimnas_jax.spaces.types import Genotype, Space
+
+
+class Cost(NamedTuple):
+  """`params`: trainable numbers. `madds`: multiply-adds of convolutions and linear layers for one image."""
+
+  params: int
+  madds: int
+
+
+class _Part(NamedTuple):
+  weights: int  # of convolutions and linear layers
+  pixels: int  # places at which each weight is used
+  norms: int = 0  # channels that pass a BatchNorm
+  biases: int = 0
+  in_cell: bool = True
+
+
+def _separable(kernel: int, times: int):
+  """Depthwise kernel x kernel, then pointwise, then BatchNorm: `times` times."""
+  return lambda c, stride: (times * (kernel * kernel * c + c * c), times * c)
+
+
+def _dense(kernel: int):
+  return lambda c, stride: (kernel * kernel * c * c, c)
+
+
+def _free(c, stride):
+  return 0, 0
+
+
+# op -> f(channels, stride) = (convolution weights, channels normalised)
+_OPS = {
+    'none': _free,
+    'max_pool_3x3': _free,
+    'avg_pool_3x3': _free,
+    'skip_connect': lambda c, stride: (0, 0) if stride == 1 else (c * c, c),  # FactorizedReduce: two halves
+    'sep_conv_3x3': _separable(3, 2),
+    'sep_conv_5x5': _separable(5, 2),
+    'dil_conv_3x3': _separable(3, 1),
+    'dil_conv_5x5': _separable(5, 1),
+    'nor_conv_1x1': _dense(1),
+    'nor_conv_3x3': _dense(3),
+}
+
+
+def _parts(space: Space, edges: dict, cells: int, channels: int, num_classes: int, in_channels: int,
+           size: int) -> Iterator[_Part]:
+  """The layers of the network whose cells have `edges`: {cell: [(op, source, target)]}; `size` is the image's side."""
+  widths = ()
+  for stage in space.macro(cells, channels):
+    c = stage.channels
+    if stage.kind == 'stem':
+      yield _Part(9 * in_channels * c, size * size, c, in_cell=False)
+      widths = (c, c)
+    elif stage.kind == 'residual':
+      reduced, halved = -(-size // stage.stride), size // stage.stride
+      yield _Part(9 * widths[-1] * c + 9 * c * c, reduced * reduced, 2 * c, in_cell=False)
+      yield _Part(widths[-1] * c, halved * halved, in_cell=False)
+      widths, size = (c, c), halved
+    elif stage.kind == 'cell':
+      cell = space.cells[stage.cell]
+      if cell.preprocess:  # a FactorizedReduce costs what the 1x1 convolution does
+        for width in widths[-cell.inputs:]:
+          yield _Part(width * c, size * size, c)
+      size = -(-size // stage.stride)
+      for op, source, _ in edges[stage.cell]:
+        weights, norms = _op(op)(c, stage.stride if source < cell.inputs else 1)
+        yield _Part(weights, size * size, norms)
+      widths = (widths[-1], c * len(cell.output))
+    else:
+      width = widths[-1]
+      yield _Part(width * num_classes, 1, width if stage.norm else 0, num_classes, in_cell=False)
+
+
+def _op(name: str):
+  if name not in _OPS:
+    raise UserError(f'the cost of op {name!r} is not known; known are {", ".join(_OPS)}')
+  return _OPS[name]
+
+
+def count(space: Space, genotype: Genotype, *, cells: int, channels: int, num_classes: int, image_size: int = 32,
+          in_channels: int = 3) -> Cost:
+  """Parameters and multiply-adds of the network that `genotype` stands for, as it is trained and evaluated.
+
+  BatchNorm has scale and bias everywhere; the auxiliary head, which only training uses, is left out. The published
+  DARTS figures are for cells=20, channels=36; those of NAS-Bench-201 for cells=5, channels=16. Raises UserError if
+  the genotype is not of this space, or the images are too small for it.
+
+  Args:
+    space: the search space.
+    genotype: one of its architectures.
+    cells: number of cells (DARTS) or cells per group (NAS-Bench-201), as in `space.macro`.
+    channels: width of the first cell, as in `space.macro`.
+    num_classes: outputs of the linear layer.
+    image_size: height and width of the images, in pixels.
+    in_channels: channels of the images.
+  """
+  space.validate(genotype)
+  if image_size < space.min_size:
+    raise UserError(f'images of {image_size} pixels are too small: space {space.name!r} needs {space.min_size}')
+  params = madds = 0
+  for part in _parts(space, genotype.cells, cells, channels, num_classes, in_channels, image_size):
+    params += part.weights + 2 * part.norms + part.biases
+    madds += part.weights * part.pixels
+  return Cost(params, madds)
+
+
+def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_channels: int = 3) -> int:
+  """Number of weights theta of the search network, with every candidate operation on every edge.
+
+  BatchNorm inside cells has no parameters; that of the stem, of residual blocks and of the head has. The architecture
+  parameters are not counted. (The NAS-Bench-201 authors' own supernet gives its convolutions biases; this one has
+  none.)
+  """
+  edges = {name: [(op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops]
+           for name, cell in space.cells.items()}
+  parts = _parts(space, edges, cells, channels, num_classes, in_channels, 2)
+  return sum(part.weights + part.biases + (0 if part.in_cell else 2 * part.norms) for part in parts)

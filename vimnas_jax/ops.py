@@ -1,0 +1,228 @@
+"""Candidate operations, once for all spaces, as they run inside a supernet.
+
+All edges that leave a node and carry the same operation are computed together, as one *bank*: their feature maps lie
+side by side along channels, [n, h, w, m * c] for m edges of width c. Parameters are stacked over the edges, so that a
+bank is one depthwise convolution, one matrix product and one BatchNorm. Convolutions have no bias; BatchNorm uses
+batch statistics and has no parameters, as in the search networks of DARTS and NAS-Bench-201.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+BN_EPS = 1e-5  # PyTorch's default, used everywhere by the reference codes
+
+
+def normalise(x, axes=(0, 1, 2)):
+  """BatchNorm without parameters: zero mean and unit (biased) variance over `axes`, computed in float32 or wider."""
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  mean = wide.mean(axes, keepdims=True)
+  var = jnp.square(wide - mean).mean(axes, keepdims=True)
+  return ((wide - mean) * lax.rsqrt(var + BN_EPS)).astype(x.dtype)
+
+
+def conv(x, kernel, stride=1):
+  """Dense convolution of x [n, h, w, c] with kernel [k, k, c, d], padded by (k - 1) / 2 on every side."""
+  pad = (kernel.shape[0] - 1) // 2
+  if kernel.shape[0] == 1:
+    return x[:, ::stride, ::stride] @ kernel[0, 0]
+  return lax.conv_general_dilated(x, kernel, (stride, stride), [(pad, pad)] * 2,
+                                  dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def factorized_reduce(x, kernel):
+  """Halves h and w of x [n, h, w, c]: ReLU, two 1x1 convolutions kernel [2, c, d / 2] of stride 2, the second on x
+  shifted by one pixel, concatenated, normalised. Odd sides round up, the missing row and column being zero.
+  """
+  x = jax.nn.relu(x)
+  shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
+  return normalise(jnp.concatenate([x[:, ::2, ::2] @ kernel[0], shifted[:, ::2, ::2] @ kernel[1]], -1))
+
+
+def _taps(x, size, dilation, stride, fill=0.0):
+  """The size * size shifted views of x [n, h, w, c] that a 'same' window sees, row by row."""
+  pad, (_, h, w, _) = dilation * (size - 1) // 2, x.shape
+  x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=fill)
+  return [x[:, i:i + h:stride, j:j + w:stride] for i in range(0, dilation * size, dilation)
+          for j in range(0, dilation * size, dilation)]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(x, kernel, stride=1, dilation=1):
+  """Depthwise convolution of x [n, h, w, c] with kernel [k, k, c], padded by dilation * (k - 1) / 2 on every side.
+
+  On CPU it is a sum of k * k shifted products, which XLA fuses into one loop: its own grouped convolution is ten
+  times slower there. Elsewhere it is the native convolution.
+  """
+  if jax.default_backend() != 'cpu':
+    pad = dilation * (kernel.shape[0] - 1) // 2
+    return lax.conv_general_dilated(x, kernel[:, :, None], (stride, stride), [(pad, pad)] * 2,
+                                    rhs_dilation=(dilation, dilation), feature_group_count=x.shape[-1],
+                                    dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  flat = kernel.reshape(-1, kernel.shape[-1])
+  views = _taps(x, kernel.shape[0], dilation, stride)
+  return sum(view * flat[i] for i, view in enumerate(views))
+
+
+def _depthwise_forward(x, kernel, stride, dilation):
+  return depthwise(x, kernel, stride, dilation), (x, kernel)
+
+
+def _depthwise_backward(stride, dilation, saved, dy):
+  x, kernel = saved
+  if jax.default_backend() != 'cpu':
+    # The native form is an ordinary convolution: let JAX differentiate it.
+    _, pull = jax.vjp(lambda x, k: depthwise.fun(x, k, stride, dilation), x, kernel)
+    return pull(dy)
+  up = dy
+  if stride > 1:  # zeros between the rows and columns of dy, then a convolution of stride 1
+    up = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *((0, big - stride * (small - 1) - 1, stride - 1)
+                 for big, small in zip(x.shape[1:3], dy.shape[1:3])), (0, 0, 0)))
+  dx = depthwise(up, kernel[::-1, ::-1], 1, dilation)
+  return dx, _kernel_gradient(x, dy, kernel.shape[0], stride, dilation).astype(kernel.dtype)
+
+
+def _kernel_gradient(x, dy, size, stride, dilation, block=8):
+  """Gradient [size, size, c] of a depthwise kernel: for every tap the sum of view * dy over images and positions.
+
+  The images go through in blocks that stay in cache. A block takes every (n / block)-th image, so that each device of
+  a batch-sharded mesh holds an equal part of every block.
+  """
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+
+  def reduce(x, dy):
+    return jnp.stack([(view.astype(wide) * dy).sum((0, 1, 2)) for view in _taps(x, size, dilation, stride)])
+
+  n = x.shape[0]
+  if n % block or n == block:
+    total = reduce(x, dy)
+  else:
+    xs, dys = (a.reshape(block, n // block, *a.shape[1:]) for a in (x, dy))
+    total = lax.fori_loop(0, n // block, lambda i, acc: acc + reduce(
+        lax.dynamic_index_in_dim(xs, i, 1, False), lax.dynamic_index_in_dim(dys, i, 1, False)),
+        jnp.zeros((size * size, x.shape[-1]), wide))
+  return total.reshape(size, size, -1)
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def max_pool(x, stride=1):
+  """3x3 maximum of x [n, h, w, c], padded by 1 with minus infinity. A tie shares its gradient among the tied."""
+  _, h, w, _ = x.shape
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+  rows = functools.reduce(jnp.maximum, [x[:, i:i + h:stride] for i in range(3)])
+  return functools.reduce(jnp.maximum, [rows[:, :, j:j + w:stride] for j in range(3)])
+
+
+def avg_pool(x, stride=1):
+  """3x3 mean of x [n, h, w, c], padded by 1; what lies outside the image does not count in the mean."""
+  _, h, w, _ = x.shape
+  count = [jnp.convolve(jnp.ones(side, x.dtype), jnp.ones(3, x.dtype), 'same')[::stride] for side in (h, w)]
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+  rows = sum(x[:, i:i + h:stride] for i in range(3))
+  return sum(rows[:, :, j:j + w:stride] for j in range(3)) / (count[0][:, None, None] * count[1][:, None])
+
+
+def _side_by_side(kernels):
+  """Stacked depthwise kernels [m, k, k, c] as one of m * c channels, [k, k, m * c]."""
+  return jnp.moveaxis(kernels, 0, 2).reshape(*kernels.shape[1:3], -1)
+
+
+def _pointwise(z, kernels):
+  """Each edge's own 1x1 convolution: z [n, h, w, m * c], kernels [m, c, d] -> [n, h, w, m * d]."""
+  if len(kernels) == 1:
+    return z @ kernels[0]
+  parts = jnp.split(z, len(kernels), -1)
+  return jnp.concatenate([part @ kernel for part, kernel in zip(parts, kernels)], -1)
+
+
+def _tile(x, m):
+  return x if m == 1 else jnp.concatenate([x] * m, -1)
+
+
+def _sep_conv(size):
+  def shapes(c, stride):
+    del stride
+    depth, point = ((size, size, c), size * size), ((c, c), c)
+    return {'depthwise1': depth, 'pointwise1': point, 'depthwise2': depth, 'pointwise2': point}
+
+  def apply(x, p, stride):
+    z = depthwise(_tile(jax.nn.relu(x), len(p['pointwise1'])), _side_by_side(p['depthwise1']), stride, 1)
+    z = jax.nn.relu(normalise(_pointwise(z, p['pointwise1'])))
+    return normalise(_pointwise(depthwise(z, _side_by_side(p['depthwise2']), 1, 1), p['pointwise2']))
+
+  return Op(shapes, apply)
+
+
+def _dil_conv(size):
+  def shapes(c, stride):
+    del stride
+    return {'depthwise': ((size, size, c), size * size), 'pointwise': ((c, c), c)}
+
+  def apply(x, p, stride):
+    z = depthwise(_tile(jax.nn.relu(x), len(p['pointwise'])), _side_by_side(p['depthwise']), stride, 2)
+    return normalise(_pointwise(z, p['pointwise']))
+
+  return Op(shapes, apply)
+
+
+def _nor_conv(size):
+  def shapes(c, stride):
+    del stride
+    return {'kernel': ((size, size, c, c), size * size * c)}
+
+  def apply(x, p, stride):
+    kernel = jnp.moveaxis(p['kernel'], 0, 3)
+    return normalise(conv(jax.nn.relu(x), kernel.reshape(*kernel.shape[:3], -1), stride))
+
+  return Op(shapes, apply)
+
+
+def _skip_shapes(c, stride):
+  return {} if stride == 1 else {'kernel': ((2, c, c // 2), c)}
+
+
+def _skip(x, p, stride):
+  if stride == 1:
+    return x
+  return jnp.concatenate([factorized_reduce(x, kernel) for kernel in p['kernel']], -1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+  """A candidate operation.
+
+  Attributes:
+    shapes: `shapes(channels, stride)` gives each parameter's (shape, fan-in) for one edge.
+    apply: `apply(x [n, h, w, c], params stacked over m edges, stride)` gives [n, h, w, m * c]; an operation without
+      parameters gives [n, h, w, c], the same for every edge.
+    pool: whether it is a pooling operation, which some spaces follow by BatchNorm.
+  """
+
+  shapes: Callable[[int, int], Mapping[str, tuple[tuple[int, ...], int]]]
+  apply: Callable[..., jax.Array]
+  pool: bool = False
+
+
+def _no_parameters(c, stride):
+  del c, stride
+  return {}
+
+
+# `none` is absent: it adds nothing to a node.
+OPS: Mapping[str, Op] = {
+    'max_pool_3x3': Op(_no_parameters, lambda x, p, stride: max_pool(x, stride), pool=True),
+    'avg_pool_3x3': Op(_no_parameters, lambda x, p, stride: avg_pool(x, stride), pool=True),
+    'skip_connect': Op(_skip_shapes, _skip),
+    'sep_conv_3x3': _sep_conv(3),
+    'sep_conv_5x5': _sep_conv(5),
+    'dil_conv_3x3': _dil_conv(3),
+    'dil_conv_5x5': _dil_conv(5),
+    'nor_conv_1x1': _nor_conv(1),
+    'nor_conv_3x3': _nor_conv(3),
+}

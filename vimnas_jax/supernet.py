@@ -1,0 +1,168 @@
+"""The supernet, theta: every candidate operation of a space at once, mixed by architecture weights.
+
+BatchNorm uses batch statistics always, so the weights theta are all there is to carry.
+"""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vimnas_jax import ops
+from vimnas_jax.spaces import Cell, Space, Stage
+
+
+def fan_in_uniform(fan_in: int):
+  """PyTorch's default initialiser of convolutions and linear layers: uniform within 1 / sqrt(fan_in)."""
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / jnp.sqrt(jnp.asarray(fan_in, dtype))
+  return init
+
+
+class _Module(nn.Module):
+  """What all parts share: parameters in `param_dtype`, used in `dtype`."""
+
+  dtype: jnp.dtype = jnp.float32
+  param_dtype: jnp.dtype = jnp.float32
+
+  def weight(self, name, shape, fan_in):
+    """A parameter with PyTorch's default initialisation, cast to the compute type."""
+    return self.param(name, fan_in_uniform(fan_in), shape, self.param_dtype).astype(self.dtype)
+
+  def batch_norm(self, name, x):
+    """BatchNorm with learned scale and bias, batch statistics, over x [n, h, w, c]."""
+    scale = self.param(f'{name}_scale', nn.initializers.ones, x.shape[-1:], self.param_dtype)
+    bias = self.param(f'{name}_bias', nn.initializers.zeros, x.shape[-1:], self.param_dtype)
+    return ops.normalise(x) * scale.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class MixedCell(_Module):
+  """One cell with a mixture on every edge."""
+
+  cell: Cell = None
+  stage: Stage = None
+  pool_norm: bool = False
+
+  @nn.compact
+  def __call__(self, inputs, weights):
+    """Mixes the cell's graph.
+
+    Args:
+      inputs: outputs of the previous cells, [n, h, w, *] each, older first.
+      weights: mixing weights, [samples, edges, ops]; the batch falls into `samples` equal groups, in order.
+
+    Returns:
+      [n, h / stride, w / stride, channels * len(cell.output)].
+    """
+    cell, channels = self.cell, self.stage.channels
+    nodes = list(self._preprocess(inputs) if cell.preprocess else inputs)
+    nodes += [0.0] * (cell.nodes - cell.inputs)
+    scale = jnp.repeat(weights, inputs[0].shape[0] // weights.shape[0], 0)[..., None, None, None]
+    if weights.shape[0] == 1:
+      scale = weights[..., None, None, None]
+    scale = scale.astype(self.dtype)  # [1 or n, edges, ops, 1, 1, 1]
+    params = self._parameters()
+    for source in range(cell.nodes - 1):
+      stride = self.stage.stride if source < cell.inputs else 1
+      leaving = [e for e, (s, _) in enumerate(cell.edges) if s == source]
+      for op in dict.fromkeys(name for e in leaving for name in cell.ops[e]):
+        edges = [e for e in leaving if op in cell.ops[e]]
+        if op == 'none':
+          continue
+        z = ops.OPS[op].apply(nodes[source], params(op, edges, stride), stride)
+        if ops.OPS[op].pool and self.pool_norm:
+          z = ops.normalise(z)
+        own = z.shape[-1] == channels * len(edges)
+        for i, e in enumerate(edges):
+          part = z[..., i * channels:(i + 1) * channels] if own else z
+          nodes[cell.edges[e][1]] += scale[:, e, cell.ops[e].index(op)] * part
+    return jnp.concatenate([nodes[i] for i in cell.output], -1)
+
+  def _parameters(self):
+    """Declares the cell's parameters, stacked per op and stride; returns a function that picks those of some edges."""
+    cell, stacks = self.cell, {}
+    for op in dict.fromkeys(name for names in cell.ops for name in names if name != 'none'):
+      for stride in {1, self.stage.stride}:
+        edges = [e for e, (s, _) in enumerate(cell.edges) if op in cell.ops[e]
+                 and stride == (self.stage.stride if s < cell.inputs else 1)]
+        shapes = ops.OPS[op].shapes(self.stage.channels, stride) if edges else {}
+        stacks[op, stride] = edges, {
+            name: self.weight(f'{op}_{name}' + ('_stride2' if stride == 2 else ''), (len(edges), *shape), fan_in)
+            for name, (shape, fan_in) in shapes.items()}
+
+    def pick(op, edges, stride):
+      stacked, values = stacks[op, stride]
+      return {name: jnp.stack([value[stacked.index(e)] for e in edges]) for name, value in values.items()}
+
+    return pick
+
+  def _preprocess(self, inputs):
+    older, newer = inputs
+    width, channels = older.shape[-1], self.stage.channels
+    if self.stage.shrunk:
+      older = ops.factorized_reduce(older, self.weight('preprocess0', (2, width, channels // 2), width))
+    else:
+      older = ops.normalise(jax.nn.relu(older) @ self.weight('preprocess0', (width, channels), width))
+    width = newer.shape[-1]
+    return older, ops.normalise(jax.nn.relu(newer) @ self.weight('preprocess1', (width, channels), width))
+
+
+class Residual(_Module):
+  """The ResNet basic block of stride 2 between the groups of NAS-Bench-201 (specs: no ReLU after the sum)."""
+
+  channels: int = 0
+
+  @nn.compact
+  def __call__(self, x):
+    """x [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
+    c, d = x.shape[-1], self.channels
+    y = ops.conv(jax.nn.relu(x), self.weight('conv1', (3, 3, c, d), 9 * c), 2)
+    y = jax.nn.relu(self.batch_norm('norm1', y))
+    y = self.batch_norm('norm2', ops.conv(y, self.weight('conv2', (3, 3, d, d), 9 * d)))
+    n, h, w, _ = x.shape
+    x = x[:, :h // 2 * 2, :w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+    short = x @ self.weight('shortcut', (c, d), c)
+    return y[:, :h // 2, :w // 2] + short
+
+
+class Supernet(_Module):
+  """theta. `Supernet(space=..., cells=..., channels=..., num_classes=...)`; see `Space.macro` for what these mean."""
+
+  space: Space = None
+  cells: int = 8
+  channels: int = 16
+  num_classes: int = 10
+
+  @nn.compact
+  def __call__(self, x, weights: Mapping[str, jax.Array]):
+    """Logits [n, num_classes] of normalised images x [n, h, w, c].
+
+    Args:
+      x: images.
+      weights: {cell: mixing weights [samples, edges, ops]}; n must be a multiple of samples.
+    """
+    kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    x = x.astype(self.dtype)
+    outputs = ()
+    for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
+      if stage.kind == 'stem':
+        x = self.batch_norm('stem_norm', ops.conv(x, self.weight('stem', (3, 3, x.shape[-1], stage.channels),
+                                                                 9 * x.shape[-1])))
+        outputs = (x, x)
+      elif stage.kind == 'cell':
+        cell = self.space.cells[stage.cell]
+        x = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}',
+                      **kinds)(outputs[-cell.inputs:], weights[stage.cell])
+        outputs = (outputs[-1], x)
+      elif stage.kind == 'residual':
+        x = Residual(channels=stage.channels, name=f'residual_{index}', **kinds)(x)
+        outputs = (x, x)
+      else:
+        if stage.norm:
+          x = jax.nn.relu(self.batch_norm('head_norm', x))
+        x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
+        kernel = self.param('head', fan_in_uniform(x.shape[-1]), (x.shape[-1], self.num_classes), self.param_dtype)
+        bias = self.param('head_bias', fan_in_uniform(x.shape[-1]), (self.num_classes,), self.param_dtype)
+        x = x @ kernel + bias
+    return x
