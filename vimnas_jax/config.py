@@ -1,0 +1,105 @@
+"""Every field of a configuration, its default and its meaning; and the checks that need no data."""
+
+from ml_collections import ConfigDict
+
+from vimnas_jax import methods, spaces
+from vimnas_jax.errors import UserError
+
+TASKS = ('search',)
+
+
+def defaults() -> ConfigDict:
+  """The full configuration of a search. A config file starts from this and changes what it must."""
+  c = ConfigDict()
+  c.task = 'search'  # what to do; 'search' finds an architecture
+  c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation
+  c.batch_size = 64  # images of one step, over all devices
+  c.epochs = 1.0  # epochs of the search proper; 0 reads the architecture off the initial phi
+  c.train_portion = 0.5  # leading part of the training set that is searched on; the rest is the validation half
+  c.dtype = 'float32'  # type the supernet computes in, 'float32' or 'bfloat16'; parameters stay float32
+  c.devices = 0  # devices to share a batch; 0 takes all there are
+
+  c.space = ConfigDict()
+  c.space.name = 'darts'  # one of spaces.NAMES
+  c.space.cells = 8  # DARTS: cells in all; NAS-Bench-201: cells per group (N)
+  c.space.channels = 16  # C, the width of the first cell
+
+  c.method = ConfigDict({'name': 'vimnas', **methods.fields('vimnas')})  # the fields are documented in methods/
+
+  c.pretrain = ConfigDict()  # training of theta alone, before phi moves (the paper names the stage, not its length)
+  c.pretrain.epochs = 0.0
+  c.pretrain.sampling = 'noise'  # 'noise': softmax of xi alone; 'uniform': equal weights; 'single_path': random one-hot
+
+  c.theta = ConfigDict()  # optimiser of the supernet: SGD with momentum, cosine from lr to lr_end
+  c.theta.lr = 0.025
+  c.theta.lr_end = 0.001
+  c.theta.momentum = 0.9
+  c.theta.nesterov = False
+  c.theta.weight_decay = 3e-4
+  c.theta.clip = 5.0  # global norm of the gradient; 0 switches clipping off
+
+  c.phi = ConfigDict()  # optimiser of the method's own parameters; None takes the method's default
+  c.phi.optimizer = None  # 'sgd' or 'adam'
+  c.phi.lr = None
+  c.phi.momentum = None  # SGD only
+  c.phi.weight_decay = None  # L2, added to the gradient
+  c.phi.clip = 0.0
+
+  c.data = ConfigDict()
+  c.data.name = 'cifar10'
+  c.data.dir = ''  # where the data lies: a TFDS data dir, an archive or its folder
+  c.data.download = False  # whether a missing official archive may be downloaded into data.dir
+  c.data.limit = 0  # use only the first so many training images; 0 uses all
+  c.data.num_train, c.data.num_test, c.data.image_size, c.data.num_classes = 512, 128, 16, 4  # 'synthetic' only
+  c.data.seed = 0  # 'synthetic' only
+  c.data.pad = 4  # random crop after padding by so many pixels; 0 switches it off
+  c.data.flip = True  # random horizontal flip
+  c.data.cutout = 0  # side of the square that is cut out; 0 switches it off
+
+  c.oracle = ConfigDict()
+  c.oracle.test_csv = ''  # NAS-Bench-201 test accuracies, a CSV; '' reports validation accuracies only
+
+  c.log_steps = 5  # a line of metrics.jsonl and arch.jsonl every so many steps
+  c.checkpoint_steps = 50  # a checkpoint every so many steps
+  return c
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+  """A checked copy in which every value is the one that the run uses. Raises UserError, naming field and remedy."""
+  c = ConfigDict(config.to_dict())
+  if c.task not in TASKS:
+    raise UserError(f'config.task={c.task!r} is no task; choose one of {", ".join(TASKS)}')
+  spaces.get(c.space.name)
+  own = methods.fields(c.method.name)
+  shipped = methods.all_fields()
+  for field, value in c.method.to_dict().items():
+    if field != 'name' and field not in own and value not in shipped.get(field, ()):
+      raise UserError(f'config.method.{field}={value!r}: method {c.method.name!r} has no such field; it has '
+                      f'{", ".join(own) or "none"}')
+  c.method = ConfigDict({'name': c.method.name,
+                         **{field: c.method.get(field, value) for field, value in own.items()}})
+  for field, value in methods.optimizer(c.method).items():
+    if c.phi[field] is None:
+      c.phi[field] = value
+  _positive(c)
+  return c
+
+
+def _positive(c):
+  above = {'batch_size': c.batch_size, 'space.channels': c.space.channels, 'log_steps': c.log_steps,
+           'checkpoint_steps': c.checkpoint_steps, 'theta.lr': c.theta.lr}
+  at_least = {'epochs': c.epochs, 'pretrain.epochs': c.pretrain.epochs, 'theta.lr_end': c.theta.lr_end,
+              'theta.weight_decay': c.theta.weight_decay, 'theta.momentum': c.theta.momentum, 'theta.clip': c.theta.clip,
+              'phi.lr': c.phi.lr, 'phi.momentum': c.phi.momentum, 'phi.weight_decay': c.phi.weight_decay,
+              'phi.clip': c.phi.clip, 'data.pad': c.data.pad, 'data.cutout': c.data.cutout, 'data.limit': c.data.limit,
+              'devices': c.devices, 'seed': c.seed}
+  for name, value in (above | at_least).items():
+    if value != value or value < 0 or (value == 0 and name in above):
+      raise UserError(f'config.{name}={value!r} must be {"above" if name in above else "at least"} 0')
+  choices = {'dtype': (c.dtype, ('float32', 'bfloat16')), 'phi.optimizer': (c.phi.optimizer, ('sgd', 'adam')),
+             'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path'))}
+  for name, (value, allowed) in choices.items():
+    if value not in allowed:
+      raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')
+  if not 0 < c.train_portion <= 1:
+    raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')

@@ -1,0 +1,42 @@
+"""Search methods by name. A method's module has FIELDS, OPTIMIZER and `make(config.method) -> Method`."""
+
+from vimnas_jax.errors import UserError
+from vimnas_jax.methods import darts, random, vimnas
+from vimnas_jax.methods.types import Method
+
+__all__ = ['Method', 'NAMES', 'all_fields', 'fields', 'get', 'optimizer']
+
+_MODULES = {'vimnas': (vimnas, {}), 'darts': (darts, {}), 'darts_noise': (darts, darts.NOISE), 'random': (random, {})}
+NAMES = tuple(_MODULES)
+
+
+def _module(name):
+  if name not in _MODULES:
+    raise UserError(f'config.method.name={name!r} is no method; choose one of {", ".join(NAMES)}')
+  return _MODULES[name]
+
+
+def get(config) -> Method:
+  """The method that config.method describes. Raises UserError on an unknown name or a bad field."""
+  return _module(config.name)[0].make(config)
+
+
+def fields(name: str) -> dict:
+  """The method's own fields of config.method, with their defaults."""
+  module, changed = _module(name)
+  return {**module.FIELDS, **{k: v for k, v in changed.items() if k in module.FIELDS}}
+
+
+def all_fields() -> dict:
+  """Field name -> the defaults it has in any method."""
+  found = {}
+  for name in NAMES:
+    for field, value in fields(name).items():
+      found.setdefault(field, []).append(value)
+  return found
+
+
+def optimizer(config) -> dict:
+  """The method's default optimiser of phi: optimizer, lr, momentum, weight_decay."""
+  module, changed = _module(config.name)
+  return {**module.OPTIMIZER, **{k: v for k, v in changed.items() if k in module.OPTIMIZER}}

@@ -1,0 +1,33 @@
+"""Random search: a uniformly random architecture, the floor that every method has to clear.
+
+The architecture is drawn at initialisation. Epochs, if any, train theta as a random single-path supernet does (Li and
+Talwalkar, UAI 2019): every step runs one operation per edge, drawn uniformly. `config.epochs=0` costs nothing.
+"""
+
+import jax
+
+from vimnas_jax.methods.types import Method, no_penalty
+
+FIELDS = {}
+OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
+
+
+def one_hot(key, shape):
+  """A uniformly random operation on every edge: one-hot rows [edges, ops]."""
+  return jax.nn.one_hot(jax.random.randint(key, shape[:1], 0, shape[1]), shape[1])
+
+
+def make(config) -> Method:
+  """Random search; config.method has no fields of its own."""
+  del config
+
+  def init(key, space):
+    return {'params': {}, 'fixed': {name: one_hot(jax.random.fold_in(key, i), cell.shape)
+                                    for i, (name, cell) in enumerate(space.cells.items())}}
+
+  def sample(phi, key, progress):
+    del progress
+    return {name: one_hot(jax.random.fold_in(key, i), drawn.shape)[None]
+            for i, (name, drawn) in enumerate(phi['fixed'].items())}, {}
+
+  return Method(init, sample, lambda phi: phi['fixed'], no_penalty)

@@ -1,0 +1,41 @@
+"""What a method is: pure functions, as optax writes its transforms."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+PyTree = Any
+
+
+class Method(NamedTuple):
+  """How the architecture is represented, sampled and learned.
+
+  `phi` is {'params': what the optimiser moves, 'fixed': what stays, such as eps}.
+
+  Attributes:
+    init: `init(key, space) -> phi`.
+    sample: `sample(phi, key, progress) -> (weights, info)`: mixing weights {cell: [samples, edges, ops]} of one step
+      and scalars worth logging. `progress` in [0, 1] is the only clock a method sees.
+    probs: `probs(phi) -> {cell: [edges, ops]}`, noise-free; the architecture is read off these.
+    penalty: `penalty(phi, weights) -> scalar`, added to the loss of phi.
+    bilevel: whether phi descends the loss of a second batch, from the validation half.
+    phi_first: bilevel only: whether phi moves before theta within a step.
+    samples: architectures per step, each serving an equal group of the batch.
+    features: `features(phi) -> {cell: [channels, edges, ops]}`, maps of phi worth drawing, or None.
+    logits: `logits(phi) -> {cell: [edges, ops]}` before the softmax, or None; equal rows of these are dead.
+  """
+
+  init: Callable[..., PyTree]
+  sample: Callable[..., tuple[PyTree, dict]]
+  probs: Callable[[PyTree], PyTree]
+  penalty: Callable[..., Any]
+  bilevel: bool = False
+  phi_first: bool = True
+  samples: int = 1
+  features: Callable[[PyTree], PyTree] | None = None
+  logits: Callable[[PyTree], PyTree] | None = None
+
+
+def no_penalty(phi, weights):
+  """Nothing to add to the loss."""
+  del phi, weights
+  return 0.0

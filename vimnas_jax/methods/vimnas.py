@@ -1,0 +1,119 @@
+"""VIM-NAS: Wang et al., Learning Latent Architectural Distribution in Differentiable NAS via Variational Information
+Maximization, ICCV 2021.
+
+Given fixed noise eps, weights theta and a small convolutional network phi (Algorithm 1 of the paper):
+  1. draw xi ~ N(0, 1) of the shape of the architecture, edges x ops;
+  2. A = phi(eps) + xi: one sample of the architecture distribution N(phi(eps), 1), all edges at once;
+  3. the supernet mixes the operations of every edge by softmax(A);
+  4. theta descends the loss of the batch;
+  5. phi descends the same loss;
+  6. after one epoch the architecture is read off softmax(phi(eps)).
+
+phi is ConvReLUBN(3, 14, 3)-ConvReLUBN(14, 1, 3) (section 3.3), over maps whose sides are edges and ops. Variants of
+sections 3.5 and 4.6: `small` (one module), `large` (five), `point` (no xi), `dropout` (a second network for sigma,
+A = mu + sigma xi, with the sparsity term of variational dropout, Molchanov et al., ICML 2017).
+
+Left open by the paper and decided here: one network and one eps per cell type; convolutions pad by one, have no bias
+and PyTorch's default initialisation; BatchNorm takes the statistics of the one map it sees, so that derivation and
+training see the same phi; widths of `small` and `large`; sigma = softplus of the second network's output; the
+sparsity term is weighted as in an evidence lower bound, once per data set, hence 1 / 25,000 per image.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from vimnas_jax.errors import UserError
+from vimnas_jax.methods.types import Method, no_penalty
+from vimnas_jax.ops import normalise
+
+WIDTHS = {'base': (3, 14, 1), 'small': (3, 1), 'large': (3, 14, 14, 14, 14, 1)}
+
+FIELDS = {
+    'variant': 'base',  # 'base', 'small', 'large', 'point' or 'dropout'
+    'samples': 1,  # draws of xi per step, each serving an equal group of the batch
+    'eps_scale': 1.0,  # standard deviation of eps
+    'bilevel': False,  # True: phi descends the loss of a batch of the validation half
+    'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
+}
+# phi's rate is the paper's 0.025 (its section 4.6); momentum as for theta, no decay: left open by the paper.
+OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0}
+
+
+def make(config) -> Method:
+  """VIM-NAS with the variant and fields of config.method. Raises UserError on a bad field."""
+  variants = (*WIDTHS, 'point', 'dropout')
+  if config.variant not in variants:
+    raise UserError(f'config.method.variant={config.variant!r}: choose one of {", ".join(variants)}')
+  if config.samples < 1:
+    raise UserError(f'config.method.samples={config.samples} must be at least 1')
+  widths = WIDTHS.get(config.variant, WIDTHS['base'])
+  dropout = config.variant == 'dropout'
+
+  def init(key, space):
+    params, fixed = {}, {}
+    for i, (name, cell) in enumerate(space.cells.items()):
+      keys = jax.random.split(jax.random.fold_in(key, i), 3)
+      fixed[name] = config.eps_scale * jax.random.normal(keys[0], (*cell.shape, widths[0]))
+      params[name] = {'mu': init_network(keys[1], widths)}
+      if dropout:
+        params[name]['sigma'] = init_network(keys[2], widths)
+    return {'params': params, 'fixed': fixed}
+
+  def logits(phi):
+    return {name: network(p['mu'], phi['fixed'][name])[0] for name, p in phi['params'].items()}
+
+  def sigma(phi):
+    return {name: jax.nn.softplus(network(p['sigma'], phi['fixed'][name])[0]) for name, p in phi['params'].items()}
+
+  def sample(phi, key, progress):
+    del progress
+    mu = logits(phi)
+    if config.variant == 'point':
+      return {name: jax.nn.softmax(m)[None] for name, m in mu.items()}, {}
+    scale, info = (sigma(phi), {}) if dropout else ({name: 1.0 for name in mu}, {})
+    weights = {}
+    for i, (name, m) in enumerate(mu.items()):
+      xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *m.shape))
+      weights[name] = jax.nn.softmax(m + scale[name] * xi)
+      if dropout:
+        info[f'sigma/{name}'] = scale[name].mean()
+    return weights, info
+
+  def penalty(phi, weights):
+    del weights
+    mu, s = logits(phi), sigma(phi)
+    return config.sparsity * sum(dropout_kl(mu[name], s[name]).sum() for name in mu)
+
+  def features(phi):
+    return {name: jnp.moveaxis(network(p['mu'], phi['fixed'][name])[1], -1, 0) for name, p in phi['params'].items()}
+
+  return Method(init, sample, lambda phi: {name: jax.nn.softmax(m) for name, m in logits(phi).items()},
+                penalty if dropout else no_penalty, bilevel=config.bilevel,
+                samples=1 if config.variant == 'point' else config.samples, features=features, logits=logits)
+
+
+def init_network(key, widths):
+  """Parameters of a chain of ConvReLUBN modules with the given channel widths: 534 numbers for (3, 14, 1)."""
+  layers = []
+  for i, (c, d) in enumerate(zip(widths, widths[1:])):
+    bound = (9 * c) ** -0.5
+    layers.append({'kernel': jax.random.uniform(jax.random.fold_in(key, i), (3, 3, c, d), minval=-bound, maxval=bound),
+                   'scale': jnp.ones(d), 'bias': jnp.zeros(d)})
+  return layers
+
+
+def network(layers, eps):
+  """phi(eps) for eps [edges, ops, 3]: the map [edges, ops] and the output of the first module [edges, ops, width]."""
+  x, first = eps[None], None
+  for layer in layers:
+    x = jax.lax.conv_general_dilated(x, layer['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+    x = normalise(jax.nn.relu(x)) * layer['scale'] + layer['bias']  # [1, edges, ops, width]
+    first = x if first is None else first
+  return x[0, ..., 0], first[0]
+
+
+def dropout_kl(mu, sigma):
+  """KL(N(mu, sigma^2) || log-uniform), elementwise, by the approximation of Molchanov et al. (2017), equation 14."""
+  log_alpha = 2 * (jnp.log(sigma + 1e-8) - jnp.log(jnp.abs(mu) + 1e-8))
+  k1, k2, k3 = 0.63576, 1.87320, 1.48695
+  return k1 - k1 * jax.nn.sigmoid(k2 + k3 * log_alpha) + 0.5 * jax.nn.softplus(-log_alpha)

@@ -1,0 +1,29 @@
+"""Data parallelism: the batch is split over the mesh's one axis, everything else is on every device."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from vimnas_jax.errors import UserError
+
+
+def mesh(devices: int, batch_size: int) -> Mesh:
+  """A mesh over `devices` devices (0: all). Raises UserError where the batch cannot be shared equally."""
+  found = jax.devices()
+  count = devices or len(found)
+  if count > len(found):
+    raise UserError(f'config.devices={devices}, but this machine has {len(found)}: lower it, or set 0 for all')
+  if batch_size % count:
+    raise UserError(f'config.batch_size={batch_size} does not divide over {count} devices: choose a multiple of '
+                    f'{count}, or set config.devices')
+  return Mesh(np.array(found[:count]), ('data',), axis_types=(AxisType.Auto,))
+
+
+def replicated(on: Mesh) -> NamedSharding:
+  """Whole on every device."""
+  return NamedSharding(on, PartitionSpec())
+
+
+def batch(on: Mesh) -> NamedSharding:
+  """The leading axis split over the devices."""
+  return NamedSharding(on, PartitionSpec('data'))

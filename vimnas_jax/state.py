@@ -1,0 +1,39 @@
+"""What a search carries from step to step; a resume needs nothing else."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class SearchState:
+  """All that a search carries.
+
+  Attributes:
+    step: steps done, int32 [].
+    theta: parameters of the supernet.
+    phi: the method's {'params', 'fixed'}.
+    opt_theta: optimiser state of theta.
+    opt_phi: optimiser state of phi['params'].
+    key: root of all randomness within steps, uint32 [2].
+  """
+
+  step: jax.Array
+  theta: Any
+  phi: Any
+  opt_theta: Any
+  opt_phi: Any
+  key: jax.Array
+
+
+def create(seed, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:
+  """The state at step 0; everything in it is a function of `seed`."""
+  key = jax.random.key(seed)
+  theta_key, phi_key, step_key = jax.random.split(key, 3)
+  weights = {name: jnp.full((1, *cell.shape), 1 / cell.shape[1]) for name, cell in space.cells.items()}
+  theta = net.init(theta_key, jnp.zeros((1, *image_shape)), weights)['params']
+  phi = method.init(phi_key, space)
+  return SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
+                     jax.random.key_data(step_key))

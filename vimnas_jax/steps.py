@@ -1,0 +1,136 @@
+"""One pure step of a search."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vimnas_jax.methods import Method
+from vimnas_jax.methods.random import one_hot
+from vimnas_jax.spaces import Space
+from vimnas_jax.state import SearchState
+
+DEAD = 1e-6  # a row of logits whose spread is below this has no gradient that tells its operations apart
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """The fixed facts of a run: its lengths in steps, and how theta is pretrained."""
+
+  pretrain_steps: int
+  search_steps: int
+  pretrain_sampling: str
+
+  @property
+  def steps(self) -> int:
+    """Steps in all."""
+    return self.pretrain_steps + self.search_steps
+
+
+def pretrain_weights(sampling: str, space: Space, key, samples: int):
+  """Mixing weights {cell: [samples, edges, ops]} before phi takes part; see config.pretrain.sampling."""
+  weights = {}
+  for i, (name, cell) in enumerate(space.cells.items()):
+    cell_key, shape = jax.random.fold_in(key, i), (samples, *cell.shape)
+    if sampling == 'noise':
+      weights[name] = jax.nn.softmax(jax.random.normal(cell_key, shape))
+    elif sampling == 'uniform':
+      weights[name] = jnp.full(shape, 1 / shape[-1])
+    else:
+      weights[name] = jax.vmap(lambda k, cell=cell: one_hot(k, cell.shape))(jax.random.split(cell_key, samples))
+  return weights
+
+
+def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment) -> Callable[..., Any]:
+  """Builds `step(state, batch, key) -> (state, metrics)`, a pure function to be jitted with `state` donated.
+
+  A batch is {'images': uint8 [n, h, w, c], 'labels': int32 [n]}; a bilevel method also wants 'valid_images' and
+  'valid_labels'. `augment(key, images)` gives float images. Metrics are scalars, and 'probs' {cell: [edges, ops]}
+  and 'dead' {cell: bool [edges]} after the step.
+
+  A single-level method gets the gradients of theta and phi from one backward pass.
+  """
+
+  def loss_fn(theta, params, fixed, step, key, images, labels):
+    phi = {'params': params, 'fixed': fixed}
+    searching = step >= plan.pretrain_steps
+    progress = jnp.clip((step - plan.pretrain_steps) / max(plan.search_steps, 1), 0.0, 1.0)
+    weights, info = method.sample(phi, key, progress)
+    if plan.pretrain_steps:
+      before = pretrain_weights(plan.pretrain_sampling, space, key, method.samples)
+      weights = jax.tree.map(lambda a, b: jnp.where(searching, a, b), weights, before)
+    logits = net.apply({'params': theta}, images, weights)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    accuracy = (logits.argmax(-1) == labels).mean()
+    return loss + jnp.where(searching, method.penalty(phi, weights), 0.0), (loss, accuracy, info)
+
+  def step(state: SearchState, batch, key):
+    fixed = state.phi['fixed']
+    searching = state.step >= plan.pretrain_steps
+    xi_key, image_key, valid_xi_key, valid_image_key = jax.random.split(key, 4)
+    train = state.step, xi_key, augment(image_key, batch['images']), batch['labels']
+
+    def move_theta(grads, theta, opt):
+      updates, opt = tx_theta.update(grads, opt, theta)
+      return optax.apply_updates(theta, updates), opt
+
+    def move_phi(grads, params, opt):
+      updates, new = tx_phi.update(grads, opt, params)
+      moved = optax.apply_updates(params, updates), new
+      return jax.tree.map(lambda a, b: jnp.where(searching, a, b), moved, (params, opt))
+
+    theta, params, opt_theta, opt_phi = state.theta, state.phi['params'], state.opt_theta, state.opt_phi
+    if method.bilevel:
+      valid = state.step, valid_xi_key, augment(valid_image_key, batch['valid_images']), batch['valid_labels']
+      grad_theta = jax.value_and_grad(loss_fn, 0, has_aux=True)
+      grad_phi = jax.grad(loss_fn, 1, has_aux=True)
+      if method.phi_first:
+        g_phi, _ = grad_phi(theta, params, fixed, *valid)
+        params, opt_phi = move_phi(g_phi, params, opt_phi)
+      (_, (loss, accuracy, info)), g_theta = grad_theta(theta, params, fixed, *train)
+      theta, opt_theta = move_theta(g_theta, theta, opt_theta)
+      if not method.phi_first:
+        g_phi, _ = grad_phi(theta, params, fixed, *valid)
+        params, opt_phi = move_phi(g_phi, params, opt_phi)
+    else:
+      grad = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)
+      (_, (loss, accuracy, info)), (g_theta, g_phi) = grad(theta, params, fixed, *train)
+      theta, opt_theta = move_theta(g_theta, theta, opt_theta)
+      params, opt_phi = move_phi(g_phi, params, opt_phi)
+
+    phi = {'params': params, 'fixed': fixed}
+    metrics = {'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.global_norm(g_theta),
+               'grad_phi': optax.global_norm(g_phi), 'norm_theta': optax.global_norm(theta), **info,
+               'probs': method.probs(phi), 'dead': dead_rows(method, phi)}
+    return SearchState(state.step + 1, theta, phi, opt_theta, opt_phi, state.key), metrics
+
+  return step
+
+
+def dead_rows(method: Method, phi):
+  """{cell: bool [edges]}: edges whose logits are all equal, so that decoding breaks a tie; {} where it has no meaning."""
+  if method.logits is None:
+    return {}
+  return {name: jnp.ptp(logits, axis=-1) < DEAD for name, logits in method.logits(phi).items()}
+
+
+def on_device(step, mesh_batch):
+  """Wraps a step for data that lives on the device: `f(state, data, index) -> (state, metrics)`.
+
+  `data` is {'images', 'labels', 'valid_images', 'valid_labels'}, whole sets; `index` {'train': int32 [n], 'valid':
+  int32 [n]} picks the batch. `mesh_batch` is the sharding of a batch.
+  """
+
+  def run(state, data, index):
+    batch = {}
+    for part, prefix in (('train', ''), ('valid', 'valid_')):
+      if part in index:
+        batch |= {prefix + kind: jax.lax.with_sharding_constraint(data[prefix + kind][index[part]], mesh_batch)
+                  for kind in ('images', 'labels')}
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    return step(state, batch, key)
+
+  return run
