@@ -399,9 +399,9 @@ def test_tfds_cifar10(capfd, caplog):
   assert (len(got.train), len(got.test), got.image_shape, got.num_classes) == (50000, 10000, (32, 32, 3), 10)
   assert np.bincount(got.train.labels).tolist() == [5000] * 10
   assert np.bincount(got.test.labels).tolist() == [1000] * 10
-  pixels = got.train.images.reshape(-1, 3) / np.float32(255)
-  np.testing.assert_allclose(pixels.mean(0, np.float64), got.mean, atol=1e-3)
-  np.testing.assert_allclose(pixels.std(0, dtype=np.float64), got.std, atol=3e-3)  # the copy is JPEG
+  pixels = got.train.images[::10].reshape(-1, 3) / 255
+  np.testing.assert_allclose(pixels.mean(0), got.mean, atol=5e-3)
+  np.testing.assert_allclose(pixels.std(0), got.std, atol=5e-3)  # the copy is JPEG
   out, err = capfd.readouterr()
   assert (out, err, caplog.text) == ('', '', '')
   assert 'tensorflow' not in sys.modules

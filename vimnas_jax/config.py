@@ -103,3 +103,19 @@ def _positive(c):
       raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')
   if not 0 < c.train_portion <= 1:
     raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
+
+
+def with_arguments(config: ConfigDict, arg: str, smoke) -> ConfigDict:
+  """Applies what follows the colon of --config=FILE:ARG: 'smoke', 'method=NAME', or both, separated by commas.
+
+  `smoke(config)` turns the configuration into a run of seconds through the same code.
+  """
+  for word in filter(None, arg.split(',')):
+    if word == 'smoke':
+      smoke(config)
+    elif word.startswith('method='):
+      name = word.removeprefix('method=')
+      config.method = ConfigDict({'name': name, **methods.fields(name)})
+    else:
+      raise UserError(f'--config=…:{word}: after the colon goes smoke or method=NAME ({", ".join(methods.NAMES)})')
+  return config

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 BN_EPS = 1e-5  # PyTorch's default, used everywhere by the reference codes
@@ -122,10 +123,10 @@ def max_pool(x, stride=1):
 def avg_pool(x, stride=1):
   """3x3 mean of x [n, h, w, c], padded by 1; what lies outside the image does not count in the mean."""
   _, h, w, _ = x.shape
-  count = [jnp.convolve(jnp.ones(side, x.dtype), jnp.ones(3, x.dtype), 'same')[::stride] for side in (h, w)]
+  inside = [np.array([min(i + 1, side - 1) - max(i - 1, 0) + 1 for i in range(0, side, stride)]) for side in (h, w)]
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   rows = sum(x[:, i:i + h:stride] for i in range(3))
-  return sum(rows[:, :, j:j + w:stride] for j in range(3)) / (count[0][:, None, None] * count[1][:, None])
+  return sum(rows[:, :, j:j + w:stride] for j in range(3)) / (inside[0][:, None] * inside[1])[..., None].astype(x.dtype)
 
 
 def _side_by_side(kernels):

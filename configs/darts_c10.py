@@ -1,0 +1,17 @@
+"""VIM-NAS on the DARTS space with CIFAR-10: one epoch over 25,000 images, 8 cells, C = 16.
+
+  python -m vimnas_jax.main --config=configs/darts_c10.py --config.data.dir=DIR --workdir=runs/darts
+
+DIR is a TFDS data dir or holds the official archive.
+"""
+
+from vimnas_jax.config import defaults, with_arguments
+
+
+def smoke(config):
+  config.space.cells, config.space.channels = 3, 4
+  config.data.limit, config.batch_size = 128, 8
+
+
+def get_config(arg=''):
+  return with_arguments(defaults(), arg, smoke)

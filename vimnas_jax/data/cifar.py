@@ -1,0 +1,235 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009): 50,000 training and 10,000 test images of 32x32x3.
+
+Read from what lies in config.data.dir: a TFDS data folder, else the official archive, else the folder that the archive
+unpacks to. The archive is checksummed on every read. CIFAR-100 uses its 100 fine labels.
+"""
+
+import dataclasses
+import gzip
+import hashlib
+import http.client
+import io
+import os
+import pathlib
+import pickle
+import tarfile
+import urllib.error
+import urllib.request
+import zlib
+
+import numpy as np
+
+from vimnas_jax.data import tfds
+from vimnas_jax.data.types import Data, Split
+from vimnas_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Where a CIFAR set comes from (https://www.cs.toronto.edu/~kriz/cifar.html) and how its archive is laid out."""
+
+  title: str
+  url: str
+  md5: str
+  folder: str
+  train: tuple[str, ...]
+  test: tuple[str, ...]
+  labels: bytes
+  num_classes: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  @property
+  def archive(self) -> str:
+    """File name of the archive."""
+    return self.url.rpartition('/')[2]
+
+
+# Mean and std: those of the DARTS code (CIFAR-10) and of common practice (CIFAR-100), of the training pixels.
+SOURCES = {
+    'cifar10': Source(
+        'CIFAR-10', 'https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz', 'c58f30108f718f92721af3b95e74349a',
+        'cifar-10-batches-py', tuple(f'data_batch_{i}' for i in range(1, 6)), ('test_batch',), b'labels', 10,
+        (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
+    'cifar100': Source(
+        'CIFAR-100', 'https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz', 'eb9058c3a382ffc7106e4002c42a8d85',
+        'cifar-100-python', ('train',), ('test',), b'fine_labels', 100,
+        (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+_ATTEMPTS = 4  # connections in a row that may bring nothing before a download gives up
+_TIMEOUT = 60  # seconds without a byte
+_CHUNK = 1 << 20
+
+
+def _dtype(code, align=False, copy=False):
+  """`numpy.dtype` as the archives call it, for integers only; numpy itself now warns of their integer `align`."""
+  del align, copy
+  dtype = np.dtype(code.decode() if isinstance(code, bytes) else code)
+  if dtype.kind not in 'iu':
+    raise pickle.UnpicklingError(f'array of type {code!r}')
+  return np.dtype(dtype, copy=True)  # the pickle then sets the state of its own copy
+
+
+class _Unpickler(pickle.Unpickler):
+  """Admits Python's containers and numpy's integer arrays; a pickle that names anything else runs nothing."""
+
+  def find_class(self, module, name):
+    """The three names an array needs."""
+    if (module, name) in (('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct')):
+      return np.ndarray.__reduce__(np.empty(0))[0]  # wherever this numpy keeps it
+    if (module, name) == ('numpy', 'ndarray'):
+      return np.ndarray
+    if (module, name) == ('numpy', 'dtype'):
+      return _dtype
+    raise pickle.UnpicklingError(f'it asks for {module}.{name}')
+
+
+def _read_batch(file, source: Source) -> Split:
+  """One pickled batch: {b'data': uint8 [n, 3072], channel-major; labels: list of n}."""
+  batch = _Unpickler(file, encoding='bytes').load()
+  pixels, labels = batch[b'data'], np.asarray(batch[source.labels], np.int32)
+  if pixels.dtype != np.uint8 or pixels.ndim != 2 or labels.shape != pixels.shape[:1]:
+    raise ValueError(f'images {pixels.dtype} {pixels.shape}, labels {labels.shape}')
+  return Split(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels)  # [n, h, w, c]
+
+
+def _one_line(error: BaseException) -> str:
+  return f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
+
+
+def _read_batches(opener, where: pathlib.Path, source: Source) -> tuple[Split, Split]:
+  """(train, test) by `opener`, which gives an open file for a batch's name."""
+  splits = []
+  for names in (source.train, source.test):
+    parts = []
+    for name in names:
+      try:
+        with opener(name) as file:
+          parts.append(_read_batch(file, source))
+      except Exception as e:  # a damaged pickle can raise nearly anything
+        raise UserError(f'cannot read batch {name!r} of {source.title} from {where} ({_one_line(e)}); delete it and '
+                        'set config.data.download=True, or set config.data.dir to an intact copy') from None
+    images = np.ascontiguousarray(np.concatenate([part.images for part in parts]))  # [n, h, w, c]
+    splits.append(Split(images, np.concatenate([part.labels for part in parts])))
+  return tuple(splits)
+
+
+def _md5(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _read_archive(path: pathlib.Path, source: Source) -> tuple[Split, Split]:
+  found = _md5(path)
+  if found != source.md5:
+    raise UserError(f'{path} is damaged or is no {source.title} archive: its md5 is {found}, not {source.md5}; delete '
+                    f'it and set config.data.download=True, or fetch {source.url} again')
+  try:
+    files = {}
+    with tarfile.open(path, 'r|*') as tar:  # one pass: the batches lie in no order, and gzip cannot step back
+      for member in tar:
+        folder, _, name = member.name.rpartition('/')
+        if member.isfile() and folder == source.folder and name in source.train + source.test:
+          files[name] = tar.extractfile(member).read()
+  except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OSError) as e:
+    raise UserError(f'cannot unpack {path} ({_one_line(e)}); delete it and set config.data.download=True') from None
+  return _read_batches(lambda name: io.BytesIO(files[name]), path, source)
+
+
+def _fetch(url: str, file) -> bool:
+  """Appends to the open `file` what it lacks of `url`; says whether it is complete now. Raises OSError."""
+  offset = file.seek(0, os.SEEK_END)
+  request = urllib.request.Request(url, headers={'Range': f'bytes={offset}-'} if offset else {})
+  try:
+    response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+  except urllib.error.HTTPError as e:
+    with e:
+      if e.code == 416 and offset:  # nothing beyond what we have; the checksum will tell
+        return True
+      raise
+  with response:
+    if response.status != 206:  # the whole file: the server does not resume
+      offset = file.seek(0)
+      file.truncate()
+    length = response.headers['Content-Length']
+    while chunk := response.read(_CHUNK):
+      file.write(chunk)
+    file.flush()
+  return length is None or file.tell() == offset + int(length)
+
+
+def download(path: pathlib.Path, source: Source):
+  """Fetches the archive to `path` by way of `path`.part, which a later call goes on with. One process at a time.
+
+  Raises:
+    UserError: no connection, no room, or a file whose checksum is wrong.
+  """
+  import fcntl  # not on Windows, which can read a data set all the same
+  part = path.with_name(path.name + '.part')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with part.open('ab') as file:
+      fcntl.flock(file, fcntl.LOCK_EX)  # freed on close
+      if path.exists():  # another process was faster; the empty .part is ours if it is still there
+        part.unlink(missing_ok=True)
+        return
+      done, idle, most = False, 0, file.tell()
+      while not done:
+        try:
+          done = _fetch(source.url, file)
+        except (OSError, http.client.HTTPException) as e:
+          if isinstance(e, urllib.error.HTTPError) and e.code < 500 or idle + 1 >= _ATTEMPTS:
+            raise
+        idle = 0 if file.tell() > most else idle + 1
+        most = max(most, file.tell())
+        if not done and idle >= _ATTEMPTS:
+          raise ConnectionError('the connection closes early')
+      found = _md5(part)
+      if found != source.md5:
+        file.truncate(0)
+        raise UserError(f'what {source.url} sent has md5 {found}, not {source.md5}, and was discarded; run again, or '
+                        f'place {source.archive} in {path.parent} by hand')
+      part.replace(path)
+  except (OSError, http.client.HTTPException) as e:
+    raise UserError(f'cannot download {source.url} to {path} ({_one_line(e)}); run again to go on from {part.name}, '
+                    'or set config.data.dir to a folder that has it') from None
+
+
+def _read(root: pathlib.Path, config, source: Source) -> tuple[Split, Split]:
+  """(train, test) from what lies at `root`, fetched first if nothing does. Raises FileNotFoundError."""
+  if version := tfds.find(root, config.name):
+    return tfds.read(version)
+  archive = root if root.is_file() or root.name.endswith('.tar.gz') else root / source.archive
+  folder = next((f for f in (root / source.folder, root) if (f / source.train[0]).is_file()), None)
+  if config.download and not archive.is_file() and not folder:
+    download(archive, source)
+  if archive.is_file():
+    return _read_archive(archive, source)
+  if folder:
+    return _read_batches(lambda name: (folder / name).open('rb'), folder, source)
+  raise FileNotFoundError(root)
+
+
+def load(config) -> Data:
+  """CIFAR-10 or CIFAR-100, uint8 [n, 32, 32, 3], in the order of the files.
+
+  Args:
+    config: `name` ('cifar10' or 'cifar100'), `dir` (a TFDS data folder, the archive, or a folder that holds the
+      archive or what it unpacks to) and `download` (whether to fetch the archive into `dir` if none of these is there).
+
+  Raises:
+    UserError: nothing there, nothing to be fetched, or a damaged file.
+  """
+  source = SOURCES[config.name]
+  remedy = f'set config.data.dir to a folder where {source.archive} or its TFDS ArrayRecord files lie, or'
+  if not config.dir:
+    raise UserError(f'no {source.title}: config.data.dir is empty; {remedy} to any folder with '
+                    'config.data.download=True')
+  root = pathlib.Path(config.dir).expanduser()
+  try:
+    train, test = _read(root, config, source)
+  except FileNotFoundError:
+    raise UserError(f'no {source.title} under {root}: {remedy} config.data.download=True') from None
+  except OSError as e:
+    raise UserError(f'cannot read {root} ({_one_line(e)}); set config.data.dir to a folder that can be read') from None
+  return Data(config.name, train, test, source.num_classes, source.mean, source.std)

@@ -1,0 +1,95 @@
+"""What a data set is: two splits of images and labels held in memory, and what is needed to normalise them."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from vimnas_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+  """Images and their labels.
+
+  Attributes:
+    images: uint8 [n, h, w, c].
+    labels: int32 [n], each in 0 .. classes - 1.
+  """
+
+  images: np.ndarray  # [n, h, w, c]
+  labels: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+  """A data set.
+
+  Attributes:
+    name: the name that config.data.name chooses.
+    train: the training split.
+    test: the test split.
+    num_classes: how many classes there are.
+    mean: mean of each channel, pixel values scaled to 0 .. 1.
+    std: standard deviation of each channel, on the same scale.
+  """
+
+  name: str
+  train: Split
+  test: Split
+  num_classes: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(height, width, channels) of one image."""
+    return tuple(self.train.images.shape[1:])
+
+  def fingerprint(self) -> str:
+    """SHA-256, in hex, of the name and of the shape, type and bytes of every array: equal only for equal data."""
+    digest = hashlib.sha256(repr(self.name).encode())
+    for split in (self.train, self.test):
+      for array in (split.images, split.labels):
+        digest.update(f'{array.shape} {array.dtype.str}'.encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _check_split(data: Data, part: str, split: Split):
+  where = f'config.data.name={data.name!r}, {part} split'
+  images, labels = split.images, split.labels
+  if images.dtype != np.uint8 or images.ndim != 4:
+    raise UserError(f'{where}: images are {images.dtype} of shape {images.shape}; give uint8 [n, h, w, c]')
+  if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+    raise UserError(f'{where}: labels are {labels.dtype} of shape {labels.shape}; give int32 [{len(images)}], one per '
+                    'image')
+  if not images.size:
+    raise UserError(f'{where}: no images (shape {images.shape}); a search needs at least one image in each split')
+  outside = np.flatnonzero((labels < 0) | (labels >= data.num_classes))
+  if len(outside):
+    raise UserError(f'{where}: label {labels[outside[0]]} of image {outside[0]} is outside 0..{data.num_classes - 1}; '
+                    'correct the label or the number of classes')
+
+
+def check(data: Data) -> Data:
+  """Returns `data`. Raises UserError, in one line, where it cannot be trained on."""
+  _check_split(data, 'train', data.train)
+  _check_split(data, 'test', data.test)
+  where = f'config.data.name={data.name!r}'
+  if data.train.images.shape[1:] != data.test.images.shape[1:]:
+    raise UserError(f'{where}: training images are {data.train.images.shape[1:]}, test images '
+                    f'{data.test.images.shape[1:]}; bring both to one size')
+  missing = np.flatnonzero(np.bincount(data.train.labels, minlength=data.num_classes) == 0)
+  if len(missing):
+    more = f' (nor have {len(missing) - 1} others)' if len(missing) > 1 else ''
+    raise UserError(f'{where}: class {missing[0]} has no training image{more}; add images or lower the number of '
+                    f'classes, now {data.num_classes}')
+  channels = data.image_shape[-1]
+  if len(data.mean) != channels or len(data.std) != channels or min(data.std) <= 0:
+    raise UserError(f'{where}: mean={data.mean} and std={data.std} do not fit {channels} channels; give one number '
+                    'per channel, std above 0')
+  return data

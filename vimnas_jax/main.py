@@ -1,0 +1,80 @@
+"""The command line: `python -m vimnas_jax.main --config=configs/quickstart.py --workdir=runs/quickstart`."""
+
+import os
+import sys
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # XLA's own remarks are not for the user
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vimnas_jax.errors import Diverged, UserError
+
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, then fields: --config.seed=1.')
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; a second start there goes on. Default: '
+                               'runs/ and the name of the config file.')
+
+
+def main(argv):
+  """Dispatches on config.task. Returns the exit code."""
+  from vimnas_jax import config as config_lib  # after the flags: importing jax code takes seconds
+  from vimnas_jax import search
+  if argv[1:]:
+    raise UserError(f'{argv[1]!r} is no flag: fields are set as --config.name=value')
+  if _CONFIG.value is None:
+    raise UserError('no configuration: give --config=configs/quickstart.py or another file of configs/')
+  config = config_lib.resolve(_CONFIG.value)
+  workdir = _WORKDIR.value
+  if workdir is None:
+    name = os.path.basename(sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0])
+    workdir = os.path.join('runs', os.path.splitext(name)[0])
+  _compile_cache()
+  logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
+  search.search(config, workdir, command='python -m vimnas_jax.main ' + ' '.join(sys.argv[1:]))
+  return 0
+
+
+def _config_argument() -> int:
+  for i, arg in enumerate(sys.argv):
+    if arg.lstrip('-').startswith('config='):
+      return i
+    if arg in ('-config', '--config'):
+      return i + 1
+  return 0
+
+
+def _compile_cache():
+  """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR chooses another place."""
+  if not jax.config.jax_compilation_cache_dir:
+    base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    jax.config.update('jax_compilation_cache_dir', os.path.join(base, 'vimnas_jax'))
+
+
+def _line(e: BaseException) -> str:
+  return ' '.join(str(e).split()) or type(e).__name__
+
+
+def _parse(argv):
+  """absl's own parser, with one line and exit code 2 on a bad flag."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, OSError, ValueError, TypeError, SyntaxError, ImportError,
+          UserError) as e:
+    print(f'error: {_line(e)}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _run(argv):
+  try:
+    sys.exit(main(argv))
+  except UserError as e:
+    print(f'error: {_line(e)}', file=sys.stderr)
+    sys.exit(2)
+  except Diverged as e:
+    print(f'error: {_line(e)}', file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == '__main__':
+  app.run(_run, flags_parser=_parse)

@@ -1,0 +1,95 @@
+"""The folder of one run: what it was asked, with what, and whether a second start asks the same."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+
+import jax
+
+from vimnas_jax.errors import UserError
+
+# Fields that may change between two starts of one run: they do not change what it computes.
+FREE = ('data.dir', 'data.download', 'oracle.test_csv', 'checkpoint_steps', 'devices')
+PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+def open_folder(workdir) -> pathlib.Path:
+  """Creates the folder. Raises UserError if it cannot be written."""
+  if not workdir:
+    raise UserError('no place for the results: give --workdir=DIR')
+  path = pathlib.Path(workdir).expanduser()
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / '.write').touch()
+    (path / '.write').unlink()
+  except OSError as e:
+    raise UserError(f'--workdir={workdir} cannot be written ({e.strerror}): give another folder') from None
+  return path
+
+
+def flatten(config: dict, prefix='') -> dict:
+  """{'a': {'b': 1}} -> {'a.b': 1}."""
+  flat = {}
+  for name, value in config.items():
+    flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+  return flat
+
+
+def write_config(folder: pathlib.Path, config, fingerprint: str):
+  """Writes config.json, or checks it against the one that is there.
+
+  Raises UserError, naming the field, if the folder holds a run of another configuration or of other data.
+  """
+  path, asked = folder / 'config.json', config.to_dict()
+  if path.exists():
+    try:
+      held = json.loads(path.read_text())
+      flat, held_data = flatten(held['config']), held['data_fingerprint']
+    except (ValueError, KeyError, TypeError):
+      raise UserError(f'{path} is not readable: restore it, or give an empty --workdir') from None
+    for name, value in flatten(json.loads(json.dumps(asked))).items():
+      if name not in FREE and flat.get(name, value) != value:
+        raise UserError(f'{folder} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it back, or give '
+                        'another --workdir')
+    if held_data != fingerprint:
+      raise UserError(f'{folder} holds a run on other data (config.data.name={asked["data"]["name"]!r}, another '
+                      'fingerprint): point config.data.dir at the same data, or give another --workdir')
+    return
+  write_json(path, {'config': asked, 'data_fingerprint': fingerprint, **environment()})
+
+
+def environment() -> dict:
+  """Versions, device and git revision, as far as they can be had."""
+  versions = {'python': platform.python_version()}
+  for package in PACKAGES:
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  here = pathlib.Path(__file__).parent
+  try:
+    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40'], cwd=here, capture_output=True,
+                         text=True, timeout=10, check=True).stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    git = None
+  devices = jax.devices()
+  return {'versions': versions, 'git': git, 'device': f'{len(devices)} x {devices[0].device_kind}',
+          'machine': f'{platform.machine()} {_cpu()}'.strip()}
+
+
+def _cpu() -> str:
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.processor()
+  names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+  return f'{len(names)} x {names[0]}' if names else ''
+
+
+def write_json(path: pathlib.Path, value):
+  """Writes `value` as JSON, whole or not at all."""
+  part = path.with_name(path.name + '.part')
+  part.write_text(json.dumps(value, indent=1) + '\n')
+  part.replace(path)

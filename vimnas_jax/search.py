@@ -1,0 +1,325 @@
+"""The search verb: data and a configuration in, a run folder with an architecture out."""
+
+import json
+import math
+import signal
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vimnas_jax import augment, checkpoint, cost, data, draw, metrics, methods, optim, oracle, parallel, runfolder
+from vimnas_jax import spaces, state, steps
+from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.supernet import Supernet
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def search(config, workdir, command: str = '') -> dict | None:
+  """Searches an architecture as the resolved `config` says, resuming what `workdir` holds.
+
+  Returns the result, which is also in workdir/result.json; None if a signal ended the run early, all saved.
+  Raises UserError on bad input and Diverged when the loss stops being finite.
+  """
+  console = metrics.Console()
+  folder = runfolder.open_folder(workdir)
+  space = spaces.get(config.space.name)
+  mesh = parallel.mesh(config.devices, config.batch_size)
+  loaded = data.get(config.data)
+  _fits(config, space, loaded)
+  runfolder.write_config(folder, config, loaded.fingerprint())
+  run = _Run(config, space, loaded, mesh)
+  console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
+              f'{run.plan.steps} steps of {config.batch_size}, {cost.supernet(space, **run.size):,} weights')
+
+  saved = checkpoint.Checkpoints(folder)
+  now = saved.restore(run.abstract(), console.say)
+  if now is None:
+    now = run.start()
+  elif int(now.step) < run.plan.steps:
+    console.say(f'resuming {folder} after step {int(now.step)} of {run.plan.steps}')
+  first = int(now.step)
+  with _Stop() as stop:
+    now, seconds = run.advance(now, folder, saved, console, stop)
+  saved.close()
+  if int(now.step) < run.plan.steps:
+    console.say(f'stopped after step {int(now.step)} of {run.plan.steps}, all saved: run the same command to go on')
+    return None
+  if first == run.plan.steps and (folder / 'result.json').exists():
+    console.say(f'{folder} holds the finished run:')
+    result = json.loads((folder / 'result.json').read_text())
+  else:
+    result = run.finish(now, folder, seconds, command)
+  for line in summary(result, folder):
+    console.say(line)
+  return result
+
+
+class _Stop:
+  """Notes a request to stop, so that the loop can end between two steps."""
+
+  asked = False
+
+  def __enter__(self):
+    self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
+    return self
+
+  def __exit__(self, *exc):
+    for s, handler in self._before.items():
+      signal.signal(s, handler)
+
+  def _note(self, *_):
+    self.asked = True
+
+
+def _fits(config, space, loaded):
+  side = min(loaded.image_shape[:2])
+  if side < space.min_size:
+    raise UserError(f'config.data.name={config.data.name!r} has images of side {side}; space {space.name!r} needs at '
+                    f'least {space.min_size}')
+  train, valid = _halves(config, loaded)
+  for part, split in (('training', train), ('validation', valid if config.method.get('bilevel') else train)):
+    if len(split) < config.batch_size:
+      raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
+                      f'config.train_portion={config.train_portion} leaves of {config.data.name!r}: lower one of them')
+  if config.batch_size % config.method.get('samples', 1):
+    raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples='
+                    f'{config.method.samples}')
+
+
+def _halves(config, loaded):
+  images, labels = loaded.train.images, loaded.train.labels
+  if config.data.limit:
+    images, labels = images[:config.data.limit], labels[:config.data.limit]
+  cut = math.floor(len(images) * config.train_portion)
+  return data.Split(images[:cut], labels[:cut]), data.Split(images[cut:], labels[cut:])
+
+
+class _Run:
+  """The parts of one search, and how it goes from a state to the end."""
+
+  def __init__(self, config, space, loaded, mesh):
+    self.config, self.space, self.mesh, self.image_shape = config, space, mesh, loaded.image_shape
+    self.train, self.valid = _halves(config, loaded)
+    per_epoch = len(self.train) // config.batch_size
+    self.per_epoch = per_epoch
+    self.plan = steps.Plan(round(config.pretrain.epochs * per_epoch), round(config.epochs * per_epoch),
+                           config.pretrain.sampling)
+    self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
+                 'in_channels': loaded.image_shape[-1]}
+    self.method = methods.get(config.method)
+    self.net = Supernet(space=space, cells=config.space.cells, channels=config.space.channels,
+                        num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype))
+    self.tx_theta, self.tx_phi = optim.theta(config.theta, self.plan.steps), optim.phi(config.phi)
+
+    def prepare(key, images):
+      return augment.augment(key, images, mean=loaded.mean, std=loaded.std, pad=config.data.pad,
+                             flip=config.data.flip, cutout=config.data.cutout)
+
+    step = steps.search_step(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare)
+    self.step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
+                        out_shardings=parallel.replicated(mesh))
+    self.decoded = {}
+
+  def start(self):
+    """The state at step 0."""
+    make = jax.jit(lambda: state.create(self.config.seed, self.net, self.method, self.space, self.tx_theta,
+                                        self.tx_phi, self.image_shape), out_shardings=parallel.replicated(self.mesh))
+    return make()
+
+  def abstract(self):
+    """Shapes, types and placement of a state."""
+    shapes = jax.eval_shape(lambda: state.create(self.config.seed, self.net, self.method, self.space, self.tx_theta,
+                                                 self.tx_phi, self.image_shape))
+    on = parallel.replicated(self.mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), shapes)
+
+  def order(self, epoch):
+    """Batches of an epoch as indices {'train': int32 [per_epoch, n], 'valid': ...}: a function of (seed, epoch).
+
+    What does not fill a batch is left out; it changes from epoch to epoch. The validation half repeats if it is the
+    smaller one.
+    """
+    key = jax.random.fold_in(jax.random.key(self.config.seed), 1 + epoch)
+    count, batches = self.per_epoch * self.config.batch_size, {}
+    parts = {'train': self.train} | ({'valid': self.valid} if self.method.bilevel else {})
+    for i, (part, split) in enumerate(parts.items()):
+      drawn = []
+      for turn in range(math.ceil(count / len(split))):
+        drawn.append(jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, i), turn), len(split)))
+      batches[part] = np.asarray(jnp.concatenate(drawn)[:count], np.int32).reshape(self.per_epoch, -1)
+    return batches
+
+  def advance(self, now, folder, saved, console, stop):
+    """Takes `now` to the end of the plan or to a stop. Returns the state and the seconds per step (median)."""
+    total, first = self.plan.steps, int(now.step)
+    if first >= total:
+      return now, None
+    on_mesh = parallel.replicated(self.mesh)
+    held = {'images': self.train.images, 'labels': self.train.labels}
+    if self.method.bilevel:
+      held |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
+    held = jax.device_put(held, on_mesh)
+    epoch, order = None, {}
+
+    def index(at):
+      nonlocal epoch, order
+      if at // self.per_epoch != epoch:
+        epoch = at // self.per_epoch
+        order = self.order(epoch)
+      return {part: jax.device_put(b[at % self.per_epoch], parallel.batch(self.mesh)) for part, b in order.items()}
+
+    console.say('compiling the search step …')
+    began = time.monotonic()
+    step = self.step.lower(now, held, index(first)).compile()
+    console.say(f'compiled in {time.monotonic() - began:.1f} s')
+
+    log = metrics.Lines(folder / 'metrics.jsonl', first)
+    arch = metrics.Lines(folder / 'arch.jsonl', first)
+    history = _Unchanged(metrics.read(folder / 'arch.jsonl'))
+    times, pending, last, warned = [], None, time.monotonic(), set()
+
+    def settle():
+      """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile."""
+      nonlocal pending, last
+      if pending is None:
+        return
+      (at, values), pending = pending, None
+      loss, norm = float(values['loss']), float(values['norm_theta'])
+      times.append(time.monotonic() - last)
+      last = time.monotonic()
+      if not math.isfinite(loss) or not math.isfinite(norm):
+        raise Diverged(f'step {at}: loss {loss}, norm of theta {norm} — not finite. The checkpoints in {folder} hold '
+                       'the last good state; lower config.theta.lr or config.phi.lr and give another --workdir')
+      if at % self.config.log_steps and at != total:
+        return
+      values = jax.device_get(values)
+      probs, dead = values.pop('probs'), values.pop('dead')
+      genotype = self.space.write(self.space.genotype(probs))
+      rows = {name: [int(e) for e in np.flatnonzero(d)] for name, d in dead.items()}
+      self._warn(rows, probs, at, warned, console)
+      hot = one_hotness(probs)
+      log.write(step=at, stage='pretrain' if at <= self.plan.pretrain_steps else 'search',
+                seconds=round(times[-1], 4), **{k: float(v) for k, v in values.items()})
+      arch.write(step=at, one_hot=hot, entropy=entropy(probs), genotype=genotype,
+                 unchanged=history.since(at, genotype), dead=rows,
+                 probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
+      console.step(at, total, f'loss {loss:.3f}  accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}')
+
+    try:
+      with console.progress(total, first):
+        for at in range(first, total):
+          now, values = step(now, held, index(at))
+          settle()
+          pending = at + 1, values
+          done = at + 1 == total
+          if done or stop.asked or (at + 1) % self.config.checkpoint_steps == 0:
+            settle()
+            saved.save(at + 1, now)
+            last = time.monotonic()
+          if stop.asked and not done:
+            break
+    finally:
+      log.close()
+      arch.close()
+    return now, float(np.median(times))
+
+  def _warn(self, rows, probs, at, warned, console):
+    for name, edges in rows.items():
+      whole = len(edges) == len(probs[name])
+      for e in edges:
+        if (name, e) not in warned and not (whole and at <= self.plan.pretrain_steps):
+          warned.add((name, e))
+          source, target = self.space.cells[name].edges[e]
+          console.say(f'warning: edge {source}->{target} of cell {name!r} is dead at step {at}: phi gives all its '
+                      'operations the same value, so its choice is a tie')
+      if whole and (name, 'all') not in warned:
+        warned.add((name, 'all'))
+        console.say(f'warning: phi of cell {name!r} is dead at step {at}: it is constant and its gradient vanishes; '
+                    'its architecture is no choice. Try another config.seed or a lower config.phi.lr')
+
+  def finish(self, now, folder, seconds, command) -> dict:
+    """Writes genotype, pictures and result of the final state."""
+    probs = jax.device_get(self.method.probs(now.phi))
+    genotype = self.space.genotype(probs)
+    (folder / 'genotype.json').write_text(genotype.to_json() + '\n')
+    rows = metrics.read(folder / 'metrics.jsonl')
+    arch = metrics.read(folder / 'arch.jsonl')
+    for name in self.space.cells:
+      draw.cell(genotype, name, self.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
+    if arch:
+      trace = {name: np.array([row['probs'][name] for row in arch]) for name in self.space.cells}
+      draw.weights([row['step'] for row in arch], trace, self.space, folder / 'weights.png')
+    if self.method.features:
+      draw.feature_maps(jax.device_get(self.method.features(self.start().phi)),
+                        jax.device_get(self.method.features(now.phi)), folder / 'phi.png')
+    size = dict(self.size, image_size=self.image_shape[0])
+    found = cost.count(self.space, genotype, **size)
+    dead = jax.device_get(steps.dead_rows(self.method, now.phi))
+    result = {
+        'command': command, 'space': self.space.name, 'method': self.config.method.name,
+        'data': self.config.data.name, 'seed': self.config.seed, 'steps': self.plan.steps,
+        'pretrain_steps': self.plan.pretrain_steps, 'epochs': self.config.epochs,
+        'genotype': self.space.write(genotype), 'one_hot': one_hotness(probs), 'entropy': entropy(probs),
+        'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
+        'dead': {name: [int(e) for e in np.flatnonzero(d)] for name, d in dead.items()},
+        'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
+        'params': found.params, 'madds': found.madds,
+        'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
+        'seconds_per_step': seconds and round(seconds, 4),
+        'seconds': round(sum(row['seconds'] for row in rows) * self.config.log_steps, 1) if rows else 0.0,
+        'state_sha256': checkpoint.digest(now),
+    }
+    if self.space.name == 'nb201':
+      result['oracle'] = oracle.load(self.config.oracle.test_csv or None).query(genotype)
+    result |= runfolder.environment()
+    runfolder.write_json(folder / 'result.json', result)
+    return result
+
+
+class _Unchanged:
+  """For how many steps the genotype has been the same, across a resume."""
+
+  def __init__(self, rows):
+    self._genotype, self._since = None, 0
+    for row in rows:
+      self.since(row['step'], row['genotype'])
+
+  def since(self, step, genotype) -> int:
+    """Steps since `genotype` became what it is at `step`."""
+    if genotype != self._genotype:
+      self._genotype, self._since = genotype, step
+    return step - self._since
+
+
+def one_hotness(probs) -> float:
+  """Mean over all edges of the largest probability: 1 when every edge has decided."""
+  return round(float(np.mean(np.concatenate([np.max(p, 1) for p in probs.values()]))), 5)
+
+
+def entropy(probs) -> float:
+  """Mean entropy of an edge's operations, in nats: 0 when every edge has decided."""
+  rows = [-(p * np.log(np.maximum(p, 1e-30))).sum(1) for p in (v.astype(np.float64) for v in probs.values())]
+  return round(float(np.mean(np.concatenate(rows))), 5)
+
+
+def summary(result, folder) -> list[str]:
+  """What a user wants to know at the end, in plain lines."""
+  lines = [f'architecture  {result["genotype"]}',
+           f'one-hotness   {result["one_hot"]:.4f} (1 = every edge has decided), unchanged for the last '
+           f'{result["unchanged_steps"]} steps',
+           f'network       {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds at the '
+           'search width and depth']
+  if result['seconds_per_step']:
+    lines.append(f'speed         {result["seconds_per_step"]:.3f} s a step (median)')
+  for name, row in result.get('oracle', {}).items():
+    line = f'{name:<13} validation {row["valid"]:.2f} % (rank {row["valid_rank"]:,}, {row["valid_regret"]:.2f} below the best)'
+    if 'test' in row:
+      line += f', test {row["test"]:.2f} % (rank {row["test_rank"]:,}, {row["test_regret"]:.2f} below the best)'
+    lines.append(line)
+  dead = {name: edges for name, edges in result['dead'].items() if edges}
+  if dead:
+    lines.append(f'dead rows     {dead}: on these edges phi says nothing and a tie was broken')
+  return [*lines, f'everything is in {folder}: result.json, genotype.json, cell_*.png, weights.png']
