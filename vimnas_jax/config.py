@@ -1,6 +1,7 @@
 """Every field of a configuration, its default and its meaning; and the checks that need no data."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
@@ -24,7 +25,10 @@ def defaults() -> ConfigDict:
   c.space.cells = 8  # DARTS: cells in all; NAS-Bench-201: cells per group (N)
   c.space.channels = 16  # C, the width of the first cell
 
-  c.method = ConfigDict({'name': 'vimnas', **methods.fields('vimnas')})  # the fields are documented in methods/
+  c.method = ConfigDict()
+  c.method.name = 'vimnas'  # one of methods.NAMES
+  for field, kind in methods.field_types().items():  # documented in methods/; None takes the method's own default
+    c.method[field] = placeholder(kind)
 
   c.pretrain = ConfigDict()  # training of theta alone, before phi moves (the paper names the stage, not its length)
   c.pretrain.epochs = 0.0
@@ -39,10 +43,10 @@ def defaults() -> ConfigDict:
   c.theta.clip = 5.0  # global norm of the gradient; 0 switches clipping off
 
   c.phi = ConfigDict()  # optimiser of the method's own parameters; None takes the method's default
-  c.phi.optimizer = None  # 'sgd' or 'adam'
-  c.phi.lr = None
-  c.phi.momentum = None  # SGD only
-  c.phi.weight_decay = None  # L2, added to the gradient
+  c.phi.optimizer = placeholder(str)  # 'sgd' or 'adam'
+  c.phi.lr = placeholder(float)
+  c.phi.momentum = placeholder(float)  # of Adam: beta 1
+  c.phi.weight_decay = placeholder(float)  # L2, added to the gradient
   c.phi.clip = 0.0
 
   c.data = ConfigDict()
@@ -71,13 +75,13 @@ def resolve(config: ConfigDict) -> ConfigDict:
     raise UserError(f'config.task={c.task!r} is no task; choose one of {", ".join(TASKS)}')
   spaces.get(c.space.name)
   own = methods.fields(c.method.name)
-  shipped = methods.all_fields()
   for field, value in c.method.to_dict().items():
-    if field != 'name' and field not in own and value not in shipped.get(field, ()):
+    if field != 'name' and field not in own and value is not None:
       raise UserError(f'config.method.{field}={value!r}: method {c.method.name!r} has no such field; it has '
                       f'{", ".join(own) or "none"}')
   c.method = ConfigDict({'name': c.method.name,
-                         **{field: c.method.get(field, value) for field, value in own.items()}})
+                         **{field: value if c.method.get(field) is None else c.method[field]
+                            for field, value in own.items()}})
   for field, value in methods.optimizer(c.method).items():
     if c.phi[field] is None:
       c.phi[field] = value
@@ -89,7 +93,8 @@ def _positive(c):
   above = {'batch_size': c.batch_size, 'space.channels': c.space.channels, 'log_steps': c.log_steps,
            'checkpoint_steps': c.checkpoint_steps, 'theta.lr': c.theta.lr}
   at_least = {'epochs': c.epochs, 'pretrain.epochs': c.pretrain.epochs, 'theta.lr_end': c.theta.lr_end,
-              'theta.weight_decay': c.theta.weight_decay, 'theta.momentum': c.theta.momentum, 'theta.clip': c.theta.clip,
+              'theta.weight_decay': c.theta.weight_decay, 'theta.momentum': c.theta.momentum,
+              'theta.clip': c.theta.clip,
               'phi.lr': c.phi.lr, 'phi.momentum': c.phi.momentum, 'phi.weight_decay': c.phi.weight_decay,
               'phi.clip': c.phi.clip, 'data.pad': c.data.pad, 'data.cutout': c.data.cutout, 'data.limit': c.data.limit,
               'devices': c.devices, 'seed': c.seed}
@@ -115,7 +120,8 @@ def with_arguments(config: ConfigDict, arg: str, smoke) -> ConfigDict:
       smoke(config)
     elif word.startswith('method='):
       name = word.removeprefix('method=')
-      config.method = ConfigDict({'name': name, **methods.fields(name)})
+      methods.fields(name)  # raises on an unknown name
+      config.method.name = name
     else:
       raise UserError(f'--config=…:{word}: after the colon goes smoke or method=NAME ({", ".join(methods.NAMES)})')
   return config

@@ -56,7 +56,7 @@ def _line(e: BaseException) -> str:
 
 
 def _parse(argv):
-  """absl's own parser, with one line and exit code 2 on a bad flag."""
+  """Absl's own parser, with one line and exit code 2 on a bad flag."""
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, OSError, ValueError, TypeError, SyntaxError, ImportError,

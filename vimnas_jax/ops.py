@@ -66,7 +66,7 @@ def depthwise(x, kernel, stride=1, dilation=1):
                                     dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
   flat = kernel.reshape(-1, kernel.shape[-1])
   views = _taps(x, kernel.shape[0], dilation, stride)
-  return sum(view * flat[i] for i, view in enumerate(views))
+  return sum(view * flat[i][None, None, None] for i, view in enumerate(views))
 
 
 def _depthwise_forward(x, kernel, stride, dilation):
@@ -126,7 +126,8 @@ def avg_pool(x, stride=1):
   inside = [np.array([min(i + 1, side - 1) - max(i - 1, 0) + 1 for i in range(0, side, stride)]) for side in (h, w)]
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   rows = sum(x[:, i:i + h:stride] for i in range(3))
-  return sum(rows[:, :, j:j + w:stride] for j in range(3)) / (inside[0][:, None] * inside[1])[..., None].astype(x.dtype)
+  count = (inside[0][:, None] * inside[1][None])[None, ..., None]  # [1, h, w, 1]
+  return sum(rows[:, :, j:j + w:stride] for j in range(3)) / count.astype(x.dtype)
 
 
 def _side_by_side(kernels):

@@ -9,8 +9,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import augment, checkpoint, cost, data, draw, metrics, methods, optim, oracle, parallel, runfolder
-from vimnas_jax import spaces, state, steps
+from vimnas_jax import (
+  augment,
+  checkpoint,
+  cost,
+  data,
+  draw,
+  methods,
+  metrics,
+  optim,
+  oracle,
+  parallel,
+  runfolder,
+  spaces,
+  state,
+  steps,
+)
 from vimnas_jax.errors import Diverged, UserError
 from vimnas_jax.supernet import Supernet
 
@@ -146,9 +160,9 @@ class _Run:
     count, batches = self.per_epoch * self.config.batch_size, {}
     parts = {'train': self.train} | ({'valid': self.valid} if self.method.bilevel else {})
     for i, (part, split) in enumerate(parts.items()):
-      drawn = []
-      for turn in range(math.ceil(count / len(split))):
-        drawn.append(jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, i), turn), len(split)))
+      part_key = jax.random.fold_in(key, i)
+      drawn = [jax.random.permutation(jax.random.fold_in(part_key, turn), len(split))
+               for turn in range(math.ceil(count / len(split)))]
       batches[part] = np.asarray(jnp.concatenate(drawn)[:count], np.int32).reshape(self.per_epoch, -1)
     return batches
 
@@ -307,19 +321,18 @@ def entropy(probs) -> float:
 
 def summary(result, folder) -> list[str]:
   """What a user wants to know at the end, in plain lines."""
-  lines = [f'architecture  {result["genotype"]}',
-           f'one-hotness   {result["one_hot"]:.4f} (1 = every edge has decided), unchanged for the last '
+  lines = [f'architecture   {result["genotype"]}',
+           f'one-hotness    {result["one_hot"]:.4f} (1 = every edge has decided), unchanged for the last '
            f'{result["unchanged_steps"]} steps',
-           f'network       {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds at the '
+           f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds at the '
            'search width and depth']
   if result['seconds_per_step']:
-    lines.append(f'speed         {result["seconds_per_step"]:.3f} s a step (median)')
+    lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
   for name, row in result.get('oracle', {}).items():
-    line = f'{name:<13} validation {row["valid"]:.2f} % (rank {row["valid_rank"]:,}, {row["valid_regret"]:.2f} below the best)'
-    if 'test' in row:
-      line += f', test {row["test"]:.2f} % (rank {row["test_rank"]:,}, {row["test_regret"]:.2f} below the best)'
-    lines.append(line)
+    kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,}, {row[kind + "_regret"]:.2f} below the best)'
+             for kind, label in (('valid', 'validation'), ('test', 'test')) if kind in row]
+    lines.append(f'{name:<14} {", ".join(kinds)}')
   dead = {name: edges for name, edges in result['dead'].items() if edges}
   if dead:
-    lines.append(f'dead rows     {dead}: on these edges phi says nothing and a tie was broken')
+    lines.append(f'dead rows      {dead}: on these edges phi says nothing and a tie was broken')
   return [*lines, f'everything is in {folder}: result.json, genotype.json, cell_*.png, weights.png']

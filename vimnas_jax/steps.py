@@ -102,8 +102,8 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
       params, opt_phi = move_phi(g_phi, params, opt_phi)
 
     phi = {'params': params, 'fixed': fixed}
-    metrics = {'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.global_norm(g_theta),
-               'grad_phi': optax.global_norm(g_phi), 'norm_theta': optax.global_norm(theta), **info,
+    metrics = {'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(g_theta),
+               'grad_phi': optax.tree.norm(g_phi), 'norm_theta': optax.tree.norm(theta), **info,
                'probs': method.probs(phi), 'dead': dead_rows(method, phi)}
     return SearchState(state.step + 1, theta, phi, opt_theta, opt_phi, state.key), metrics
 
@@ -111,7 +111,7 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
 
 
 def dead_rows(method: Method, phi):
-  """{cell: bool [edges]}: edges whose logits are all equal, so that decoding breaks a tie; {} where it has no meaning."""
+  """{cell: bool [edges]}: edges whose logits are all equal, so that decoding breaks a tie; {} without logits."""
   if method.logits is None:
     return {}
   return {name: jnp.ptp(logits, axis=-1) < DEAD for name, logits in method.logits(phi).items()}

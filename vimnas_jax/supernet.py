@@ -34,7 +34,7 @@ class _Module(nn.Module):
     """BatchNorm with learned scale and bias, batch statistics, over x [n, h, w, c]."""
     scale = self.param(f'{name}_scale', nn.initializers.ones, x.shape[-1:], self.param_dtype)
     bias = self.param(f'{name}_bias', nn.initializers.zeros, x.shape[-1:], self.param_dtype)
-    return ops.normalise(x) * scale.astype(self.dtype) + bias.astype(self.dtype)
+    return ops.normalise(x) * scale.astype(self.dtype)[None, None, None] + bias.astype(self.dtype)[None, None, None]
 
 
 class MixedCell(_Module):
@@ -115,7 +115,7 @@ class Residual(_Module):
 
   @nn.compact
   def __call__(self, x):
-    """x [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
+    """X [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
     c, d = x.shape[-1], self.channels
     y = ops.conv(jax.nn.relu(x), self.weight('conv1', (3, 3, c, d), 9 * c), 2)
     y = jax.nn.relu(self.batch_norm('norm1', y))
@@ -164,5 +164,5 @@ class Supernet(_Module):
         x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
         kernel = self.param('head', fan_in_uniform(x.shape[-1]), (x.shape[-1], self.num_classes), self.param_dtype)
         bias = self.param('head_bias', fan_in_uniform(x.shape[-1]), (self.num_classes,), self.param_dtype)
-        x = x @ kernel + bias
+        x = x @ kernel + bias[None]
     return x

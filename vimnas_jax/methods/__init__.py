@@ -4,7 +4,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import darts, random, vimnas
 from vimnas_jax.methods.types import Method
 
-__all__ = ['Method', 'NAMES', 'all_fields', 'fields', 'get', 'optimizer']
+__all__ = ['Method', 'NAMES', 'field_types', 'fields', 'get', 'optimizer']
 
 _MODULES = {'vimnas': (vimnas, {}), 'darts': (darts, {}), 'darts_noise': (darts, darts.NOISE), 'random': (random, {})}
 NAMES = tuple(_MODULES)
@@ -27,13 +27,9 @@ def fields(name: str) -> dict:
   return {**module.FIELDS, **{k: v for k, v in changed.items() if k in module.FIELDS}}
 
 
-def all_fields() -> dict:
-  """Field name -> the defaults it has in any method."""
-  found = {}
-  for name in NAMES:
-    for field, value in fields(name).items():
-      found.setdefault(field, []).append(value)
-  return found
+def field_types() -> dict:
+  """The fields of all methods together: name -> type."""
+  return {field: type(value) for name in NAMES for field, value in fields(name).items()}
 
 
 def optimizer(config) -> dict:

@@ -30,8 +30,11 @@ def make(config) -> Method:
 
   def sample(phi, key, progress):
     del progress
-    return {name: jax.nn.softmax(alpha + config.noise * jax.random.normal(jax.random.fold_in(key, i), alpha.shape))[None]
-            for i, (name, alpha) in enumerate(phi['params'].items())}, {}
+    weights = {}
+    for i, (name, alpha) in enumerate(phi['params'].items()):
+      xi = jax.random.normal(jax.random.fold_in(key, i), alpha.shape)
+      weights[name] = jax.nn.softmax(alpha + config.noise * xi)[None]
+    return weights, {}
 
   def probs(phi):
     return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}

@@ -70,13 +70,13 @@ def make(config) -> Method:
     mu = logits(phi)
     if config.variant == 'point':
       return {name: jax.nn.softmax(m)[None] for name, m in mu.items()}, {}
-    scale, info = (sigma(phi), {}) if dropout else ({name: 1.0 for name in mu}, {})
-    weights = {}
+    scale, info, weights = sigma(phi) if dropout else {}, {}, {}
     for i, (name, m) in enumerate(mu.items()):
       xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *m.shape))
-      weights[name] = jax.nn.softmax(m + scale[name] * xi)
       if dropout:
+        xi *= scale[name][None]
         info[f'sigma/{name}'] = scale[name].mean()
+      weights[name] = jax.nn.softmax(m[None] + xi)
     return weights, info
 
   def penalty(phi, weights):
@@ -107,7 +107,8 @@ def network(layers, eps):
   x, first = eps[None], None
   for layer in layers:
     x = jax.lax.conv_general_dilated(x, layer['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-    x = normalise(jax.nn.relu(x)) * layer['scale'] + layer['bias']  # [1, edges, ops, width]
+    scale, bias = (layer[name].reshape(1, 1, 1, -1) for name in ('scale', 'bias'))
+    x = normalise(jax.nn.relu(x)) * scale + bias  # [1, edges, ops, width]
     first = x if first is None else first
   return x[0, ..., 0], first[0]
 

@@ -41,8 +41,7 @@ def decode(space: Space, probs) -> Genotype:
     kept = []
     for node in range(cell.inputs, cell.nodes):
       into = [i for i, (_, target) in enumerate(cell.edges) if target == node]
-      for i in sorted(into, key=lambda i: -strength[i])[:2]:
-        kept.append((cell.ops[i][best[i]], *cell.edges[i]))
+      kept += [(cell.ops[i][best[i]], *cell.edges[i]) for i in sorted(into, key=lambda i, s=strength: -s[i])[:2]]
     cells[name] = tuple(kept)
   return Genotype(space.name, cells)
 

@@ -1,0 +1,84 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from vimnas_jax import methods, spaces
+from vimnas_jax.errors import UserError
+from vimnas_jax.methods import vimnas
+
+
+def _make(name, **fields):
+  return methods.get(ConfigDict({'name': name, **methods.fields(name), **fields}))
+
+
+@pytest.mark.parametrize('name', methods.NAMES)
+@pytest.mark.parametrize('space', spaces.NAMES)
+def test_interface(name, space):
+  space, method = spaces.get(space), _make(name)
+  phi = method.init(jax.random.key(0), space)
+  weights, _ = method.sample(phi, jax.random.key(1), 0.5)
+  other, _ = method.sample(phi, jax.random.key(2), 0.5)
+  for cell, probs in method.probs(phi).items():
+    assert weights[cell].shape == (method.samples, *space.cells[cell].shape)
+    np.testing.assert_allclose(weights[cell].sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-5)
+    assert np.array_equal(weights[cell], other[cell]) == (name == 'darts')
+  again = method.init(jax.random.key(0), space)
+  assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(phi), jax.tree.leaves(again), strict=True))
+
+
+@pytest.mark.parametrize('variant, count', [('base', 534), ('point', 534), ('small', 27 + 2), ('dropout', 2 * 534),
+                                            ('large', 378 + 28 + 3 * (9 * 14 * 14 + 28) + 126 + 2)])
+def test_variants_have_their_size_and_learn_everywhere(variant, count):
+  space, method = spaces.get('nb201'), _make('vimnas', variant=variant)
+  phi = method.init(jax.random.key(3), space)
+  assert sum(x.size for x in jax.tree.leaves(phi['params'])) == count
+
+  def loss(params):
+    at = {**phi, 'params': params}
+    weights, _ = method.sample(at, jax.random.key(4), 0.0)
+    return (weights['cell'] * jnp.arange(30.0).reshape(1, 6, 5)).sum() + method.penalty(at, weights)
+
+  grads = jax.grad(loss)(phi['params'])
+  assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+  assert all(np.abs(layer['kernel']).max() > 0 for net in grads['cell'].values() for layer in net)
+
+
+def test_network_against_loops(x64):
+  layers = vimnas.init_network(jax.random.key(0), (3, 14, 1))
+  layers = jax.tree.map(lambda a: a.astype(jnp.float64) + 0.01, layers)
+  eps = jax.random.normal(jax.random.key(1), (6, 5, 3))
+  x = np.asarray(eps)
+  for layer in layers:
+    padded, kernel = np.pad(x, ((1, 1), (1, 1), (0, 0))), np.asarray(layer['kernel'])
+    y = np.array([[np.einsum('ijc,ijcd->d', padded[e:e + 3, o:o + 3], kernel) for o in range(5)] for e in range(6)])
+    y = np.maximum(y, 0)
+    x = (y - y.mean((0, 1))) / np.sqrt(y.var((0, 1)) + 1e-5) * np.asarray(layer['scale']) + np.asarray(layer['bias'])
+  np.testing.assert_allclose(vimnas.network(layers, eps)[0], x[..., 0], rtol=1e-9)
+
+
+def test_noise_has_unit_variance_and_samples_differ():
+  method = _make('vimnas', samples=4)
+  phi = method.init(jax.random.key(0), spaces.get('darts'))
+  logit = method.logits(phi)
+  drawn = jnp.stack([method.sample(phi, jax.random.key(i), 0.0)[0]['normal'] for i in range(200)])
+  noise = jnp.log(drawn) - logit['normal'][None, None]
+  noise -= noise.mean(-1, keepdims=True)  # softmax drops each row's mean, 1 / 8 of the variance
+  assert noise.shape[1] == 4
+  assert abs(float(noise.var()) - 7 / 8) < 0.02
+  assert abs(float(jnp.mean(noise[:, 0] * noise[:, 1]))) < 0.02
+
+
+def test_sparsity_prefers_noise():
+  """Molchanov et al.: the term falls to zero as the dropout rate grows."""
+  mu = jnp.ones(5)
+  kl = vimnas.dropout_kl(mu, jnp.array([0.01, 0.1, 1.0, 10.0, 100.0]))
+  assert (np.diff(kl) < 0).all() and abs(float(kl[-1])) < 0.01
+
+
+@pytest.mark.parametrize('fields, word', [({'variant': 'huge'}, 'huge'), ({'samples': 0}, 'samples')])
+def test_bad_fields(fields, word):
+  with pytest.raises(UserError, match=word):
+    _make('vimnas', **fields)

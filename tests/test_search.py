@@ -1,0 +1,184 @@
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+TINY = ['--config=configs/nb201_c10.py', '--config.data.name=synthetic', '--config.data.image_size=8',
+        '--config.space.cells=1', '--config.space.channels=4', '--config.batch_size=8', '--config.epochs=2',
+        '--config.log_steps=1', '--config.checkpoint_steps=7', '--config.phi.lr=0.1']
+STEPS = 64
+
+
+@pytest.fixture(scope='session')
+def env(tmp_path_factory):
+  cache = tmp_path_factory.getbasetemp().parent / 'cache'
+  return {**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(cache), 'XLA_FLAGS': '',
+          'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2'}
+
+
+def start(env, workdir, *flags, tiny=TINY):
+  return subprocess.Popen([sys.executable, '-m', 'vimnas_jax.main', *tiny, *flags, f'--workdir={workdir}'], cwd=ROOT,
+                          env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(env, workdir, *flags, tiny=TINY):
+  process = start(env, workdir, *flags, tiny=tiny)
+  out = process.communicate(timeout=300)[0]
+  return process.returncode, out
+
+
+def result(workdir):
+  return json.loads((workdir / 'result.json').read_text())
+
+
+@pytest.fixture(scope='session')
+def whole(env, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('whole')
+  code, out = run(env, workdir)
+  assert code == 0, out
+  return workdir, out
+
+
+def test_run_folder(whole):
+  workdir, out = whole
+  names = {p.name for p in workdir.iterdir()}
+  assert names == {'config.json', 'metrics.jsonl', 'arch.jsonl', 'genotype.json', 'result.json', 'cell_normal.png',
+                   'weights.png', 'phi.png', 'checkpoints'}
+  found = result(workdir)
+  assert found['steps'] == STEPS and found['genotype'] in out and f'{found["params"]:,}' in out
+  assert 'compiled in' in out and found['oracle']['cifar10']['valid_rank'] >= 1
+  rows = [json.loads(line) for line in (workdir / 'arch.jsonl').read_text().splitlines()]
+  assert [r['step'] for r in rows] == list(range(1, STEPS + 1)) and rows[-1]['genotype'] == found['genotype']
+  config = json.loads((workdir / 'config.json').read_text())
+  assert config['config']['phi']['momentum'] == 0.9 and 'jax' in config['versions'] and config['data_fingerprint']
+  assert 'I1' not in re.findall(r'^\w\d', out, re.M)
+
+
+def wait_for(process, workdir, steps):
+  path = workdir / 'metrics.jsonl'
+  for _ in range(3000):
+    if path.exists() and len(path.read_text().splitlines()) >= steps:
+      return
+    assert process.poll() is None, process.communicate()[0]
+    time.sleep(0.02)
+  raise AssertionError('the run does not get on')
+
+
+@pytest.mark.parametrize('cuts', [[(3, signal.SIGKILL)], [(20, signal.SIGTERM), (40, signal.SIGKILL)],
+                                  [(15, signal.SIGUSR1), (29, signal.SIGTERM)]])
+def test_interrupted_equals_uninterrupted(env, whole, tmp_path, cuts):
+  for steps, how in cuts:
+    process = start(env, tmp_path)
+    wait_for(process, tmp_path, steps)
+    process.send_signal(how)
+    out = process.communicate(timeout=120)[0]
+    if how != signal.SIGKILL:
+      assert process.returncode == 0 and 'run the same command' in out, out
+    assert not (tmp_path / 'result.json').exists()
+  code, out = run(env, tmp_path)
+  assert code == 0 and ('resuming' in out or cuts[0][0] < 7), out
+  assert result(tmp_path)['state_sha256'] == result(whole[0])['state_sha256']
+  assert result(tmp_path)['genotype'] == result(whole[0])['genotype']
+  timeless = [[{k: v for k, v in json.loads(line).items() if k != 'seconds'}
+               for line in (d / name).read_text().splitlines()] for name in ('metrics.jsonl', 'arch.jsonl')
+              for d in (tmp_path, whole[0])]
+  assert timeless[0] == timeless[1] and timeless[2] == timeless[3]
+
+
+def test_finished_run_is_told_again_and_a_changed_one_refused(env, whole, tmp_path):
+  workdir = tmp_path / 'copy'
+  shutil.copytree(whole[0], workdir)
+  code, out = run(env, workdir)
+  assert code == 0 and 'holds the finished run' in out and result(workdir)['genotype'] in out
+  code, out = run(env, workdir, '--config.theta.lr=0.1')
+  assert code == 2 and 'config.theta.lr=0.025, not 0.1' in out and out.count('\n') == 1
+
+
+@pytest.mark.parametrize('how', ['truncated', 'flipped', 'half-saved'])
+def test_damaged_checkpoint_falls_back(env, whole, tmp_path, how):
+  workdir = tmp_path / 'copy'
+  shutil.copytree(whole[0], workdir)
+  newest = max((workdir / 'checkpoints').iterdir(), key=lambda p: int(p.name) if p.name.isdigit() else -1)
+  assert newest.name == str(STEPS)
+  (workdir / 'result.json').unlink()
+  files = [p for p in newest.rglob('*') if p.is_file() and 'state' in str(p)]
+  big = max(files, key=lambda p: p.stat().st_size)
+  if how == 'truncated':
+    big.write_bytes(big.read_bytes()[:big.stat().st_size // 2])
+  elif how == 'flipped':
+    raw = bytearray(big.read_bytes())
+    raw[len(raw) // 2] ^= 0xFF
+    big.write_bytes(raw)
+  else:  # as a kill in the middle of a save leaves it
+    newest.rename(newest.with_name(newest.name + '.orbax-checkpoint-tmp'))
+  code, out = run(env, workdir)
+  assert code == 0, out
+  assert ('is damaged' in out) == (how != 'half-saved'), out
+  assert f'after step {STEPS - 1} of' in out
+  assert result(workdir)['state_sha256'] == result(whole[0])['state_sha256']
+
+
+def test_four_devices_find_what_one_finds(env, whole, tmp_path):
+  four = {**env, 'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
+  code, out = run(four, tmp_path)
+  assert code == 0, out
+  assert result(tmp_path)['device'].startswith('4 x')
+  assert result(tmp_path)['genotype'] == result(whole[0])['genotype']
+
+
+def test_divergence_keeps_the_last_good_state(env, tmp_path):
+  code, out = run(env, tmp_path, '--config.theta.lr=1e30', '--config.theta.clip=0', '--config.checkpoint_steps=1')
+  assert code == 1 and re.search(r'error: step \d+: loss', out) and out.strip().splitlines()[-1].startswith('error')
+  assert not (tmp_path / 'result.json').exists()
+
+
+BAD = {
+    'misspelt key': (['--config.sead=1'], 'sead'),
+    'unknown space': (['--config.space.name=dart'], "'dart'"),
+    'unknown method': (['--config.method.name=vim'], "'vim'"),
+    'unknown data': (['--config.data.name=cifar'], "'cifar'"),
+    'foreign field': (['--config.method.name=darts', '--config.method.samples=4'], 'samples'),
+    'data not there': (['--config.data.name=cifar10', '--config.data.dir=/nowhere'], '/nowhere'),
+    'small images': (['--config.data.image_size=2'], 'side 2'),
+    'empty class': (['--config.data.num_train=3'], 'num_train=3'),
+    'batch too large': (['--config.batch_size=1024'], '1024'),
+    'negative rate': (['--config.theta.lr=-0.1'], '-0.1'),
+    'bad portion': (['--config.train_portion=0'], 'train_portion'),
+    'no type': (['--config.batch_size=many'], 'many'),
+    'no file': (['--config=configs/none.py'], 'none.py'),
+    'bad argument': (['--config=configs/quickstart.py:fast'], 'fast'),
+    'unwritable': (['--workdir=/proc/x'], '/proc/x'),
+}
+
+
+def test_bad_input_is_one_line_and_code_2(env, tmp_path):
+  """All at once, two at a time: starting Python is what takes the time."""
+  waiting = list(BAD.items())
+  while waiting:
+    pair, waiting = waiting[:2], waiting[2:]
+    running = [(name, word, subprocess.Popen(
+        [sys.executable, '-m', 'vimnas_jax.main', *TINY, f'--workdir={tmp_path}', *flags], cwd=ROOT, env=env,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)) for name, (flags, word) in pair]
+    for name, word, process in running:
+      out = process.communicate(timeout=120)[0]
+      assert process.returncode == 2 and out.count('\n') == 1 and word in out, f'{name}: {process.returncode} {out}'
+      assert out.startswith('error: '), name
+  assert not list(pathlib.Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize('config', sorted(p.stem for p in (ROOT / 'configs').glob('*.py')))
+def test_every_config_has_a_smoke_run(env, tmp_path, config):
+  flags = [f'--config=configs/{config}.py:smoke']
+  if config != 'quickstart':
+    flags += ['--config.data.name=synthetic', '--config.data.image_size=8', '--config.batch_size=8',
+              '--config.data.num_train=32', '--config.space.channels=2']
+  code, out = run(env, tmp_path, tiny=flags)
+  assert code == 0 and 'one-hotness' in out, out

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+
+from vimnas_jax import genotypes, spaces
+from vimnas_jax.errors import UserError
+from vimnas_jax.spaces import Genotype
+
+
+def _random(space, seed):
+  rng = np.random.default_rng(seed)
+  return {name: rng.dirichlet(np.ones(c.shape[1]), c.shape[0]) for name, c in space.cells.items()}
+
+
+@pytest.mark.parametrize('name', spaces.NAMES)
+def test_notations_both_ways(name):
+  space = spaces.get(name)
+  for seed in range(20):
+    genotype = space.genotype(_random(space, seed))
+    assert space.read(space.write(genotype)) == genotype
+    assert Genotype.from_json(genotype.to_json()) == genotype
+    assert space.validate(genotype) is genotype
+
+
+def test_darts_keeps_the_two_strongest_edges_and_never_none():
+  space = spaces.get('darts')
+  probs = {name: np.full((14, 8), 0.01) for name in space.cells}
+  probs['normal'][:, 0] = 0.93                          # none dominates everywhere
+  probs['normal'][9:14, 4] = [0.02, 0.05, 0.03, 0.05, 0.04]  # into node 5, from 0 to 4
+  kept = space.genotype(probs).cells['normal'][-2:]
+  assert kept == (('sep_conv_3x3', 1, 5), ('sep_conv_3x3', 3, 5))  # equal strength: the lower source first
+  assert all(op != 'none' for edges in space.genotype(probs).cells.values() for op, _, _ in edges)
+  assert space.genotype(probs).cells['reduce'][0] == ('max_pool_3x3', 0, 2)  # a full tie: lowest source, lowest op
+
+
+def test_nb201_may_keep_none_and_breaks_ties_low():
+  space = spaces.get('nb201')
+  probs = np.full((6, 5), 0.2)
+  probs[3] = [0, 0, 0, 0.5, 0.5]
+  assert space.write(space.genotype({'cell': probs})) == (
+      '|none~0|+|none~0|none~1|+|nor_conv_3x3~0|none~1|none~2|')
+
+
+def test_published_cells_are_read_from_their_own_notation():
+  space = spaces.get('darts')
+  text = space.write(genotypes.get('DARTS_V2'))
+  assert text.startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ")
+  assert space.read(text) == genotypes.get('DARTS_V2')
+
+
+@pytest.mark.parametrize('act, word', [
+    (lambda: spaces.get('dart'), 'dart'),
+    (lambda: spaces.get('nb201').read('|conv~0|'), 'conv'),
+    (lambda: spaces.get('darts').read('Genotype(normal=[])'), '8 expected'),
+    (lambda: spaces.get('nb201').validate(genotypes.get('DARTS_V1')), "'darts'"),
+    (lambda: Genotype.from_json('{"a"'), 'JSON'),
+    (lambda: spaces.get('darts').macro(2, 16), '3 cells'),
+    (lambda: spaces.get('nb201').genotype({'cell': np.ones((6, 4))}), '(6, 5)')])
+def test_bad_input_is_one_line(act, word):
+  with pytest.raises(UserError) as e:
+    act()
+  assert word in str(e.value) and '\n' not in str(e.value)

@@ -1,0 +1,129 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import methods, optim, spaces, state, steps
+from vimnas_jax.supernet import Supernet
+
+
+def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, **fields):
+  space = spaces.get('nb201')
+  net = Supernet(space=space, cells=1, channels=2, num_classes=3, dtype=dtype, param_dtype=dtype)
+  config = config_lib.defaults()
+  config.method = ConfigDict({'name': method, **methods.fields(method), **fields})
+  config = config_lib.resolve(config)
+  made, plan = methods.get(config.method), steps.Plan(pretrain, 10, 'single_path')
+  tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi)
+  step = steps.search_step(net, made, space, plan, *tx, lambda key, x: (x / 255).astype(dtype))
+  now = jax.jit(lambda: state.create(0, net, made, space, *tx, (4, 4, 3)))()
+  keys = jax.random.split(jax.random.key(5), 2)
+  batch = {}
+  for prefix, key in zip(('', 'valid_'), keys):
+    batch[prefix + 'images'] = jax.random.randint(key, (8, 4, 4, 3), 0, 255).astype(jnp.uint8)
+    batch[prefix + 'labels'] = jnp.arange(8) % 3
+  return net, made, step, now, batch
+
+
+def test_one_backward_pass_gives_both_gradients(x64):
+  net, method, step, now, batch = _setup(dtype=jnp.float64)
+  key = jax.random.key(9)
+  xi = jax.random.split(key, 4)[0]
+
+  def loss(theta, params):
+    weights, _ = method.sample({**now.phi, 'params': params}, xi, 0.0)
+    logits = net.apply({'params': theta}, batch['images'] / 255, weights)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch['labels']).mean()
+
+  g_theta, g_phi = (jax.jit(jax.grad(loss, i))(now.theta, now.phi['params']) for i in (0, 1))
+  after, metrics = jax.jit(step)(now, batch, key)
+  for name, tree in (('theta', g_theta), ('phi', g_phi)):
+    np.testing.assert_allclose(metrics[f'grad_{name}'], optax.tree.norm(tree), rtol=1e-6)
+  # the first SGD step is lr * (clipped gradient + decay)
+  clipped = jax.tree.map(lambda g: g * min(1.0, 5.0 / float(optax.tree.norm(g_theta))), g_theta)
+  want = jax.tree.map(lambda w, g: w - 0.025 * (g + 3e-4 * w), now.theta, clipped)
+  for a, b in zip(jax.tree.leaves(after.theta), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+  want = jax.tree.map(lambda w, g: w - 0.025 * g, now.phi['params'], g_phi)
+  for a, b in zip(jax.tree.leaves(after.phi['params']), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
+  # and the gradients agree with differences
+  loss = jax.jit(loss)
+  rng = np.random.default_rng(0)
+  for argument, grad in ((0, g_theta), (1, g_phi)):
+    at = [now.theta, now.phi['params']]
+    at = [jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), a) for a in at]
+    way = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape)), at[argument])
+
+    def along(t, argument=argument, at=at, way=way):
+      moved = list(at)
+      moved[argument] = optax.apply_updates(at[argument], optax.tree.scale(t, way))
+      return float(loss(*moved))
+
+    slope = (along(1e-6) - along(-1e-6)) / 2e-6
+    expected = sum(float((g * d).sum()) for g, d in zip(jax.tree.leaves(grad), jax.tree.leaves(way), strict=True))
+    assert slope == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize('method', methods.NAMES)
+def test_step_runs_traced_once_and_lowers_the_loss(method):
+  _, made, step, now, batch = _setup(method)
+  traced = []
+
+  @functools.partial(jax.jit, donate_argnums=0)
+  def counted(now, batch, key):
+    traced.append(1)
+    return step(now, batch, key)
+
+  before = jax.device_get(made.probs(now.phi))
+  losses = []
+  for i in range(40):
+    now, metrics = counted(now, batch, jax.random.fold_in(jax.random.key(0), i))
+    losses.append(float(metrics['loss']))
+  assert len(traced) == 1 and int(now.step) == 40
+  if method != 'random':  # whose single paths are each too seldom trained in forty steps
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
+  moved = not np.array_equal(before['cell'], jax.device_get(made.probs(now.phi))['cell'])
+  assert moved == (method != 'random')
+
+
+def test_pretraining_moves_theta_alone():
+  _, _, step, now, batch = _setup(pretrain=2)
+  step = jax.jit(step)
+  first = jax.device_get((now.theta, now.phi))
+  for i in range(3):
+    now, _ = step(now, batch, jax.random.key(i))
+    pairs = zip(jax.tree.leaves(first[1]), jax.tree.leaves(jax.device_get(now.phi)), strict=True)
+    same = all(np.array_equal(a, b) for a, b in pairs)
+    assert same == (i < 2)
+  assert not np.array_equal(first[0]['head'], now.theta['head'])
+
+
+def test_bilevel_phi_descends_the_validation_batch():
+  """With a validation batch of one class, alpha's step must not depend on the training labels."""
+  _, _, step, now, batch = _setup('darts')
+  step, key = jax.jit(step), jax.random.key(1)
+  a, _ = step(now, batch, key)
+  b, _ = step(now, {**batch, 'labels': batch['labels'][::-1]}, key)
+  c, _ = step(now, {**batch, 'valid_labels': batch['valid_labels'] * 0}, key)
+  assert np.array_equal(a.phi['params']['cell'], b.phi['params']['cell'])
+  assert not np.array_equal(a.phi['params']['cell'], c.phi['params']['cell'])
+  _, _, step, now, batch = _setup('darts', phi_first=False)
+  d, _ = jax.jit(step)(now, batch, key)
+  e, _ = jax.jit(step)(now, {**batch, 'labels': batch['labels'][::-1]}, key)
+  assert not np.array_equal(d.phi['params']['cell'], e.phi['params']['cell'])  # theta moved first
+
+
+def test_dead_rows_are_found():
+  space, method = spaces.get('nb201'), methods.get(ConfigDict({'name': 'vimnas', **methods.fields('vimnas')}))
+  phi = method.init(jax.random.key(0), space)
+  assert not steps.dead_rows(method, phi)['cell'].all()
+  last = phi['params']['cell']['mu'][-1]
+  last['kernel'] = -jnp.abs(last['kernel'])
+  phi['params']['cell']['mu'][-2]['bias'] += 100.0
+  assert steps.dead_rows(method, phi)['cell'].all()

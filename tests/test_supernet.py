@@ -1,0 +1,83 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from vimnas_jax import cost, ops, spaces
+from vimnas_jax.spaces import Stage
+from vimnas_jax.supernet import MixedCell, Supernet
+
+
+@pytest.mark.parametrize('name, cells, classes, expected', [
+    ('darts', 8, 10, 1930618), ('darts', 8, 100, 1953748), ('nb201', 5, 10, 1686106)])
+def test_parameter_counts(name, cells, classes, expected):
+  space = spaces.get(name)
+  net = Supernet(space=space, cells=cells, channels=16, num_classes=classes)
+  weights = {n: jnp.ones((1, *c.shape)) for n, c in space.cells.items()}
+  shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), weights)
+  assert sum(x.size for x in jax.tree.leaves(shapes)) == expected
+  assert cost.supernet(space, cells=cells, channels=16, num_classes=classes) == expected
+
+
+def _close(a, b, tolerance):
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(1e-3, float(jnp.abs(y).max())))
+
+
+@pytest.mark.parametrize('name, cell_name, stride, shrunk, side, samples', [
+    ('darts', 'normal', 1, False, 7, 1), ('darts', 'normal', 1, True, 4, 2), ('darts', 'reduce', 2, False, 7, 1),
+    ('darts', 'reduce', 2, False, 8, 4), ('nb201', 'cell', 1, False, 5, 1), ('nb201', 'cell', 1, False, 6, 4)])
+def test_cell_equals_one_operation_at_a_time(x64, name, cell_name, stride, shrunk, side, samples):
+  space = spaces.get(name)
+  cell, stage = space.cells[cell_name], Stage('cell', 4, cell=cell_name, stride=stride, shrunk=shrunk)
+  keys = jax.random.split(jax.random.key(side), 5)
+  older = jax.random.normal(keys[0], (8, 2 * side if shrunk else side, 2 * side if shrunk else side, 6))
+  newer = jax.random.normal(keys[1], (8, side, side, 4))
+  inputs = (older, newer)[-cell.inputs:]
+  weights = jax.nn.softmax(3 * jax.random.normal(keys[2], (samples, *cell.shape)))
+  module = MixedCell(cell=cell, stage=stage, pool_norm=space.pool_norm, dtype=jnp.float64, param_dtype=jnp.float64)
+  params = module.init(keys[3], inputs, weights)['params']
+  probe = jax.random.normal(keys[4], module.apply({'params': params}, inputs, weights).shape)
+
+  def fused(params, inputs, weights):
+    return (module.apply({'params': params}, inputs, weights) * probe).sum()
+
+  def plain(params, inputs, weights):
+    per_image = jnp.repeat(weights, 8 // samples, 0)
+    return (reference.mixed_cell(cell, stage, space.pool_norm, params, inputs, per_image) * probe).sum()
+
+  got = jax.jit(jax.value_and_grad(fused, (0, 1, 2)))(params, inputs, weights)
+  want = jax.jit(jax.value_and_grad(plain, (0, 1, 2)))(params, inputs, weights)
+  _close(got, want, 1e-9)
+
+
+@pytest.mark.parametrize('size, stride, dilation', [(3, 1, 1), (5, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 2), (5, 2, 2)])
+@pytest.mark.parametrize('n, h, w', [(16, 7, 6), (3, 8, 5)])
+def test_depthwise_and_its_gradients(x64, size, stride, dilation, n, h, w):
+  keys = jax.random.split(jax.random.key(0), 3)
+  x, kernel = jax.random.normal(keys[0], (n, h, w, 3)), jax.random.normal(keys[1], (size, size, 3))
+  want, pull = jax.vjp(lambda x, k: reference.depthwise(x, k, stride, dilation), x, kernel)
+  got, own_pull = jax.vjp(lambda x, k: ops.depthwise(x, k, stride, dilation), x, kernel)
+  dy = jax.random.normal(keys[2], want.shape)
+  _close((got, own_pull(dy)), (want, pull(dy)), 1e-12)
+
+
+@pytest.mark.parametrize('side', [1, 2, 3, 7, 8])
+@pytest.mark.parametrize('stride', [1, 2])
+def test_pools(side, stride):
+  x = jax.random.normal(jax.random.key(1), (2, side, side + 1, 3))
+  np.testing.assert_allclose(ops.max_pool(x, stride), reference.window(x, 'max', stride))
+  np.testing.assert_allclose(ops.avg_pool(x, stride), reference.window(x, 'avg', stride), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_stays_near_float32():
+  space = spaces.get('nb201')
+  weights = {'cell': jnp.full((1, 6, 5), 0.2)}
+  x = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
+  nets = [Supernet(space=space, cells=1, channels=4, num_classes=3, dtype=d) for d in (jnp.float32, jnp.bfloat16)]
+  params = nets[0].init(jax.random.key(1), x, weights)
+  full, half = (net.apply(params, x, weights) for net in nets)
+  assert full.dtype == half.dtype == jnp.float32
+  np.testing.assert_allclose(full, half, atol=0.15)
+  assert not np.array_equal(full, half)
