@@ -126,12 +126,18 @@ def test_damaged_checkpoint_falls_back(env, whole, tmp_path, how):
   assert result(workdir)['state_sha256'] == result(whole[0])['state_sha256']
 
 
-def test_four_devices_find_what_one_finds(env, whole, tmp_path):
+def test_four_devices_go_the_way_of_one(env, whole, tmp_path):
+  """To rounding, for as long as rounding has not been amplified: with 8 images a step that is some ten steps."""
   four = {**env, 'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
   code, out = run(four, tmp_path)
   assert code == 0, out
   assert result(tmp_path)['device'].startswith('4 x')
-  assert result(tmp_path)['genotype'] == result(whole[0])['genotype']
+  for name, fields in (('metrics', ('loss', 'norm_theta')), ('arch', ('one_hot', 'entropy'))):
+    rows = [[json.loads(line) for line in (d / f'{name}.jsonl').read_text().splitlines()[:10]]
+            for d in (tmp_path, whole[0])]
+    for ours, one in zip(*rows, strict=True):
+      assert ours.get('genotype') == one.get('genotype')
+      assert [ours[f] for f in fields] == pytest.approx([one[f] for f in fields], rel=1e-3)
 
 
 def test_divergence_keeps_the_last_good_state(env, tmp_path):

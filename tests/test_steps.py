@@ -20,7 +20,7 @@ def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, **fields):
   config = config_lib.resolve(config)
   made, plan = methods.get(config.method), steps.Plan(pretrain, 10, 'single_path')
   tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi)
-  step = steps.search_step(net, made, space, plan, *tx, lambda key, x: (x / 255).astype(dtype))
+  step = steps.search_step(net, made, space, plan, *tx, lambda key, x: x.astype(dtype) / 255)
   now = jax.jit(lambda: state.create(0, net, made, space, *tx, (4, 4, 3)))()
   keys = jax.random.split(jax.random.key(5), 2)
   batch = {}
@@ -37,7 +37,7 @@ def test_one_backward_pass_gives_both_gradients(x64):
 
   def loss(theta, params):
     weights, _ = method.sample({**now.phi, 'params': params}, xi, 0.0)
-    logits = net.apply({'params': theta}, batch['images'] / 255, weights)
+    logits = net.apply({'params': theta}, batch['images'].astype(jnp.float64) / 255, weights)
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch['labels']).mean()
 
   g_theta, g_phi = (jax.jit(jax.grad(loss, i))(now.theta, now.phi['params']) for i in (0, 1))
