@@ -135,7 +135,7 @@ class _Run:
     step = steps.search_step(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare)
     self.step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                         out_shardings=parallel.replicated(mesh))
-    self.decoded = {}
+    self.environment = runfolder.environment()  # of the start: the checkout may move on while a run lasts
 
   def start(self):
     """The state at step 0."""
@@ -283,12 +283,12 @@ class _Run:
         'params': found.params, 'madds': found.madds,
         'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
         'seconds_per_step': seconds and round(seconds, 4),
-        'seconds': round(sum(row['seconds'] for row in rows) * self.config.log_steps, 1) if rows else 0.0,
+        'seconds_estimated': seconds and round(seconds * self.plan.steps, 1),  # median step times steps, no compile
         'state_sha256': checkpoint.digest(now),
     }
     if self.space.name == 'nb201':
       result['oracle'] = oracle.load(self.config.oracle.test_csv or None).query(genotype)
-    result |= runfolder.environment()
+    result |= self.environment
     runfolder.write_json(folder / 'result.json', result)
     return result
 
