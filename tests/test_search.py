@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import QUICK, ROOT
 
 TINY = ['--config=configs/nb201_c10.py', '--config.data.name=synthetic', '--config.data.image_size=8',
         '--config.space.cells=1', '--config.space.channels=4', '--config.batch_size=8', '--config.epochs=2',
@@ -20,7 +20,7 @@ STEPS = 64
 @pytest.fixture(scope='session')
 def env(tmp_path_factory):
   cache = tmp_path_factory.getbasetemp().parent / 'cache'
-  return {**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(cache), 'XLA_FLAGS': '',
+  return {**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(cache), 'XLA_FLAGS': QUICK,
           'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2'}
 
 
@@ -128,7 +128,7 @@ def test_damaged_checkpoint_falls_back(env, whole, tmp_path, how):
 
 def test_four_devices_go_the_way_of_one(env, whole, tmp_path):
   """To rounding, for as long as rounding has not been amplified: with 8 images a step that is some ten steps."""
-  four = {**env, 'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}
+  four = {**env, 'XLA_FLAGS': f'{QUICK} --xla_force_host_platform_device_count=4'}
   code, out = run(four, tmp_path)
   assert code == 0, out
   assert result(tmp_path)['device'].startswith('4 x')

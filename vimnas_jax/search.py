@@ -135,18 +135,17 @@ class _Run:
     step = steps.search_step(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare)
     self.step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                         out_shardings=parallel.replicated(mesh))
+    self._create = jax.jit(lambda: state.create(config.seed, self.net, self.method, space, self.tx_theta, self.tx_phi,
+                                                self.image_shape), out_shardings=parallel.replicated(mesh))
     self.environment = runfolder.environment()  # of the start: the checkout may move on while a run lasts
 
   def start(self):
     """The state at step 0."""
-    make = jax.jit(lambda: state.create(self.config.seed, self.net, self.method, self.space, self.tx_theta,
-                                        self.tx_phi, self.image_shape), out_shardings=parallel.replicated(self.mesh))
-    return make()
+    return self._create()
 
   def abstract(self):
     """Shapes, types and placement of a state."""
-    shapes = jax.eval_shape(lambda: state.create(self.config.seed, self.net, self.method, self.space, self.tx_theta,
-                                                 self.tx_phi, self.image_shape))
+    shapes = jax.eval_shape(self._create)
     on = parallel.replicated(self.mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), shapes)
 

@@ -80,11 +80,13 @@ class MixedCell(_Module):
     return jnp.concatenate([nodes[i] for i in cell.output], -1)
 
   def _parameters(self):
-    """Declares the cell's parameters, stacked per op and stride; returns a function that picks those of some edges."""
+    """Declares the cell's parameters, stacked per op and stride, by source, so that a bank is one slice; returns a
+    function that picks those of some edges.
+    """
     cell, stacks = self.cell, {}
     for op in dict.fromkeys(name for names in cell.ops for name in names if name != 'none'):
       for stride in {1, self.stage.stride}:
-        edges = [e for e, (s, _) in enumerate(cell.edges) if op in cell.ops[e]
+        edges = [e for e, (s, _) in sorted(enumerate(cell.edges), key=lambda item: item[1][0]) if op in cell.ops[e]
                  and stride == (self.stage.stride if s < cell.inputs else 1)]
         shapes = ops.OPS[op].shapes(self.stage.channels, stride) if edges else {}
         stacks[op, stride] = edges, {
@@ -93,7 +95,8 @@ class MixedCell(_Module):
 
     def pick(op, edges, stride):
       stacked, values = stacks[op, stride]
-      return {name: jnp.stack([value[stacked.index(e)] for e in edges]) for name, value in values.items()}
+      first = stacked.index(edges[0])
+      return {name: value[first:first + len(edges)] for name, value in values.items()}
 
     return pick
 
