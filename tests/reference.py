@@ -67,7 +67,7 @@ def mixed_cell(cell, stage, pool_norm, params, inputs, weights):
       stride = stage.stride if source < cell.inputs else 1
       for o, name in enumerate(cell.ops[e]):
         suffix = '_stride2' if stride == 2 else ''
-        same = [i for i, (s, _) in enumerate(cell.edges) if name in cell.ops[i]
+        same = [i for i, (s, _) in sorted(enumerate(cell.edges), key=lambda at: at[1][0]) if name in cell.ops[i]
                 and stride == (stage.stride if s < cell.inputs else 1)]
         own = {k[len(name) + 1:].removesuffix(suffix): v[same.index(e)] for k, v in params.items()
                if k.startswith(name) and k.endswith('_stride2') == (stride == 2)}
