@@ -1,4 +1,4 @@
-"""The two ways a run ends early on purpose."""
+"""The ways a run ends early on purpose."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class Diverged(Exception):
   """The loss or the parameters stopped being finite. `main` exits with code 1."""
+
+
+class Stopped(KeyboardInterrupt):
+  """A signal came while there was nothing to save. `main` exits with code 0."""

@@ -5,15 +5,19 @@ import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # XLA's own remarks are not for the user
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.errors import Diverged, Stopped, UserError
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, then fields: --config.seed=1.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; a second start there goes on. Default: '
                                'runs/ and the name of the config file.')
+
+
+# Of glibc's allocator, which reads them when a process starts. A step takes and gives back gigabytes: kept mapped, in
+# huge pages, they cost no page faults (see benchmarks/README.md).
+MALLOC = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 40)}
 
 
 def main(argv):
@@ -46,6 +50,7 @@ def _config_argument() -> int:
 
 def _compile_cache():
   """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR chooses another place."""
+  import jax
   if not jax.config.jax_compilation_cache_dir:
     base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
     jax.config.update('jax_compilation_cache_dir', os.path.join(base, 'vimnas_jax'))
@@ -74,7 +79,13 @@ def _run(argv):
   except Diverged as e:
     print(f'error: {_line(e)}', file=sys.stderr)
     sys.exit(1)
+  except KeyboardInterrupt as e:
+    print(f'stopped by {e if isinstance(e, Stopped) else "SIGINT"}, nothing lost: run the same command to go on')
+    sys.stdout.flush()
+    os._exit(0)  # at once: a compiler may still be at work in a thread
 
 
 if __name__ == '__main__':
+  if sys.platform == 'linux' and not MALLOC.keys() & os.environ.keys():
+    os.execve(sys.executable, sys.orig_argv, os.environ | MALLOC)  # before anything heavy is imported
   app.run(_run, flags_parser=_parse)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 import time
 
 import jax
@@ -14,21 +13,19 @@ from vimnas_jax import (
   checkpoint,
   cost,
   data,
-  draw,
   methods,
   metrics,
   optim,
-  oracle,
+  outcome,
   parallel,
   runfolder,
+  signals,
   spaces,
   state,
   steps,
 )
 from vimnas_jax.errors import Diverged, UserError
 from vimnas_jax.supernet import Supernet
-
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 def search(config, workdir, command: str = '') -> dict | None:
@@ -37,6 +34,11 @@ def search(config, workdir, command: str = '') -> dict | None:
   Returns the result, which is also in workdir/result.json; None if a signal ended the run early, all saved.
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
+  with signals.Stop() as stop:
+    return _search(config, workdir, command, stop)
+
+
+def _search(config, workdir, command, stop):
   console = metrics.Console()
   folder = runfolder.open_folder(workdir)
   space = spaces.get(config.space.name)
@@ -51,12 +53,11 @@ def search(config, workdir, command: str = '') -> dict | None:
   saved = checkpoint.Checkpoints(folder)
   now = saved.restore(run.abstract(), console.say)
   if now is None:
-    now = run.start()
+    now = signals.interruptible(run.start)
   elif int(now.step) < run.plan.steps:
     console.say(f'resuming {folder} after step {int(now.step)} of {run.plan.steps}')
   first = int(now.step)
-  with _Stop() as stop:
-    now, seconds = run.advance(now, folder, saved, console, stop)
+  now, seconds = run.advance(now, folder, saved, console, stop)
   saved.close()
   if int(now.step) < run.plan.steps:
     console.say(f'stopped after step {int(now.step)} of {run.plan.steps}, all saved: run the same command to go on')
@@ -65,27 +66,10 @@ def search(config, workdir, command: str = '') -> dict | None:
     console.say(f'{folder} holds the finished run:')
     result = json.loads((folder / 'result.json').read_text())
   else:
-    result = run.finish(now, folder, seconds, command)
-  for line in summary(result, folder):
+    result = outcome.write(folder, run, now, seconds, command)
+  for line in outcome.summary(result, folder):
     console.say(line)
   return result
-
-
-class _Stop:
-  """Notes a request to stop, so that the loop can end between two steps."""
-
-  asked = False
-
-  def __enter__(self):
-    self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
-    return self
-
-  def __exit__(self, *exc):
-    for s, handler in self._before.items():
-      signal.signal(s, handler)
-
-  def _note(self, *_):
-    self.asked = True
 
 
 def _fits(config, space, loaded):
@@ -186,12 +170,12 @@ class _Run:
 
     console.say('compiling the search step …')
     began = time.monotonic()
-    step = self.step.lower(now, held, index(first)).compile()
+    step = signals.interruptible(self.step.lower(now, held, index(first)).compile)
     console.say(f'compiled in {time.monotonic() - began:.1f} s')
 
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     arch = metrics.Lines(folder / 'arch.jsonl', first)
-    history = _Unchanged(metrics.read(folder / 'arch.jsonl'))
+    history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
     times, pending, last, warned = [], None, time.monotonic(), set()
 
     def settle():
@@ -211,18 +195,22 @@ class _Run:
       values = jax.device_get(values)
       probs, dead = values.pop('probs'), values.pop('dead')
       genotype = self.space.write(self.space.genotype(probs))
-      rows = {name: [int(e) for e in np.flatnonzero(d)] for name, d in dead.items()}
-      self._warn(rows, probs, at, warned, console)
-      hot = one_hotness(probs)
-      log.write(step=at, stage='pretrain' if at <= self.plan.pretrain_steps else 'search',
+      pretraining = at <= self.plan.pretrain_steps
+      rows = outcome.dead_edges(dead)
+      for what, line in outcome.dead_warnings(rows, self.space, at, pretraining):
+        if what not in warned:
+          warned.add(what)
+          console.say(line)
+      hot = outcome.one_hotness(probs)
+      log.write(step=at, stage='pretrain' if pretraining else 'search',
                 seconds=round(times[-1], 4), **{k: float(v) for k, v in values.items()})
-      arch.write(step=at, one_hot=hot, entropy=entropy(probs), genotype=genotype,
+      arch.write(step=at, one_hot=hot, entropy=outcome.entropy(probs), genotype=genotype,
                  unchanged=history.since(at, genotype), dead=rows,
                  probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
       console.step(at, total, f'loss {loss:.3f}  accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}')
 
     try:
-      with console.progress(total, first):
+      with console.progress(total, first), stop.noted():
         for at in range(first, total):
           now, values = step(now, held, index(at))
           settle()
@@ -238,100 +226,3 @@ class _Run:
       log.close()
       arch.close()
     return now, float(np.median(times))
-
-  def _warn(self, rows, probs, at, warned, console):
-    for name, edges in rows.items():
-      whole = len(edges) == len(probs[name])
-      for e in edges:
-        if (name, e) not in warned and not (whole and at <= self.plan.pretrain_steps):
-          warned.add((name, e))
-          source, target = self.space.cells[name].edges[e]
-          console.say(f'warning: edge {source}->{target} of cell {name!r} is dead at step {at}: phi gives all its '
-                      'operations the same value, so its choice is a tie')
-      if whole and (name, 'all') not in warned:
-        warned.add((name, 'all'))
-        console.say(f'warning: phi of cell {name!r} is dead at step {at}: it is constant and its gradient vanishes; '
-                    'its architecture is no choice. Try another config.seed or a lower config.phi.lr')
-
-  def finish(self, now, folder, seconds, command) -> dict:
-    """Writes genotype, pictures and result of the final state."""
-    probs = jax.device_get(self.method.probs(now.phi))
-    genotype = self.space.genotype(probs)
-    (folder / 'genotype.json').write_text(genotype.to_json() + '\n')
-    rows = metrics.read(folder / 'metrics.jsonl')
-    arch = metrics.read(folder / 'arch.jsonl')
-    for name in self.space.cells:
-      draw.cell(genotype, name, self.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
-    if arch:
-      trace = {name: np.array([row['probs'][name] for row in arch]) for name in self.space.cells}
-      draw.weights([row['step'] for row in arch], trace, self.space, folder / 'weights.png')
-    if self.method.features:
-      draw.feature_maps(jax.device_get(self.method.features(self.start().phi)),
-                        jax.device_get(self.method.features(now.phi)), folder / 'phi.png')
-    size = dict(self.size, image_size=self.image_shape[0])
-    found = cost.count(self.space, genotype, **size)
-    dead = jax.device_get(steps.dead_rows(self.method, now.phi))
-    result = {
-        'command': command, 'space': self.space.name, 'method': self.config.method.name,
-        'data': self.config.data.name, 'seed': self.config.seed, 'steps': self.plan.steps,
-        'pretrain_steps': self.plan.pretrain_steps, 'epochs': self.config.epochs,
-        'genotype': self.space.write(genotype), 'one_hot': one_hotness(probs), 'entropy': entropy(probs),
-        'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
-        'dead': {name: [int(e) for e in np.flatnonzero(d)] for name, d in dead.items()},
-        'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
-        'params': found.params, 'madds': found.madds,
-        'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
-        'seconds_per_step': seconds and round(seconds, 4),
-        'seconds_estimated': seconds and round(seconds * self.plan.steps, 1),  # median step times steps, no compile
-        'state_sha256': checkpoint.digest(now),
-    }
-    if self.space.name == 'nb201':
-      result['oracle'] = oracle.load(self.config.oracle.test_csv or None).query(genotype)
-    result |= self.environment
-    runfolder.write_json(folder / 'result.json', result)
-    return result
-
-
-class _Unchanged:
-  """For how many steps the genotype has been the same, across a resume."""
-
-  def __init__(self, rows):
-    self._genotype, self._since = None, 0
-    for row in rows:
-      self.since(row['step'], row['genotype'])
-
-  def since(self, step, genotype) -> int:
-    """Steps since `genotype` became what it is at `step`."""
-    if genotype != self._genotype:
-      self._genotype, self._since = genotype, step
-    return step - self._since
-
-
-def one_hotness(probs) -> float:
-  """Mean over all edges of the largest probability: 1 when every edge has decided."""
-  return round(float(np.mean(np.concatenate([np.max(p, 1) for p in probs.values()]))), 5)
-
-
-def entropy(probs) -> float:
-  """Mean entropy of an edge's operations, in nats: 0 when every edge has decided."""
-  rows = [-(p * np.log(np.maximum(p, 1e-30))).sum(1) for p in (v.astype(np.float64) for v in probs.values())]
-  return round(float(np.mean(np.concatenate(rows))), 5)
-
-
-def summary(result, folder) -> list[str]:
-  """What a user wants to know at the end, in plain lines."""
-  lines = [f'architecture   {result["genotype"]}',
-           f'one-hotness    {result["one_hot"]:.4f} (1 = every edge has decided), unchanged for the last '
-           f'{result["unchanged_steps"]} steps',
-           f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds at the '
-           'search width and depth']
-  if result['seconds_per_step']:
-    lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
-  for name, row in result.get('oracle', {}).items():
-    kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,}, {row[kind + "_regret"]:.2f} below the best)'
-             for kind, label in (('valid', 'validation'), ('test', 'test')) if kind in row]
-    lines.append(f'{name:<14} {", ".join(kinds)}')
-  dead = {name: edges for name, edges in result['dead'].items() if edges}
-  if dead:
-    lines.append(f'dead rows      {dead}: on these edges phi says nothing and a tie was broken')
-  return [*lines, f'everything is in {folder}: result.json, genotype.json, cell_*.png, weights.png']

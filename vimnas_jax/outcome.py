@@ -1,0 +1,113 @@
+"""What a search found: how decided it is, its pictures, its result, and what to tell the user."""
+
+import jax
+import numpy as np
+
+from vimnas_jax import checkpoint, cost, draw, metrics, oracle, runfolder, steps
+
+
+class Unchanged:
+  """For how many steps the genotype has been the same, across a resume."""
+
+  def __init__(self, rows):
+    self._genotype, self._since = None, 0
+    for row in rows:
+      self.since(row['step'], row['genotype'])
+
+  def since(self, step, genotype) -> int:
+    """Steps since `genotype` became what it is at `step`."""
+    if genotype != self._genotype:
+      self._genotype, self._since = genotype, step
+    return step - self._since
+
+
+def one_hotness(probs) -> float:
+  """Mean over all edges of the largest probability: 1 when every edge has decided."""
+  return round(float(np.mean(np.concatenate([np.max(p, 1) for p in probs.values()]))), 5)
+
+
+def entropy(probs) -> float:
+  """Mean entropy of an edge's operations, in nats: 0 when every edge has decided."""
+  rows = [-(p * np.log(np.maximum(p, 1e-30))).sum(1) for p in (v.astype(np.float64) for v in probs.values())]
+  return round(float(np.mean(np.concatenate(rows))), 5)
+
+
+def dead_edges(dead) -> dict:
+  """{cell: bool [edges]} as {cell: [edge, ...]}."""
+  return {name: [int(e) for e in np.flatnonzero(d)] for name, d in dead.items()}
+
+
+def dead_warnings(dead, space, step, pretraining):
+  """One (key, line) for every edge, and every phi, that `dead` {cell: [edge, ...]} names at `step`.
+
+  A whole cell that is dead while `pretraining` says nothing of its edges: none has been trained.
+  """
+  for name, edges in dead.items():
+    whole = len(edges) == len(space.cells[name].edges)
+    for e in () if whole and pretraining else edges:
+      source, target = space.cells[name].edges[e]
+      yield (name, e), (f'warning: edge {source}->{target} of cell {name!r} is dead at step {step}: phi gives all its '
+                        'operations the same value, so its choice is a tie')
+    if whole:
+      yield (name, 'all'), (f'warning: phi of cell {name!r} is dead at step {step}: it is constant and its gradient '
+                            'vanishes; its architecture is no choice. Try another config.seed or a lower config.phi.lr')
+
+
+def write(folder, run, now, seconds, command) -> dict:
+  """Writes genotype.json, the pictures and result.json of the final state `now`; returns the result.
+
+  `run` has the parts of the search: space, method, config, plan, size, image_shape, environment and start().
+  `seconds` is the median time of a step, or None.
+  """
+  space, method, config = run.space, run.method, run.config
+  probs = jax.device_get(method.probs(now.phi))
+  genotype = space.genotype(probs)
+  (folder / 'genotype.json').write_text(genotype.to_json() + '\n')
+  rows = metrics.read(folder / 'metrics.jsonl')
+  arch = metrics.read(folder / 'arch.jsonl')
+  for name in space.cells:
+    draw.cell(genotype, name, space, folder / f'cell_{"normal" if name == "cell" else name}.png')
+  if arch:
+    trace = {name: np.array([row['probs'][name] for row in arch]) for name in space.cells}
+    draw.weights([row['step'] for row in arch], trace, space, folder / 'weights.png')
+  if method.features:
+    draw.feature_maps(jax.device_get(method.features(run.start().phi)), jax.device_get(method.features(now.phi)),
+                      folder / 'phi.png')
+  found = cost.count(space, genotype, image_size=run.image_shape[0], **run.size)
+  result = {
+      'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
+      'seed': config.seed, 'steps': run.plan.steps, 'pretrain_steps': run.plan.pretrain_steps,
+      'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs),
+      'entropy': entropy(probs), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
+      'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
+      'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
+      'params': found.params, 'madds': found.madds,
+      'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
+      'seconds_per_step': seconds and round(seconds, 4),
+      'seconds_estimated': seconds and round(seconds * run.plan.steps, 1),  # median step times steps, no compile
+      'state_sha256': checkpoint.digest(now),
+  }
+  if space.name == 'nb201':
+    result['oracle'] = oracle.load(config.oracle.test_csv or None).query(genotype)
+  result |= run.environment
+  runfolder.write_json(folder / 'result.json', result)
+  return result
+
+
+def summary(result, folder) -> list[str]:
+  """What a user wants to know at the end, in plain lines."""
+  lines = [f'architecture   {result["genotype"]}',
+           f'one-hotness    {result["one_hot"]:.4f} (1 = every edge has decided), unchanged for the last '
+           f'{result["unchanged_steps"]} steps',
+           f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds at the '
+           'search width and depth']
+  if result['seconds_per_step']:
+    lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
+  for name, row in result.get('oracle', {}).items():
+    kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,}, {row[kind + "_regret"]:.2f} below the best)'
+             for kind, label in (('valid', 'validation'), ('test', 'test')) if kind in row]
+    lines.append(f'{name:<14} {", ".join(kinds)}')
+  dead = {name: edges for name, edges in result['dead'].items() if edges}
+  if dead:
+    lines.append(f'dead rows      {dead}: on these edges phi says nothing and a tie was broken')
+  return [*lines, f'everything is in {folder}: result.json, genotype.json, cell_*.png, weights.png']

@@ -1,0 +1,60 @@
+"""Requests to stop: Ctrl-C, SIGTERM and SIGUSR1."""
+
+import contextlib
+import signal
+import threading
+
+from vimnas_jax.errors import Stopped
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Stop:
+  """While it is entered, a signal raises Stopped, or, inside `noted()`, only sets `asked` for a loop to poll."""
+
+  asked = False
+  _patient = False
+
+  def __enter__(self):
+    self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
+    return self
+
+  def __exit__(self, *exc):
+    for s, handler in self._before.items():
+      signal.signal(s, handler)
+
+  def _note(self, number, frame):
+    del frame
+    self.asked = True
+    if not self._patient:
+      raise Stopped(signal.Signals(number).name)
+
+  @contextlib.contextmanager
+  def noted(self):
+    """Inside the block a signal does not interrupt."""
+    self._patient = True
+    try:
+      yield
+    finally:
+      self._patient = False
+
+
+def interruptible(function):
+  """Calls `function()`, which may spend minutes outside Python, so that a signal gets through meanwhile.
+
+  A signal leaves the call running: end the process without waiting for it (os._exit).
+  """
+  done = {}
+
+  def call():
+    try:
+      done['value'] = function()
+    except BaseException as e:  # handed on to the caller
+      done['error'] = e
+
+  thread = threading.Thread(target=call, daemon=True)
+  thread.start()
+  thread.join()
+  if 'error' in done:
+    raise done['error']
+  return done['value']
