@@ -79,13 +79,14 @@ def _run(argv):
   except Diverged as e:
     print(f'error: {_line(e)}', file=sys.stderr)
     sys.exit(1)
-  except KeyboardInterrupt as e:
-    print(f'stopped by {e if isinstance(e, Stopped) else "SIGINT"}, nothing lost: run the same command to go on')
-    sys.stdout.flush()
-    os._exit(0)  # at once: a compiler may still be at work in a thread
 
 
 if __name__ == '__main__':
   if sys.platform == 'linux' and not MALLOC.keys() & os.environ.keys():
     os.execve(sys.executable, sys.orig_argv, os.environ | MALLOC)  # before anything heavy is imported
-  app.run(_run, flags_parser=_parse)
+  try:
+    app.run(_run, flags_parser=_parse)
+  except KeyboardInterrupt as e:
+    print(f'stopped by {e if isinstance(e, Stopped) else "SIGINT"}, nothing lost: run the same command to go on')
+    sys.stdout.flush()
+    os._exit(0)  # at once: a compiler may still be at work in a thread
