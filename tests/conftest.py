@@ -7,6 +7,8 @@ os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {QUICK} --xla_forc
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax
+import ml_collections
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -26,3 +28,23 @@ def cifar_dir():
   if not (SHARED / 'tfds' / 'cifar10').exists():
     pytest.skip('no CIFAR-10 in ../shared/data/tfds')
   return str(SHARED / 'tfds')
+
+
+def data_config(name, **fields):
+  base = {'name': name, 'dir': '', 'download': False, 'num_train': 120, 'num_test': 40, 'image_size': 8,
+          'num_classes': 4, 'seed': 0}
+  return ml_collections.ConfigDict({**base, **fields})
+
+
+def one_line(error):
+  text = str(error.value)
+  assert '\n' not in text
+  return text
+
+
+def agree(got, wanted):
+  for part in ('train', 'test'):
+    split = getattr(got, part)
+    np.testing.assert_array_equal(split.images, wanted[part][0])
+    np.testing.assert_array_equal(split.labels, wanted[part][1])
+    assert split.images.dtype == np.uint8 and split.labels.dtype == np.int32 and split.images.flags.c_contiguous
