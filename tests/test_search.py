@@ -201,7 +201,7 @@ def test_bad_input_is_one_line_and_code_2(env, tmp_path):
     for name, word, process in running:
       out = process.communicate(timeout=120)[0]
       assert process.returncode == 2 and out.count('\n') == 1 and word in out, f'{name}: {process.returncode} {out}'
-      assert out.startswith('error: '), name
+      assert out.startswith('error: ') and '\\' not in out, f'{name}: {out}'
   assert not list(pathlib.Path(tmp_path).iterdir())
 
 

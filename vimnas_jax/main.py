@@ -57,7 +57,8 @@ def _compile_cache():
 
 
 def _line(e: BaseException) -> str:
-  return ' '.join(str(e).split()) or type(e).__name__
+  text = e.args[0] if isinstance(e, KeyError) and e.args else e  # str of a KeyError is the repr of its message
+  return ' '.join(str(text).split()) or type(e).__name__
 
 
 def _parse(argv):
