@@ -57,8 +57,10 @@ def _compile_cache():
 
 
 def _line(e: BaseException) -> str:
-  text = e.args[0] if isinstance(e, KeyError) and e.args else e  # str of a KeyError is the repr of its message
-  return ' '.join(str(text).split()) or type(e).__name__
+  said = e
+  while isinstance(said, AttributeError | KeyError) and said.args:  # str of a KeyError is the repr of its message
+    said = said.args[0]
+  return ' '.join(str(said).split()) or type(e).__name__
 
 
 def _parse(argv):
