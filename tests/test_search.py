@@ -31,7 +31,10 @@ def start(env, workdir, *flags, tiny=TINY):
 
 def run(env, workdir, *flags, tiny=TINY):
   process = start(env, workdir, *flags, tiny=tiny)
-  out = process.communicate(timeout=300)[0]
+  try:
+    out = process.communicate(timeout=300)[0]
+  finally:
+    process.kill()  # or a failure here would fail a later test, for a process still running
   return process.returncode, out
 
 
@@ -173,6 +176,7 @@ def test_divergence_keeps_the_last_good_state(env, tmp_path):
 
 BAD = {
     'misspelt key': (['--config.sead=1'], 'sead'),
+    'unlike any key': (['--config.nosuchthing=1'], "no field 'nosuchthing' (every field is in vimnas_jax/config.py)"),
     'unknown space': (['--config.space.name=dart'], "'dart'"),
     'unknown method': (['--config.method.name=vim'], "'vim'"),
     'unknown data': (['--config.data.name=cifar'], "'cifar'"),

@@ -22,6 +22,7 @@ MALLOC = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'MALLOC_MMAP_MAX_': '0', '
 
 def main(argv):
   """Dispatches on config.task. Returns the exit code."""
+  logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes, matplotlib its list of fonts
   from vimnas_jax import config as config_lib  # after the flags: importing jax code takes seconds
   from vimnas_jax import search
   if argv[1:]:
@@ -34,7 +35,6 @@ def main(argv):
     name = os.path.basename(sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0])
     workdir = os.path.join('runs', os.path.splitext(name)[0])
   _compile_cache()
-  logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes
   search.search(config, workdir, command='python -m vimnas_jax.main ' + ' '.join(sys.argv[1:]))
   return 0
 
@@ -57,10 +57,10 @@ def _compile_cache():
 
 
 def _line(e: BaseException) -> str:
-  said = e
-  while isinstance(said, AttributeError | KeyError) and said.args:  # str of a KeyError is the repr of its message
-    said = said.args[0]
-  return ' '.join(str(said).split()) or type(e).__name__
+  if isinstance(e, AttributeError) and e.args and isinstance(e.args[0], KeyError):  # as ml_collections says it
+    return f'no field {_line(e.args[0])} (every field is in vimnas_jax/config.py)'
+  text = e.args[0] if isinstance(e, KeyError) and e.args else e  # str of a KeyError is the repr of its message
+  return '. '.join(' '.join(line.split()) for line in str(text).splitlines() if line.strip()) or type(e).__name__
 
 
 def _parse(argv):

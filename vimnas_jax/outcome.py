@@ -104,10 +104,11 @@ def summary(result, folder) -> list[str]:
   if result['seconds_per_step']:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
   for name, row in result.get('oracle', {}).items():
-    kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,}, {row[kind + "_regret"]:.2f} below the best)'
+    kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,} of 15,625, {row[kind + "_regret"]:.2f} below '
+             'the best)'
              for kind, label in (('valid', 'validation'), ('test', 'test')) if kind in row]
     lines.append(f'{name:<14} {", ".join(kinds)}')
   dead = {name: edges for name, edges in result['dead'].items() if edges}
   if dead:
     lines.append(f'dead rows      {dead}: on these edges phi says nothing and a tie was broken')
-  return [*lines, f'everything is in {folder}: result.json, genotype.json, cell_*.png, weights.png']
+  return [*lines, f'everything is in {folder}: result.json, genotype.json and the pictures']
