@@ -74,3 +74,33 @@ def mixed_cell(cell, stage, pool_norm, params, inputs, weights):
         total += weights[:, e, o][:, None, None, None] * op(name, nodes[source], own, stride, pool_norm)
     nodes.append(total)
   return jnp.concatenate([nodes[i] for i in cell.output], -1)
+
+
+def supernet(net, params, x, weights):
+  """The logits that `net.apply({'params': params}, x, weights)` must give; weights {cell: [samples, edges, ops]}."""
+  params, x, weights = jax.tree.map(lambda a: a.astype(net.dtype), (params, x, weights))
+  outputs = ()
+
+  def affine(name, x, params=params):
+    return norm(x) * params[f'{name}_scale'][None, None, None] + params[f'{name}_bias'][None, None, None]
+
+  for index, stage in enumerate(net.space.macro(net.cells, net.channels)):
+    if stage.kind == 'stem':
+      x = affine('stem_norm', conv(x, params['stem']))
+      outputs = (x, x)
+    elif stage.kind == 'cell':
+      cell, w = net.space.cells[stage.cell], weights[stage.cell]
+      per_image = jnp.repeat(w, x.shape[0] // w.shape[0], 0)
+      x = mixed_cell(cell, stage, net.space.pool_norm, params[f'cell_{index}'], outputs[-cell.inputs:], per_image)
+      outputs = (outputs[-1], x)
+    elif stage.kind == 'residual':
+      own, (h, w) = params[f'residual_{index}'], (x.shape[1] // 2, x.shape[2] // 2)
+      y = jax.nn.relu(affine('norm1', conv(jax.nn.relu(x), own['conv1'], 2), own))
+      y = affine('norm2', conv(y, own['conv2']), own)[:, :h, :w]
+      short = lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), 'VALID') / 4
+      x = y + short @ own['shortcut']
+      outputs = (x, x)
+    else:
+      x = jax.nn.relu(affine('head_norm', x)) if stage.norm else x
+      x = x.mean((1, 2)) @ params['head'] + params['head_bias'][None]
+  return x.astype(jnp.promote_types(net.dtype, jnp.float32))

@@ -5,7 +5,7 @@ from conftest import ROOT
 # A module imports only from rows above its own. Modules of one row may import each other inside their folder.
 ROWS = [['errors'], ['spaces'],
         ['genotypes', 'data', 'augment', 'metrics', 'parallel', 'checkpoint', 'cost', 'oracle', 'draw', 'ops',
-         'runfolder', 'signals'],
+         'runfolder', 'signals', 'cpu'], ['mixing'],
         ['methods', 'supernet'], ['config', 'optim', 'state'], ['steps'], ['outcome'], ['search'], ['main']]
 # a service may use these services
 ALLOWED = {('oracle', 'cost')}

@@ -12,13 +12,14 @@ from vimnas_jax import methods, optim, spaces, state, steps
 from vimnas_jax.supernet import Supernet
 
 
-def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, **fields):
+def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False, channels=2, **fields):
   space = spaces.get('nb201')
-  net = Supernet(space=space, cells=1, channels=2, num_classes=3, dtype=dtype, param_dtype=dtype)
+  net = Supernet(space=space, cells=1, channels=channels, num_classes=3, dtype=dtype, param_dtype=dtype,
+                 remat=remat)
   config = config_lib.defaults()
   config.method = ConfigDict({'name': method, **methods.fields(method), **fields})
   config = config_lib.resolve(config)
-  made, plan = methods.get(config.method), steps.Plan(pretrain, 10, 'single_path')
+  made, plan = methods.get(config.method), steps.Plan(pretrain, 10, 'single_path', parts)
   tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi)
   step = steps.search_step(net, made, space, plan, *tx, lambda key, x: x.astype(dtype) / 255)
   now = jax.jit(lambda: state.create(0, net, made, space, *tx, (4, 4, 3)))()
@@ -90,6 +91,28 @@ def test_step_runs_traced_once_and_lowers_the_loss(method):
     assert np.mean(losses[-10:]) < np.mean(losses[:10])
   moved = not np.array_equal(before['cell'], jax.device_get(made.probs(now.phi))['cell'])
   assert moved == (method != 'random')
+
+
+@pytest.mark.parametrize('parts', [1, 2])
+def test_parts_of_a_batch_and_recomputed_cells(x64, parts):
+  """Two parts give the mean of their gradients; computing cells again changes nothing."""
+  net, method, step, now, batch = _setup(dtype=jnp.float64, parts=parts, remat=True, channels=4)
+  net = net.clone(remat=False)
+  key = jax.random.key(9)
+  xi = jax.random.split(key, 4)[0]
+
+  def loss(theta, params, images, labels):
+    weights, _ = method.sample({**now.phi, 'params': params}, xi, 0.0)
+    logits = net.apply({'params': theta}, images.astype(jnp.float64) / 255, weights)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+  grad = jax.jit(jax.grad(loss, (0, 1)))
+  shares = [grad(now.theta, now.phi['params'], batch['images'][i::parts], batch['labels'][i::parts])
+            for i in range(parts)]
+  g_theta, g_phi = jax.tree.map(lambda *g: sum(g) / parts, *shares)
+  _, metrics = jax.jit(step)(now, batch, key)
+  np.testing.assert_allclose(metrics['grad_theta'], optax.tree.norm(g_theta), rtol=1e-6)
+  np.testing.assert_allclose(metrics['grad_phi'], optax.tree.norm(g_phi), rtol=1e-6)
 
 
 def test_pretraining_moves_theta_alone():

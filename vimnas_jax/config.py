@@ -18,6 +18,8 @@ def defaults() -> ConfigDict:
   c.epochs = 1.0  # epochs of the search proper; 0 reads the architecture off the initial phi
   c.train_portion = 0.5  # leading part of the training set that is searched on; the rest is the validation half
   c.dtype = 'float32'  # type the supernet computes in, 'float32' or 'bfloat16'; parameters stay float32
+  c.remat = False  # True: the way back computes every cell again; less memory, a forward pass more
+  c.accumulate = 1  # parts that a batch goes through the supernet in, one after the other; BatchNorm sees one part
   c.devices = 0  # devices to share a batch; 0 takes all there are
 
   c.space = ConfigDict()
@@ -90,7 +92,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
 
 
 def _positive(c):
-  above = {'batch_size': c.batch_size, 'space.channels': c.space.channels, 'log_steps': c.log_steps,
+  above = {'batch_size': c.batch_size, 'accumulate': c.accumulate,
+           'space.channels': c.space.channels, 'log_steps': c.log_steps,
            'checkpoint_steps': c.checkpoint_steps, 'theta.lr': c.theta.lr}
   at_least = {'epochs': c.epochs, 'pretrain.epochs': c.pretrain.epochs, 'theta.lr_end': c.theta.lr_end,
               'theta.weight_decay': c.theta.weight_decay, 'theta.momentum': c.theta.momentum,

@@ -7,15 +7,16 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from vimnas_jax.errors import UserError
 
 
-def mesh(devices: int, batch_size: int) -> Mesh:
-  """A mesh over `devices` devices (0: all). Raises UserError where the batch cannot be shared equally."""
+def mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
+  """A mesh over `devices` devices (0: all). Raises UserError where each of a batch's parts cannot be shared equally."""
   found = jax.devices()
   count = devices or len(found)
   if count > len(found):
     raise UserError(f'config.devices={devices}, but this machine has {len(found)}: lower it, or set 0 for all')
-  if batch_size % count:
-    raise UserError(f'config.batch_size={batch_size} does not divide over {count} devices: choose a multiple of '
-                    f'{count}, or set config.devices')
+  if batch_size % (count * parts):
+    over = f'{count} devices' + (f' times config.accumulate={parts} parts' if parts > 1 else '')
+    raise UserError(f'config.batch_size={batch_size} does not divide over {over}: choose a multiple of '
+                    f'{count * parts}, or set config.devices')
   return Mesh(np.array(found[:count]), ('data',), axis_types=(AxisType.Auto,))
 
 

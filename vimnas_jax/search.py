@@ -42,7 +42,7 @@ def _search(config, workdir, command, stop):
   console = metrics.Console()
   folder = runfolder.open_folder(workdir)
   space = spaces.get(config.space.name)
-  mesh = parallel.mesh(config.devices, config.batch_size)
+  mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate)
   loaded = data.get(config.data)
   _fits(config, space, loaded)
   runfolder.write_config(folder, config, loaded.fingerprint())
@@ -82,9 +82,10 @@ def _fits(config, space, loaded):
     if len(split) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
                       f'config.train_portion={config.train_portion} leaves of {config.data.name!r}: lower one of them')
-  if config.batch_size % config.method.get('samples', 1):
-    raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples='
-                    f'{config.method.samples}')
+  samples = config.method.get('samples', 1)
+  if config.batch_size % (samples * config.accumulate):
+    raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={samples} times '
+                    f'config.accumulate={config.accumulate}')
 
 
 def _halves(config, loaded):
@@ -104,12 +105,12 @@ class _Run:
     per_epoch = len(self.train) // config.batch_size
     self.per_epoch = per_epoch
     self.plan = steps.Plan(round(config.pretrain.epochs * per_epoch), round(config.epochs * per_epoch),
-                           config.pretrain.sampling)
+                           config.pretrain.sampling, config.accumulate)
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
     self.method = methods.get(config.method)
     self.net = Supernet(space=space, cells=config.space.cells, channels=config.space.channels,
-                        num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype))
+                        num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat)
     self.tx_theta, self.tx_phi = optim.theta(config.theta, self.plan.steps), optim.phi(config.phi)
 
     def prepare(key, images):

@@ -18,11 +18,12 @@ DEAD = 1e-6  # a row of logits whose spread is below this has no gradient that t
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The fixed facts of a run: its lengths in steps, and how theta is pretrained."""
+  """The fixed facts of a run: its lengths in steps, how theta is pretrained, and in how many parts a batch goes."""
 
   pretrain_steps: int
   search_steps: int
   pretrain_sampling: str
+  parts: int = 1
 
   @property
   def steps(self) -> int:
@@ -42,6 +43,26 @@ def pretrain_weights(sampling: str, space: Space, key, samples: int):
     else:
       weights[name] = jax.vmap(lambda k, cell=cell: one_hot(k, cell.shape))(jax.random.split(cell_key, samples))
   return weights
+
+
+def in_parts(f, parts: int):
+  """`f(*fixed, images, labels)`, a tree of means over a batch, computed over `parts` equal parts in turn.
+
+  Memory is that of one part. Every part sees the same `fixed`, hence the same xi. Part i takes every `parts`-th image,
+  so that each device of a batch-sharded mesh holds an equal share of it.
+  """
+  if parts == 1:
+    return f
+
+  def averaged(*args):
+    *fixed, images, labels = args
+    batch = tuple(jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1) for a in (images, labels))
+    shapes = jax.eval_shape(f, *fixed, *jax.tree.map(lambda a: a[0], batch))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(*fixed, *part)), None), zeros, batch)
+    return jax.tree.map(lambda a: a / parts, total)
+
+  return averaged
 
 
 def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment) -> Callable[..., Any]:
@@ -85,8 +106,8 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     theta, params, opt_theta, opt_phi = state.theta, state.phi['params'], state.opt_theta, state.opt_phi
     if method.bilevel:
       valid = state.step, valid_xi_key, augment(valid_image_key, batch['valid_images']), batch['valid_labels']
-      grad_theta = jax.value_and_grad(loss_fn, 0, has_aux=True)
-      grad_phi = jax.grad(loss_fn, 1, has_aux=True)
+      grad_theta = in_parts(jax.value_and_grad(loss_fn, 0, has_aux=True), plan.parts)
+      grad_phi = in_parts(jax.grad(loss_fn, 1, has_aux=True), plan.parts)
       if method.phi_first:
         g_phi, _ = grad_phi(theta, params, fixed, *valid)
         params, opt_phi = move_phi(g_phi, params, opt_phi)
@@ -96,7 +117,7 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
         g_phi, _ = grad_phi(theta, params, fixed, *valid)
         params, opt_phi = move_phi(g_phi, params, opt_phi)
     else:
-      grad = jax.value_and_grad(loss_fn, (0, 1), has_aux=True)
+      grad = in_parts(jax.value_and_grad(loss_fn, (0, 1), has_aux=True), plan.parts)
       (_, (loss, accuracy, info)), (g_theta, g_phi) = grad(theta, params, fixed, *train)
       theta, opt_theta = move_theta(g_theta, theta, opt_theta)
       params, opt_phi = move_phi(g_phi, params, opt_phi)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vimnas_jax import ops
+from vimnas_jax.mixing import mixed
 from vimnas_jax.spaces import Cell, Space, Stage
 
 
@@ -55,28 +56,22 @@ class MixedCell(_Module):
     Returns:
       [n, h / stride, w / stride, channels * len(cell.output)].
     """
-    cell, channels = self.cell, self.stage.channels
+    cell = self.cell
     nodes = list(self._preprocess(inputs) if cell.preprocess else inputs)
     nodes += [0.0] * (cell.nodes - cell.inputs)
-    scale = jnp.repeat(weights, inputs[0].shape[0] // weights.shape[0], 0)[..., None, None, None]
-    if weights.shape[0] == 1:
-      scale = weights[..., None, None, None]
-    scale = scale.astype(self.dtype)  # [1 or n, edges, ops, 1, 1, 1]
     params = self._parameters()
     for source in range(cell.nodes - 1):
       stride = self.stage.stride if source < cell.inputs else 1
       leaving = [e for e, (s, _) in enumerate(cell.edges) if s == source]
-      for op in dict.fromkeys(name for e in leaving for name in cell.ops[e]):
+      banks, own, scales = {}, {}, {}
+      for op in dict.fromkeys(name for e in leaving for name in cell.ops[e] if name != 'none'):
         edges = [e for e in leaving if op in cell.ops[e]]
-        if op == 'none':
-          continue
-        z = ops.OPS[op].apply(nodes[source], params(op, edges, stride), stride)
-        if ops.OPS[op].pool and self.pool_norm:
-          z = ops.normalise(z)
-        own = z.shape[-1] == channels * len(edges)
-        for i, e in enumerate(edges):
-          part = z[..., i * channels:(i + 1) * channels] if own else z
-          nodes[cell.edges[e][1]] += scale[:, e, cell.ops[e].index(op)] * part
+        banks[op] = tuple(leaving.index(e) for e in edges)
+        own[op] = params(op, edges, stride)
+        scales[op] = jnp.stack([weights[:, e, cell.ops[e].index(op)] for e in edges], 1).astype(self.dtype)
+      for e, y in zip(leaving, mixed(nodes[source], banks, len(leaving), own, scales, stride, self.pool_norm)):
+        if y is not None:
+          nodes[cell.edges[e][1]] += y
     return jnp.concatenate([nodes[i] for i in cell.output], -1)
 
   def _parameters(self):
@@ -136,6 +131,7 @@ class Supernet(_Module):
   cells: int = 8
   channels: int = 16
   num_classes: int = 10
+  remat: bool = False  # whether the way back computes every cell again instead of keeping what is inside it
 
   @nn.compact
   def __call__(self, x, weights: Mapping[str, jax.Array]):
@@ -147,7 +143,7 @@ class Supernet(_Module):
     """
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     x = x.astype(self.dtype)
-    outputs = ()
+    outputs, mixed_cell = (), nn.remat(MixedCell) if self.remat else MixedCell
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
         x = self.batch_norm('stem_norm', ops.conv(x, self.weight('stem', (3, 3, x.shape[-1], stage.channels),
@@ -155,7 +151,7 @@ class Supernet(_Module):
         outputs = (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
-        x = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}',
+        x = mixed_cell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}',
                       **kinds)(outputs[-cell.inputs:], weights[stage.cell])
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':

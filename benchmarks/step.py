@@ -1,0 +1,198 @@
+"""Seconds and memory of one search step, next to the unfused form and to a plain PyTorch port.
+
+    pip install -r requirements-bench.txt
+    python -m benchmarks.step --space darts --out benchmarks/step_darts
+    python -m benchmarks.step --space nb201 --out benchmarks/step_nb201
+
+Forms: `fused` is the search step as it ships (method vimnas); `reference` the same step with one operation at a time
+and XLA's own convolutions (tests/reference.py); `torch` the port in torch_net.py. Every measurement is a process of
+its own, the forms taking turns, round after round. JAX runs with the allocator settings that `vimnas_jax.main` gives
+itself; PyTorch runs without and with them (`torch_malloc`), and is quoted at its better, for time and for memory. Its
+step has neither augmentation nor phi, which JAX's has: the mixing weights are a softmax of plain logits.
+
+Writes OUT.json (everything) and OUT.png, and prints a table.
+"""
+
+import argparse
+import hashlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from benchmarks import report
+from vimnas_jax import cost, spaces
+from vimnas_jax.errors import UserError
+from vimnas_jax.main import MALLOC
+
+FORMS = ('fused', 'reference', 'torch')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message):
+    raise UserError(message)
+
+
+def parse(argv) -> argparse.Namespace:
+  """The checked options. Raises UserError."""
+  parser = _Parser(prog='python -m benchmarks.step', description=__doc__,
+                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('--space', default='darts', help=', '.join(spaces.NAMES))
+  parser.add_argument('--out', required=True, help='where the results go, without suffix')
+  parser.add_argument('--cells', type=int, help='default: 5 (per group) for nb201, else 8')
+  parser.add_argument('--channels', type=int, default=16)
+  parser.add_argument('--batch', type=int, default=64)
+  parser.add_argument('--side', type=int, default=32, help='height and width of the images, in pixels')
+  parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='of JAX; PyTorch: float32')
+  parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
+  parser.add_argument('--forms', default=','.join(FORMS), help='some of ' + ','.join(FORMS))
+  parser.add_argument('--rounds', type=int, default=3)
+  parser.add_argument('--steps', type=int, default=5, help='timed steps of a process, after one to warm up')
+  parser.add_argument('--reference-rounds', type=int, default=1)
+  parser.add_argument('--reference-steps', type=int, default=1)
+  parser.add_argument('--threads', type=int, default=os.cpu_count(), help='default: all')
+  parser.add_argument('--torch-layout', default='nchw', choices=('nchw', 'channels_last'))
+  args = parser.parse_args(argv)
+  args.forms = args.forms.split(',')
+  space = spaces.get(args.space)
+  if args.cells is None:
+    args.cells = 5 if args.space == 'nb201' else 8
+  for name in ('cells', 'channels', 'batch', 'side', 'rounds', 'steps', 'reference_rounds', 'reference_steps',
+               'threads'):
+    if getattr(args, name) < 1:
+      raise UserError(f'--{name.replace("_", "-")}={getattr(args, name)} must be at least 1')
+  if unknown := [form for form in args.forms if form not in FORMS]:
+    raise UserError(f'--forms: {unknown[0]!r} is no form; choose some of {",".join(FORMS)}')
+  if args.side < space.min_size:
+    raise UserError(f'--side={args.side}: space {space.name!r} needs at least {space.min_size}')
+  if args.channels % 2:
+    raise UserError(f'--channels={args.channels} must be even: a FactorizedReduce halves them')
+  if args.batch < 2:
+    raise UserError('--batch=1: BatchNorm needs at least 2 images')
+  space.macro(args.cells, args.channels)  # raises on too few cells
+  for package in {'torch', 'matplotlib'} & {*args.forms, 'matplotlib'}:
+    try:
+      importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      raise UserError(f'{package} is not installed: pip install -r requirements-bench.txt') from None
+  out = pathlib.Path(args.out)
+  try:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=out.parent):
+      pass
+  except OSError as e:
+    raise UserError(f'--out={args.out}: cannot write there ({e.strerror})') from None
+  return args
+
+
+def environment() -> dict:
+  """Versions, processor and git revision, as far as they can be had; imports neither JAX nor PyTorch."""
+  versions = {'python': platform.python_version()}
+  for package in PACKAGES:
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  try:
+    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40'], capture_output=True, text=True,
+                         timeout=10, check=True, cwd=pathlib.Path(__file__).parent).stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    git = None
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    lines = []
+  cpu = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), platform.processor())
+  return {'versions': versions, 'git': git, 'cpu': f'{os.cpu_count()} x {cpu}', 'load': os.getloadavg()[0]}
+
+
+def sources() -> str:
+  """SHA-256 of all that is measured."""
+  root, digest = pathlib.Path(__file__).parents[1], hashlib.sha256()
+  for path in sorted([*root.glob('vimnas_jax/**/*.py'), *root.glob('benchmarks/*.py'), root / 'tests/reference.py']):
+    digest.update(path.read_bytes())
+  return digest.hexdigest()
+
+
+def madds(args) -> int:
+  """Multiply-adds of the supernet for one image: those of the 'architecture' that keeps every candidate."""
+  space = spaces.get(args.space)
+  kept = {name: tuple((op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops)
+          for name, cell in space.cells.items()}
+  return cost.count(space, spaces.Genotype(space.name, kept), cells=args.cells, channels=args.channels,
+                    num_classes=10, image_size=args.side).madds
+
+
+def schedule(args):
+  """Yields (round, form) in the order of measurement."""
+  for turn in range(args.rounds):
+    for form in FORMS:
+      if form in args.forms and (form != 'reference' or turn < args.reference_rounds):
+        yield turn, form
+        if form == 'torch' and sys.platform == 'linux':
+          yield turn, 'torch_malloc'
+
+
+def measure(args, turn, form, cache) -> dict:
+  """The record of one fresh process. Raises UserError if it fails."""
+  env = {k: v for k, v in os.environ.items() if k not in MALLOC}
+  env |= MALLOC if form != 'torch' and sys.platform == 'linux' else {}
+  env |= {'JAX_PLATFORMS': 'cuda' if args.device == 'gpu' else 'cpu', 'JAX_COMPILATION_CACHE_DIR': cache,
+          'NPROC': str(args.threads), 'OMP_NUM_THREADS': str(args.threads), 'TF_CPP_MIN_LOG_LEVEL': '3'}
+  spec = {name: getattr(args, name) for name in ('space', 'cells', 'channels', 'batch', 'side', 'dtype', 'device',
+                                                 'threads')}
+  spec |= {'form': form, 'round': turn, 'layout': args.torch_layout, 'started': time.time(),
+           'steps': args.reference_steps if form == 'reference' else args.steps}
+  done = subprocess.run([sys.executable, '-m', 'benchmarks.worker', json.dumps(spec)], env=env, capture_output=True,
+                        text=True, cwd=pathlib.Path(__file__).parents[1])
+  lines = done.stdout.strip().splitlines()
+  record = json.loads(lines[-1]) if done.returncode == 0 and lines else {
+      'error': (done.stderr.strip().splitlines() or ['no message'])[-1] + f' (exit code {done.returncode})'}
+  if 'error' in record:
+    raise UserError(f'form {form!r}, round {turn}: {record["error"]}')
+  return record
+
+
+def main(argv) -> int:
+  """Measures, writes and prints. Returns the exit code."""
+  args = parse(argv)
+  found = {'command': 'python -m benchmarks.step ' + ' '.join(argv), 'args': vars(args), **environment(),
+           'sources_sha256': sources(), 'malloc': MALLOC, 'madds_per_image': madds(args)}
+  found['gflop_per_step'] = 3 * 2 * found['madds_per_image'] * args.batch / 1e9  # forward, and twice that backward
+  if found['load'] > 0.5:
+    print(f'warning: load average {found["load"]:.1f}: other work slows some forms more than others', file=sys.stderr)
+  records = []
+  with tempfile.TemporaryDirectory() as cache:
+    for turn, form in schedule(args):
+      load = os.getloadavg()[0]
+      record = measure(args, turn, form, cache) | {'load_before': load}
+      records.append(record)
+      print(f'round {turn} {form:<13} {statistics.median(record["step_s"]):8.3f} s a step', file=sys.stderr,
+            flush=True)
+  found['sources_changed'] = sources() != found['sources_sha256']
+  if found['sources_changed']:
+    print('warning: the sources changed while they were measured: rounds are of different code', file=sys.stderr)
+  found |= {'records': records, **report.summarise(records, found['gflop_per_step'])}
+  for line in report.table(found):
+    print(line)
+  pathlib.Path(args.out + '.json').write_text(json.dumps(found, indent=1) + '\n')
+  report.draw(found, args.out + '.png')
+  return 0
+
+
+if __name__ == '__main__':
+  try:
+    sys.exit(main(sys.argv[1:]))
+  except UserError as error:
+    print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    print('stopped, nothing written', file=sys.stderr)
+    sys.exit(130)

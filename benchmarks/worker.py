@@ -1,0 +1,164 @@
+"""One process of the benchmark: builds one form of the search step, times it, prints one line of JSON.
+
+`benchmarks.step` starts it, as `python -m benchmarks.worker JSON`; a fresh process for every measurement keeps the
+forms from sharing memory, threads and compiled programs.
+"""
+
+import json
+import resource
+import statistics
+import sys
+import time
+
+MATMUL = 2048  # side of the dense product that stands for what the machine can do
+CLASSES = 10
+
+
+def main(spec: dict) -> dict:
+  """The record of one run; `spec` is what `benchmarks.step` wrote."""
+  measure = _torch if spec['form'].startswith('torch') else _jax
+  try:
+    return {'form': spec['form'], 'round': spec['round'], **measure(spec)}
+  except (ImportError, RuntimeError) as e:
+    text = ' '.join(str(e).split())
+    return {'form': spec['form'], 'error': f'{type(e).__name__}: {text[:300]}'}
+
+
+def _times(call, count):
+  """Seconds of each of `count` calls; `call` returns when its work is done."""
+  times = []
+  for _ in range(count):
+    begin = time.perf_counter()
+    call()
+    times.append(time.perf_counter() - begin)
+  return times
+
+
+def _gflops(multiply):
+  multiply()
+  return 2 * MATMUL ** 3 / statistics.median(_times(multiply, 5)) / 1e9
+
+
+def _peak():
+  """Most memory that this process has held, bytes. It starts from what the parent held, which is little."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def _images(spec):
+  """Images of uniform noise, uint8 [n, h, w, 3], and labels, int32 [n]."""
+  import numpy as np
+  rng = np.random.default_rng(0)
+  return (rng.integers(0, 256, (spec['batch'], spec['side'], spec['side'], 3), np.uint8),
+          rng.integers(0, CLASSES, spec['batch'], np.int32))
+
+
+def _jax(spec):
+  import jax
+  import jax.numpy as jnp
+
+  from vimnas_jax import augment, config, methods, optim, parallel, spaces, state, steps
+  from vimnas_jax.supernet import Supernet
+
+  class Reference:
+    """The supernet's parameters with the forward pass of the reference form."""
+
+    def __init__(self, net):
+      from tests import reference
+      self.init, self.apply = net.init, lambda variables, *inputs: reference.supernet(net, variables['params'], *inputs)
+
+  c = config.defaults()
+  c.space.name, c.method.name = spec['space'], 'vimnas'
+  c = config.resolve(c)
+  space, method, plan = spaces.get(c.space.name), methods.get(c.method), steps.Plan(0, 390, 'noise')
+  net = Supernet(space=space, cells=spec['cells'], channels=spec['channels'], num_classes=CLASSES,
+                 dtype=jnp.dtype(spec['dtype']))
+  net = Reference(net) if spec['form'] == 'reference' else net
+  tx_theta, tx_phi = optim.theta(c.theta, plan.steps), optim.phi(c.phi)
+  mesh = parallel.mesh(1, spec['batch'])
+  images, labels = _images(spec)
+  data = jax.device_put({'images': images, 'labels': labels}, parallel.replicated(mesh))
+  index = {'train': jnp.arange(spec['batch'])}
+
+  def prepare(key, images):
+    return augment.augment(key, images, mean=(0.5,) * 3, std=(0.25,) * 3, pad=4, flip=True, cutout=0)
+
+  now = jax.jit(lambda: state.create(0, net, method, space, tx_theta, tx_phi, images.shape[1:]),
+                out_shardings=parallel.replicated(mesh))()
+  step = steps.search_step(net, method, space, plan, tx_theta, tx_phi, prepare)
+  step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
+                 out_shardings=parallel.replicated(mesh))
+  begin = time.perf_counter()
+  compiled = step.lower(now, data, index).compile()
+  compile_s = time.perf_counter() - begin
+  loss = None
+
+  def call():
+    nonlocal now, loss
+    now, metrics = jax.block_until_ready(compiled(now, data, index))
+    loss = metrics['loss']
+
+  first = _times(call, 1)[0]
+  start_s = time.time() - spec['started']
+  record = {'compile_s': compile_s, 'start_s': start_s, 'first_step_s': first, 'step_s': _times(call, spec['steps']),
+            'peak_rss_bytes': _peak(), 'loss': float(loss), 'device': jax.devices()[0].device_kind}
+  analysis = compiled.memory_analysis()
+  record['xla_temp_bytes'] = getattr(analysis, 'temp_size_in_bytes', None)
+  stats = jax.devices()[0].memory_stats() or {}
+  record['device_peak_bytes'] = stats.get('peak_bytes_in_use')
+  a = jnp.ones((MATMUL, MATMUL), jnp.float32) / 3
+  multiply = jax.jit(jnp.matmul)
+  return record | {'matmul_gflops': _gflops(lambda: jax.block_until_ready(multiply(a, a)))}
+
+
+def _torch(spec):
+  import torch
+
+  from benchmarks import torch_net
+  from vimnas_jax import spaces
+
+  gpu = spec['device'] == 'gpu'
+  if gpu and not torch.cuda.is_available():
+    raise RuntimeError('PyTorch sees no CUDA device: leave torch out of --forms')
+  if gpu:  # what the DARTS code sets, and the TF32 that JAX uses by default
+    torch.backends.cudnn.benchmark = True
+    torch.set_float32_matmul_precision('high')
+  torch.set_num_threads(spec['threads'])
+  torch.manual_seed(0)
+  device, space = torch.device('cuda' if gpu else 'cpu'), spaces.get(spec['space'])
+  net = torch_net.Supernet(space, spec['cells'], spec['channels'], CLASSES).to(device).train()
+  images, labels = _images(spec)
+  images = torch.tensor(images.transpose(0, 3, 1, 2), device=device).float().div(255).sub(0.5).div(0.25)
+  labels = torch.tensor(labels, dtype=torch.int64, device=device)
+  if spec['layout'] == 'channels_last':
+    net, images = net.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+  logits = {name: torch.zeros(cell.shape, device=device, requires_grad=True) for name, cell in space.cells.items()}
+  step = torch_net.train_step(net, logits, torch.optim.SGD(net.parameters(), 0.025, 0.9, weight_decay=3e-4),
+                              torch.optim.SGD(list(logits.values()), 0.025))
+  loss = None
+
+  def wait():
+    if gpu:
+      torch.cuda.synchronize()
+
+  def call():
+    nonlocal loss
+    loss = step(images, labels)
+    wait()
+
+  first = _times(call, 1)[0]
+  start_s = time.time() - spec['started']
+  record = {'compile_s': None, 'start_s': start_s, 'first_step_s': first, 'step_s': _times(call, spec['steps']),
+            'peak_rss_bytes': _peak(), 'loss': float(loss), 'xla_temp_bytes': None,
+            'device': torch.cuda.get_device_name() if gpu else 'cpu',
+            'device_peak_bytes': torch.cuda.max_memory_allocated() if gpu else None}
+  a = torch.ones((MATMUL, MATMUL), device=device) / 3
+
+  def multiply():
+    a.matmul(a)
+    wait()
+
+  return record | {'matmul_gflops': _gflops(multiply)}
+
+
+if __name__ == '__main__':
+  print(json.dumps(main(json.loads(sys.argv[1]))))

@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from vimnas_jax import mixing
+from vimnas_jax.cpu import bank
+from vimnas_jax.ops import OPS
+
+# edge: its operations; not every edge carries every one, as in S1
+BANKS = {'sep_conv_3x3': (0, 1, 2), 'dil_conv_5x5': (1,), 'nor_conv_3x3': (0, 2), 'max_pool_3x3': (0, 1, 2),
+         'nor_conv_1x1': (2,)}
+FORMS = {'sep_conv_5x5': (0, 1), 'dil_conv_3x3': (0, 1)}
+
+
+def _inputs(banks, c, stride, side, samples, dtype, scale=1.0, shift=0.0):
+  keys = iter(jax.random.split(jax.random.key(0), 40))
+  x = shift + scale * jax.random.normal(next(keys), (8, side, side + 1, c), dtype)
+  params = {op: {name: jax.random.normal(next(keys), (len(own), *shape), dtype) / fan_in ** 0.5
+                 for name, (shape, fan_in) in OPS[op].shapes(c, stride).items()} for op, own in banks.items()}
+  weights = {op: jax.random.uniform(next(keys), (samples, len(own)), dtype) for op, own in banks.items()}
+  return x, params, weights, next(keys)
+
+
+def _plain(banks, edges, stride, x, params, weights):
+  outputs = [0.0] * edges
+  for op, own in banks.items():
+    for i, e in enumerate(own):
+      y = reference.op(op, x, jax.tree.map(lambda a, i=i: a[i], params[op]), stride, True)
+      w = jnp.repeat(weights[op][:, i], x.shape[0] // len(weights[op]))
+      outputs[e] += w[:, None, None, None] * y
+  return outputs
+
+
+def _compare(banks, edges, stride, x, params, weights, key, tolerance):
+  shapes = jax.eval_shape(lambda: _plain(banks, edges, stride, x, params, weights))
+  probes = [jax.random.normal(key, s.shape, s.dtype) for s in shapes]
+
+  def total(form):
+    def f(x, params, weights):
+      outputs = form(x, params, weights)
+      return sum((probe * y).sum() for probe, y in zip(probes, outputs)), outputs
+    return jax.jit(jax.value_and_grad(f, (0, 1, 2), has_aux=True))(x, params, weights)
+
+  got = total(lambda x, p, w: mixing.mixed(x, banks, edges, p, w, stride, True))
+  want = total(lambda x, p, w: _plain(banks, edges, stride, x, p, w))
+  for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
+    assert a.dtype == b.dtype
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1e-3, float(jnp.abs(b).max())),
+                               err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize('stride, side, samples', [(1, 7, 1), (2, 7, 4), (2, 6, 1)])
+@pytest.mark.parametrize('banks, c', [(BANKS, 4), (FORMS, 24)])
+def test_kernels_equal_one_operation_at_a_time(x64, banks, c, stride, side, samples):
+  banks = {op: own for op, own in banks.items() if stride == 1 or 'nor' not in op}
+  x, params, weights, key = _inputs(banks, c, stride, side, samples, jnp.float64)
+  assert all(bank.fits(op, c, x.dtype) for op in banks if 'pool' not in op)
+  _compare(banks, 3 if banks is not FORMS and c == 4 else 2, stride, x, params, weights, key, 1e-10)
+
+
+@pytest.mark.parametrize('c', [8, 12])
+def test_single_precision(c):
+  x, params, weights, key = _inputs(BANKS | FORMS, c, 1, 8, 1, jnp.float32)
+  _compare(BANKS | FORMS, 3, 1, x, params, weights, key, 1e-4)
+
+
+def test_one_hot_weights(x64):
+  x, params, weights, key = _inputs(BANKS, 4, 1, 5, 1, jnp.float64)
+  weights = {op: jnp.zeros_like(w) for op, w in weights.items()} | {'dil_conv_5x5': jnp.ones((1, 1))}
+  _compare(BANKS, 3, 1, x, params, weights, key, 1e-10)
+
+
+@pytest.mark.parametrize('op', ['nor_conv_1x1', 'nor_conv_3x3', 'dil_conv_3x3', 'sep_conv_3x3'])
+def test_nearly_constant_channels(op):
+  """A variance far below the square of the mean, and below BatchNorm's epsilon: float32 against float64."""
+  banks = {op: (0, 1)}
+  x, params, weights, _ = _inputs(banks, 8, 1, 9, 1, jnp.float32, 1e-3, 30.0)
+
+  def run(x, params, weights):
+    y = jax.jit(lambda x, p, w: mixing.mixed(x, banks, 2, p, w, 1, True))(x, params, weights)
+    return np.asarray(jnp.stack(y)[:, :, 3:-3, 3:-3])  # away from the padding, which varies
+
+  got = run(x, params, weights)
+  with jax.enable_x64(True):
+    want = run(*jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), (x, params, weights)))
+  assert np.isfinite(got).all()
+  np.testing.assert_allclose(got, want, atol=2e-2 * np.abs(want).max())
+
+
+def test_variance_is_never_negative():
+  x = 1e4 + 1e-3 * jax.random.normal(jax.random.key(0), (6, 5, 4, 3))
+  moments = jnp.stack([x.mean((1, 2)), jnp.square(x - x.mean((1, 2), keepdims=True)).sum((1, 2))], 1)
+  mean, var = bank.statistics(moments, 20)
+  assert (var >= 0).all()
+  x = np.asarray(x, np.float64)
+  np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-6)
+  np.testing.assert_allclose(var, x.var((0, 1, 2)), atol=1e-6)
+
+
+def test_nan_is_not_swallowed():
+  x, params, weights, _ = _inputs(FORMS, 8, 1, 6, 1, jnp.float32)
+  y = mixing.mixed(x.at[0, 0, 0, 0].set(jnp.nan), FORMS, 2, params, weights, 1, True)
+  assert jnp.isnan(y[0]).any()
+
+
+def test_same_bits_from_call_to_call():
+  x, params, weights, _ = _inputs(BANKS, 8, 1, 8, 1, jnp.float32)
+  f = jax.jit(jax.grad(lambda p: sum(jnp.square(y).sum() for y in mixing.mixed(x, BANKS, 3, p, weights, 1, True))))
+  first, *others = [f(params) for _ in range(5)]
+  for other in others:
+    jax.tree.map(np.testing.assert_array_equal, first, other)
+
+
+@pytest.mark.parametrize('c, dtype', [(16, jnp.bfloat16), (6, jnp.float32)])
+def test_what_kernels_do_not_fit_runs_op_by_op(c, dtype):
+  assert not bank.fits('sep_conv_3x3', c, dtype)
+  x, params, weights, _ = _inputs({'sep_conv_3x3': (0,)}, c, 1, 6, 1, dtype)
+  (y,) = mixing.mixed(x, {'sep_conv_3x3': (0,)}, 1, params, weights, 1, True)
+  assert y.shape == x.shape and y.dtype == dtype

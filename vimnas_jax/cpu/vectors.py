@@ -1,0 +1,100 @@
+"""Vector instructions, emitted for numba: what the loops of this folder are written in."""
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+I64 = ir.IntType(64)
+WIDE = bool(binding.get_host_cpu_features().get('avx512f'))
+BYTES = 64 if WIDE else 32  # of one vector register
+SUMS = 25 if WIDE else 13  # vectors that one loop may keep in registers: of 32, of 16
+TYPES = {'float32': (ir.FloatType(), 4), 'float64': (ir.DoubleType(), 8)}
+
+
+class Emitter:
+  """Writes vector instructions. `vector` channels of type `dtype` at a time."""
+
+  def __init__(self, builder, vector, dtype):
+    self.b, self.vector = builder, vector
+    self.scalar, self.size = TYPES[dtype]
+    self.type = ir.VectorType(self.scalar, vector)
+
+  def const(self, value):
+    """An int64 constant."""
+    return ir.Constant(I64, value)
+
+  def at(self, base, *terms):
+    """An address: base plus a sum of elements, each a value or a pair to be multiplied."""
+    total = None
+    for term in terms:
+      value = self.b.mul(*term) if isinstance(term, tuple) else term
+      total = value if total is None else self.b.add(total, value)
+    return self.b.add(base, self.b.mul(total, self.const(self.size)))
+
+  def load(self, address, offset=0):
+    """The vector at an address, `offset` vectors on."""
+    pointer = self.b.inttoptr(address, self.type.as_pointer())
+    return self.b.load(self.b.gep(pointer, [self.const(offset)]), align=self.size)
+
+  def spread(self, address):
+    """The scalar at an address, in every lane."""
+    value = self.b.load(self.b.inttoptr(address, self.scalar.as_pointer()), align=self.size)
+    one = self.b.insert_element(ir.Constant(self.type, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), self.vector), [0] * self.vector)
+    return self.b.shuffle_vector(one, ir.Constant(self.type, ir.Undefined), mask)
+
+  def store(self, value, address, offset=0):
+    """Writes a vector, `offset` vectors on."""
+    pointer = self.b.inttoptr(address, self.type.as_pointer())
+    self.b.store(value, self.b.gep(pointer, [self.const(offset)]), align=self.size)
+
+  def fma(self, x, y, z):
+    """X * y + z, rounded once."""
+    name = f'llvm.fma.v{self.vector}f{8 * self.size}'
+    f = cgutils.get_or_insert_function(self.b.module, ir.FunctionType(self.type, [self.type] * 3), name)
+    return self.b.call(f, [x, y, z])
+
+  def fill(self, value):
+    """A constant vector."""
+    return ir.Constant(self.type, [float(value)] * self.vector)
+
+  def variable(self, value):
+    """A vector that loops may change: a pair of get() and set(value)."""
+    slot = cgutils.alloca_once(self.b, self.type)
+    self.b.store(value, slot)
+    return (lambda: self.b.load(slot)), (lambda new: self.b.store(new, slot))
+
+  def relu(self, x):
+    """The larger of x and 0; NaN stays."""
+    return self.b.select(self.b.fcmp_ordered('<=', x, self.fill(0)), self.fill(0), x)
+
+  def loop(self, count):
+    """`with emitter.loop(n) as i`: i from 0 to n - 1."""
+    return _Loop(self.b, count)
+
+
+class _Loop:
+  def __init__(self, builder, count):
+    self.inner = cgutils.for_range(builder, count)
+
+  def __enter__(self):
+    return self.inner.__enter__().index
+
+  def __exit__(self, *error):
+    return self.inner.__exit__(*error)
+
+
+def vector_function(count, vector, dtype):
+  """Decorates `emit(e, *args)`, which writes the body with an Emitter, into a numba intrinsic of `count` arguments."""
+  def decorate(emit):
+    def typed(typing, *args):
+      def generate(context, builder, signature, values):
+        emit(Emitter(builder, vector, dtype), *values)
+        return context.get_dummy_value()
+      return types.void(*[types.int64] * count), generate
+    names = ', '.join(f'a{i}' for i in range(count))
+    scope = {'typed': typed}
+    exec(f'def {emit.__name__}(typing, {names}):\n  return typed(typing, {names})', scope)
+    return intrinsic(scope[emit.__name__])
+  return decorate

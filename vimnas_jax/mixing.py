@@ -1,0 +1,57 @@
+"""All operations of the edges that leave one node, mixed, in the form that is fastest where they run."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from vimnas_jax import ops
+
+
+def mixed(x, banks, edges, params, weights, stride, pool_norm):
+  """Mixed outputs of the edges that leave a node.
+
+  Args:
+    x: the node [n, h, w, c].
+    banks: {operation: positions among the node's edges of those that carry it}.
+    edges: how many edges leave the node.
+    params: {operation: its parameters, stacked over its edges}.
+    weights: {operation: mixing weights [samples, its edges]}; the batch falls into `samples` equal groups, in order.
+    stride: of every edge.
+    pool_norm: whether BatchNorm follows pools.
+
+  Returns:
+    For every edge its map [n, h / stride, w / stride, c]; None where no operation falls on it.
+  """
+  channels = x.shape[-1]
+  outputs = [None] * edges
+  fused = kernels() if jax.default_backend() == 'cpu' else None
+  inside = tuple((op, own) for op, own in banks.items() if fused and fused.fits(op, channels, x.dtype))
+  if inside:
+    names = [op for op, _ in inside]
+    outputs = list(fused.mixed(inside, edges, stride, ops.BN_EPS, x, {op: params[op] for op in names},
+                               {op: weights[op] for op in names}))
+  for op, own in banks.items():
+    if (op, own) in inside:
+      continue
+    z = ops.OPS[op].apply(x, params[op], stride)
+    if ops.OPS[op].pool and pool_norm:
+      z = ops.normalise(z)
+    scale = weights[op]  # [samples, edges]
+    if len(scale) > 1:
+      scale = jnp.repeat(scale, x.shape[0] // len(scale), 0)
+    for i, e in enumerate(own):
+      part = z[..., i * channels:(i + 1) * channels] if z.shape[-1] == channels * len(own) else z
+      y = scale[:, i, None, None, None] * part
+      outputs[e] = y if outputs[e] is None else outputs[e] + y
+  return outputs
+
+
+@functools.cache
+def kernels():
+  """The CPU's kernels, or None where numba is missing."""
+  try:
+    from vimnas_jax.cpu import bank
+  except ImportError:
+    return None
+  return bank
