@@ -24,7 +24,7 @@ def main(spec: dict) -> dict:
     return {'form': spec['form'], 'error': f'{type(e).__name__}: {text[:300]}'}
 
 
-def _times(call, count):
+def times(call, count):
   """Seconds of each of `count` calls; `call` returns when its work is done."""
   times = []
   for _ in range(count):
@@ -36,7 +36,7 @@ def _times(call, count):
 
 def _gflops(multiply):
   multiply()
-  return 2 * MATMUL ** 3 / statistics.median(_times(multiply, 5)) / 1e9
+  return 2 * MATMUL ** 3 / statistics.median(times(multiply, 5)) / 1e9
 
 
 def _peak():
@@ -52,7 +52,10 @@ def _images(spec):
           rng.integers(0, CLASSES, spec['batch'], np.int32))
 
 
-def _jax(spec):
+def build(spec):
+  """The search step of a form: (compiled program, function that runs a step and returns its loss, function that gives
+  the GFLOP/s of a dense product).
+  """
   import jax
   import jax.numpy as jnp
 
@@ -87,27 +90,32 @@ def _jax(spec):
   step = steps.search_step(net, method, space, plan, tx_theta, tx_phi, prepare)
   step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                  out_shardings=parallel.replicated(mesh))
-  begin = time.perf_counter()
   compiled = step.lower(now, data, index).compile()
-  compile_s = time.perf_counter() - begin
-  loss = None
 
   def call():
-    nonlocal now, loss
+    nonlocal now
     now, metrics = jax.block_until_ready(compiled(now, data, index))
-    loss = metrics['loss']
+    return metrics['loss']
 
-  first = _times(call, 1)[0]
+  a = jnp.ones((MATMUL, MATMUL), jnp.float32) / 3
+  multiply = jax.jit(jnp.matmul)
+  return compiled, call, lambda: _gflops(lambda: jax.block_until_ready(multiply(a, a)))
+
+
+def _jax(spec):
+  import jax
+  begin = time.perf_counter()
+  compiled, call, matmul = build(spec)
+  compile_s = time.perf_counter() - begin
+  first = times(call, 1)[0]
   start_s = time.time() - spec['started']
-  record = {'compile_s': compile_s, 'start_s': start_s, 'first_step_s': first, 'step_s': _times(call, spec['steps']),
-            'peak_rss_bytes': _peak(), 'loss': float(loss), 'device': jax.devices()[0].device_kind}
+  record = {'compile_s': compile_s, 'start_s': start_s, 'first_step_s': first, 'step_s': times(call, spec['steps']),
+            'peak_rss_bytes': _peak(), 'loss': float(call()), 'device': jax.devices()[0].device_kind}
   analysis = compiled.memory_analysis()
   record['xla_temp_bytes'] = getattr(analysis, 'temp_size_in_bytes', None)
   stats = jax.devices()[0].memory_stats() or {}
   record['device_peak_bytes'] = stats.get('peak_bytes_in_use')
-  a = jnp.ones((MATMUL, MATMUL), jnp.float32) / 3
-  multiply = jax.jit(jnp.matmul)
-  return record | {'matmul_gflops': _gflops(lambda: jax.block_until_ready(multiply(a, a)))}
+  return record | {'matmul_gflops': matmul()}
 
 
 def _torch(spec):
@@ -145,9 +153,9 @@ def _torch(spec):
     loss = step(images, labels)
     wait()
 
-  first = _times(call, 1)[0]
+  first = times(call, 1)[0]
   start_s = time.time() - spec['started']
-  record = {'compile_s': None, 'start_s': start_s, 'first_step_s': first, 'step_s': _times(call, spec['steps']),
+  record = {'compile_s': None, 'start_s': start_s, 'first_step_s': first, 'step_s': times(call, spec['steps']),
             'peak_rss_bytes': _peak(), 'loss': float(loss), 'xla_temp_bytes': None,
             'device': torch.cuda.get_device_name() if gpu else 'cpu',
             'device_peak_bytes': torch.cuda.max_memory_allocated() if gpu else None}

@@ -4,6 +4,7 @@ import pathlib
 # The tests compile much and compute little: unoptimised machine code is there sooner, and says the same.
 QUICK = '--xla_backend_optimization_level=0'
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {QUICK} --xla_force_host_platform_device_count=4'
+os.environ['NUMBA_OPT'] = '0'  # the same for the kernels
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax

@@ -31,10 +31,11 @@ def _close(a, b, tolerance):
     np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(1e-3, float(jnp.abs(y).max())))
 
 
-@pytest.mark.parametrize('form', ['kernels', 'plain'])
-@pytest.mark.parametrize('name, cell_name, stride, shrunk, side, samples', [
-    ('darts', 'normal', 1, False, 7, 1), ('darts', 'normal', 1, True, 4, 2), ('darts', 'reduce', 2, False, 7, 1),
-    ('darts', 'reduce', 2, False, 8, 4), ('nb201', 'cell', 1, False, 5, 1), ('nb201', 'cell', 1, False, 6, 4)])
+@pytest.mark.parametrize('name, cell_name, stride, shrunk, side, samples, form', [
+    ('darts', 'normal', 1, False, 7, 1, 'kernels'), ('darts', 'normal', 1, True, 4, 2, 'kernels'),
+    ('darts', 'reduce', 2, False, 7, 1, 'kernels'),
+    ('nb201', 'cell', 1, False, 5, 1, 'kernels'), ('nb201', 'cell', 1, False, 6, 4, 'kernels'),
+    ('nb201', 'cell', 1, False, 6, 4, 'plain')])
 def test_cell_equals_one_operation_at_a_time(x64, monkeypatch, name, cell_name, stride, shrunk, side, samples, form):
   _choose(monkeypatch, form)
   space = spaces.get(name)
@@ -75,8 +76,17 @@ def test_depthwise_and_its_gradients(x64, size, stride, dilation, n, h, w):
 @pytest.mark.parametrize('stride', [1, 2])
 def test_pools(side, stride):
   x = jax.random.normal(jax.random.key(1), (2, side, side + 1, 3))
-  np.testing.assert_allclose(ops.max_pool(x, stride), reference.window(x, 'max', stride))
-  np.testing.assert_allclose(ops.avg_pool(x, stride), reference.window(x, 'avg', stride), rtol=1e-5, atol=1e-6)
+  for kind, pool in (('max', ops.max_pool), ('avg', ops.avg_pool)):
+    want, pull = jax.vjp(lambda x, kind=kind: reference.window(x, kind, stride), x)
+    got, own_pull = jax.vjp(lambda x, pool=pool: pool(x, stride), x)
+    dy = jax.random.normal(jax.random.key(2), want.shape)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(own_pull(dy)[0], pull(dy)[0], rtol=1e-5, atol=1e-6)
+
+
+def test_tied_pixels_share_the_gradient():
+  (dx,) = jax.vjp(ops.max_pool, jnp.ones((1, 3, 3, 1)))[1](jnp.zeros((1, 3, 3, 1)).at[0, 1, 1, 0].set(9.0))
+  np.testing.assert_allclose(dx, jnp.ones((1, 3, 3, 1)), rtol=1e-6)
 
 
 def test_bfloat16_stays_near_float32():
@@ -84,8 +94,8 @@ def test_bfloat16_stays_near_float32():
   weights = {'cell': jnp.full((1, 6, 5), 0.2)}
   x = jax.random.normal(jax.random.key(0), (8, 8, 8, 3))
   nets = [Supernet(space=space, cells=1, channels=4, num_classes=3, dtype=d) for d in (jnp.float32, jnp.bfloat16)]
-  params = nets[0].init(jax.random.key(1), x, weights)
-  full, half = (net.apply(params, x, weights) for net in nets)
+  params = jax.jit(nets[0].init)(jax.random.key(1), x, weights)
+  full, half = (jax.jit(net.apply)(params, x, weights) for net in nets)
   assert full.dtype == half.dtype == jnp.float32
   np.testing.assert_allclose(full, half, atol=0.15)
   assert not np.array_equal(full, half)

@@ -49,6 +49,7 @@ def _cutout(images, y, x, side: int):
   return jnp.where(hole[..., None], jnp.float32(0), images)
 
 
+@jax.named_scope('augment')
 def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int):
   """Random crop, random flip, normalisation and cutout of a batch.
 

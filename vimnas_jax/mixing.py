@@ -29,14 +29,16 @@ def mixed(x, banks, edges, params, weights, stride, pool_norm):
   inside = tuple((op, own) for op, own in banks.items() if fused and fused.fits(op, channels, x.dtype))
   if inside:
     names = [op for op, _ in inside]
-    outputs = list(fused.mixed(inside, edges, stride, ops.BN_EPS, x, {op: params[op] for op in names},
-                               {op: weights[op] for op in names}))
+    with jax.named_scope('kernels'):
+      outputs = list(fused.mixed(inside, edges, stride, ops.BN_EPS, x, {op: params[op] for op in names},
+                                 {op: weights[op] for op in names}))
   for op, own in banks.items():
     if (op, own) in inside:
       continue
-    z = ops.OPS[op].apply(x, params[op], stride)
-    if ops.OPS[op].pool and pool_norm:
-      z = ops.normalise(z)
+    with jax.named_scope(op):
+      z = ops.OPS[op].apply(x, params[op], stride)
+      if ops.OPS[op].pool and pool_norm:
+        z = ops.normalise(z)
     scale = weights[op]  # [samples, edges]
     if len(scale) > 1:
       scale = jnp.repeat(scale, x.shape[0] // len(scale), 0)

@@ -79,11 +79,7 @@ def _depthwise_backward(stride, dilation, saved, dy):
     # The native form is an ordinary convolution: let JAX differentiate it.
     _, pull = jax.vjp(lambda x, k: depthwise.fun(x, k, stride, dilation), x, kernel)
     return pull(dy)
-  up = dy
-  if stride > 1:  # zeros between the rows and columns of dy, then a convolution of stride 1
-    up = lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *((0, big - stride * (small - 1) - 1, stride - 1)
-                 for big, small in zip(x.shape[1:3], dy.shape[1:3])), (0, 0, 0)))
-  dx = depthwise(up, kernel[::-1, ::-1], 1, dilation)
+  dx = depthwise(_between_zeros(dy, x.shape, stride), kernel[::-1, ::-1], 1, dilation)
   return dx, _kernel_gradient(x, dy, kernel.shape[0], stride, dilation).astype(kernel.dtype)
 
 
@@ -114,22 +110,68 @@ def _kernel_gradient(x, dy, size, stride, dilation):
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x, stride=1):
-  """3x3 maximum of x [n, h, w, c], padded by 1 with minus infinity. A tie shares its gradient among the tied."""
+  """3x3 maximum of x [n, h, w, c], padded by 1 with minus infinity. Tied pixels share the gradient equally."""
   _, h, w, _ = x.shape
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
   rows = functools.reduce(jnp.maximum, [x[:, i:i + h:stride] for i in range(3)])
   return functools.reduce(jnp.maximum, [rows[:, :, j:j + w:stride] for j in range(3)])
 
 
+def _max_pool_backward(stride, saved, dy):
+  # Two passes: a window's share for each of its tied pixels, and what every pixel gets from the nine windows around.
+  x, y = saved
+  g = dy / sum((view == y).astype(dy.dtype) for view in _taps(x, 3, 1, stride, -jnp.inf))
+  views = zip(*(_taps(_between_zeros(a, x.shape, stride), 3, 1, 1) for a in (y, g)))
+  return (sum(jnp.where(x == most, share, 0) for most, share in views),)
+
+
+def _max_pool_forward(x, stride):
+  y = max_pool(x, stride)
+  return y, (x, y)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
 def avg_pool(x, stride=1):
   """3x3 mean of x [n, h, w, c], padded by 1; what lies outside the image does not count in the mean."""
+  return _avg_pool(x, stride, x.shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _avg_pool(x, stride, shape):
+  return _window_sum(x, stride) / _inside(shape, stride).astype(x.dtype)
+
+
+def _window_sum(x, stride=1):
   _, h, w, _ = x.shape
-  inside = [np.array([min(i + 1, side - 1) - max(i - 1, 0) + 1 for i in range(0, side, stride)]) for side in (h, w)]
   x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
   rows = sum(x[:, i:i + h:stride] for i in range(3))
-  count = (inside[0][:, None] * inside[1][None])[None, ..., None]  # [1, h, w, 1]
-  return sum(rows[:, :, j:j + w:stride] for j in range(3)) / count.astype(x.dtype)
+  return sum(rows[:, :, j:j + w:stride] for j in range(3))
+
+
+def _inside(shape, stride):
+  """How many pixels of every 3x3 window lie inside the image, [1, h', w', 1]."""
+  counts = [np.array([min(i + 1, side - 1) - max(i - 1, 0) + 1 for i in range(0, side, stride)]) for side in shape[1:3]]
+  return (counts[0][:, None] * counts[1][None])[None, ..., None]
+
+
+def _avg_pool_backward(stride, shape, saved, dy):
+  del saved  # the sum of a window is its own transpose, which XLA would write as nine padded sums
+  return (_window_sum(_between_zeros(dy / _inside(shape, stride).astype(dy.dtype), shape, stride)),)
+
+
+_avg_pool.defvjp(lambda x, stride, shape: (_avg_pool(x, stride, shape), None), _avg_pool_backward)
+
+
+def _between_zeros(dy, shape, stride):
+  """Zeros between the rows and columns of dy [n, h', w', c], so that it has the sides of an input `shape`."""
+  if stride == 1:
+    return dy
+  return lax.pad(dy, jnp.zeros((), dy.dtype), ((0, 0, 0), *((0, big - stride * (small - 1) - 1, stride - 1)
+                 for big, small in zip(shape[1:3], dy.shape[1:3])), (0, 0, 0)))
 
 
 def _side_by_side(kernels):

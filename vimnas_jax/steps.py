@@ -79,7 +79,8 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     phi = {'params': params, 'fixed': fixed}
     searching = step >= plan.pretrain_steps
     progress = jnp.clip((step - plan.pretrain_steps) / max(plan.search_steps, 1), 0.0, 1.0)
-    weights, info = method.sample(phi, key, progress)
+    with jax.named_scope('phi'):
+      weights, info = method.sample(phi, key, progress)
     if plan.pretrain_steps:
       before = pretrain_weights(plan.pretrain_sampling, space, key, method.samples)
       weights = jax.tree.map(lambda a, b: jnp.where(searching, a, b), weights, before)
@@ -94,10 +95,12 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     xi_key, image_key, valid_xi_key, valid_image_key = jax.random.split(key, 4)
     train = state.step, xi_key, augment(image_key, batch['images']), batch['labels']
 
+    @jax.named_scope('optimiser')
     def move_theta(grads, theta, opt):
       updates, opt = tx_theta.update(grads, opt, theta)
       return optax.apply_updates(theta, updates), opt
 
+    @jax.named_scope('optimiser')
     def move_phi(grads, params, opt):
       updates, new = tx_phi.update(grads, opt, params)
       moved = optax.apply_updates(params, updates), new

@@ -95,6 +95,7 @@ class MixedCell(_Module):
 
     return pick
 
+  @jax.named_scope('preprocess')
   def _preprocess(self, inputs):
     older, newer = inputs
     width, channels = older.shape[-1], self.stage.channels

@@ -1,0 +1,108 @@
+"""How near the inner loops of the CPU kernels come to what one core can do.
+
+  python -m benchmarks.loops --out benchmarks/loops.json
+
+Every loop runs on one image that lies in cache, as in a kernel; what a core can do is NumPy's dense product on one
+thread.
+"""
+
+import argparse
+import functools
+import json
+import sys
+import time
+
+import numpy as np
+import threadpoolctl
+from numba import njit
+
+from vimnas_jax.cpu import loops, vectors
+from vimnas_jax.cpu.ffi import OPTIONS, call
+
+VECTOR = vectors.BYTES // 4
+REPEATS = 400
+
+
+def main():
+  """Prints GFLOP/s of every loop and writes them as JSON."""
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('--out', default='')
+  args = parser.parse_args()
+  a = np.ones((1024, 1024), np.float32)
+  with threadpoolctl.threadpool_limits(1):
+    a @ a
+    peak = max(2 * 1024 ** 3 / _seconds(lambda: a @ a) / 1e9 for _ in range(7))
+  record = {'command': 'python -m benchmarks.loops ' + ' '.join(sys.argv[1:]), 'dense_product_gflops': round(peak, 1),
+            'vector': VECTOR, 'gflops': {}}
+  for side, c in ((32, 16), (16, 32), (8, 64)):
+    for name, gflops in (windows(side, c) | products(side, c)).items():
+      record['gflops'][f'{side}x{side}x{c} {name}'] = round(gflops, 1)
+      print(f'{side:3} x {side} x {c}  {name:28} {gflops:6.1f} GFLOP/s {100 * gflops / peak:4.0f} % of {peak:.0f}')
+  if args.out:
+    with open(args.out, 'w', encoding='utf-8') as f:
+      json.dump(record, f, indent=1)
+
+
+def _seconds(f):
+  begin = time.perf_counter()
+  f()
+  return time.perf_counter() - begin
+
+
+def _aligned(size):
+  array = np.zeros(size + 16, np.float32)
+  start = -(array.ctypes.data // 4) % 16
+  return array[start:start + size]
+
+
+@njit(**OPTIONS)
+def _repeat(count, loop, a, b, c, d, e, f, g, h, i):
+  for _ in range(count):
+    call(loop, a, b, c, d, e, f, g, h, i)
+
+
+def windows(side, c):
+  """GFLOP/s of the depthwise loops on [side, side, c], by name."""
+  table, found = loops.Windows(VECTOR, 'float32'), {}
+  for size, dilation in ((3, 1), (5, 1), (3, 2), (5, 2)):
+    code, pad = table.compile(size, dilation, 1), dilation * (size - 1) // 2
+    row = (side + 2 * pad) * VECTOR
+    x, dy, y = _aligned((side + 2 * pad) * row), _aligned((side + 2 * pad) * row), _aligned(side * side * c)
+    kernel = _aligned(size * size * c)
+    inside = dy.ctypes.data + 4 * (pad * row + pad * VECTOR)
+    calls = {'forward': (0, x.ctypes.data, row, kernel.ctypes.data, c, y.ctypes.data, side * c, c, side, side),
+             'kernel gradient': (2, x.ctypes.data, row, inside, row, VECTOR, kernel.ctypes.data, c, side, side)}
+    for name, (which, *args) in calls.items():
+      run = functools.partial(_repeat, REPEATS, int(table.table[3 * code + which]), *args)
+      run()
+      seconds = min(_seconds(run) for _ in range(3))
+      dilated = ' dilated' if dilation > 1 else ''
+      found[f'{size}x{size}{dilated} {name}'] = 2e-9 * (size * side) ** 2 * VECTOR * REPEATS / seconds
+  return found
+
+
+def products(side, c):
+  """GFLOP/s of the matrix products on [side * side, c] and [c, c], by name."""
+  n, found = side * side, {}
+  a, b, out = _aligned(n * c), _aligned(n * c), _aligned(n * c)
+  multiply, multiply_add = (loops.matrix_product(VECTOR, 'float32', add) for add in (False, True))
+
+  @njit(**OPTIONS)
+  def forward(count, a, b, out):
+    for _ in range(count):
+      multiply(a, c, 1, b, c, out, c, VECTOR, c, n, c)
+
+  @njit(**OPTIONS)
+  def gradient(count, a, b, out):
+    for _ in range(count):
+      multiply_add(a, 1, c, b, c, out, c, VECTOR, n, c, c)
+
+  for name, f in (('1x1 forward', forward), ('1x1 matrix gradient', gradient)):
+    f(1, *(array.ctypes.data for array in (a, b, out)))
+    seconds = min(_seconds(lambda f=f: f(REPEATS, a.ctypes.data, b.ctypes.data, out.ctypes.data)) for _ in range(3))
+    found[name] = 2e-9 * n * c * c * REPEATS / seconds
+  return found
+
+
+if __name__ == '__main__':
+  main()
