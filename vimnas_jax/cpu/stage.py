@@ -23,11 +23,11 @@ CODE, DILATION, SIZE, STRIDE = 1, 2, 3, 4  # attributes by alphabet; `chunks` is
 
 @functools.cache
 def _compile(vector: int, dtype: str) -> loops.Windows:
-  """Registers the three calls for one vector length and type; returns their windows, to be compiled as needed."""
+  """Registers both calls for one vector length and type; returns their windows, to be compiled as needed."""
   do, windows = loops.basic(vector, dtype), loops.Windows(vector, dtype)
   v, s, kind, table = vector, np.dtype(dtype).itemsize, np.dtype(dtype).type, windows.table.ctypes.data
   activate, activate_gradient = do['activate'].address, do['activate_gradient'].address
-  normalise_gradient, moments, sums_of = do['normalise_gradient'].address, do['moments'].address, do['sums'].address
+  normalise_gradient, moments = do['normalise_gradient'].address, do['moments'].address
   spread = do['spread'].address
 
   multiply, multiply_add = (loops.matrix_product(vector, dtype, add) for add in (False, True))
@@ -123,6 +123,17 @@ def _compile(vector: int, dtype: str) -> loops.Windows:
     copy(result(frame, 3) + s * index * dm.size, dm.ctypes.data, s * dm.size)
     alive(padded, padded2, narrow, narrow2, wide, du, dk, dm)
 
+  for name, chunk in (('forward', forward), ('backward', backward)):
+    ffi.register(_target(name, vector, dtype), chunk)
+  windows.kept['basic'] = do  # as long as compiled code holds addresses
+  return windows
+
+
+@functools.cache
+def _compile_sums(vector: int, dtype: str):
+  """Registers the call of `sums`, which ordinary convolutions need without the stages."""
+  v, s, sums_of = vector, np.dtype(dtype).itemsize, loops.basic(vector, dtype)['sums'].address
+
   @njit(**OPTIONS)
   def sums(frame, index):
     n, m, pixels, c = (arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2) * arg_dim(frame, 0, 3),
@@ -134,10 +145,7 @@ def _compile(vector: int, dtype: str) -> loops.Windows:
           call(sums_of, arg(frame, 0) + here, arg(frame, 1) + here, c, arg(frame, 2) + s * ch, pixels,
                result(frame, 0) + s * (2 * image * m * c + ch), m * c)
 
-  for name, chunk in (('forward', forward), ('backward', backward), ('sums', sums)):
-    ffi.register(_target(name, vector, dtype), chunk)
-  windows.kept['basic'] = do  # as long as compiled code holds addresses
-  return windows
+  ffi.register(_target('sums', vector, dtype), sums)
 
 
 def _target(name, vector, dtype):
@@ -192,6 +200,6 @@ def sums(g, a, center):
   """Per image the sums [n, 2, m * c] of g and of g * (a - center), for g and a [n, m, h, w, c]."""
   n, m, _, _, c = a.shape
   vector = vector_length(c, a.dtype)
-  _compile(vector, a.dtype.name)
+  _compile_sums(vector, a.dtype.name)
   return jax.ffi.ffi_call(_target('sums', vector, a.dtype.name), jax.ShapeDtypeStruct((n, 2, m * c), a.dtype))(
       g, a, center, chunks=np.int64(min(CHUNKS, n)))
