@@ -18,12 +18,14 @@ from vimnas_jax.cpu.ffi import OPTIONS, alive, arg, arg_dim, attr, call, copy, l
 from vimnas_jax.cpu.vectors import BYTES
 
 CHUNKS = 16  # parts of the batch that threads share out; fixed, so that sums do not depend on the number of threads
-CODE, DILATION, SIZE, STRIDE = 1, 2, 3, 4  # attributes by alphabet; `chunks` is 0
 
 
 @functools.cache
 def _compile(vector: int, dtype: str) -> loops.Windows:
-  """Registers both calls for one vector length and type; returns their windows, to be compiled as needed."""
+  """Registers both calls for one vector length and type; returns their windows, to be compiled as needed.
+
+  Attributes by alphabet: chunks, code (of the window), dilation, size, stride.
+  """
   do, windows = loops.basic(vector, dtype), loops.Windows(vector, dtype)
   v, s, kind, table = vector, np.dtype(dtype).itemsize, np.dtype(dtype).type, windows.table.ctypes.data
   activate, activate_gradient = do['activate'].address, do['activate_gradient'].address
