@@ -5,6 +5,8 @@ import pathlib
 QUICK = '--xla_backend_optimization_level=0'
 os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {QUICK} --xla_force_host_platform_device_count=4'
 os.environ['NUMBA_OPT'] = '0'  # the same for the kernels
+CACHE = pathlib.Path(__file__).resolve().parents[1] / '.pytest_cache' / 'compiled'  # also between runs of the tests
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE)
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax

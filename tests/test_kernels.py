@@ -5,13 +5,13 @@ import pytest
 import reference
 
 from vimnas_jax import mixing
-from vimnas_jax.cpu import bank
-from vimnas_jax.ops import OPS
+from vimnas_jax.cpu import bank, mix
+from vimnas_jax.ops import OPS, max_pool
 
 # edge: its operations; not every edge carries every one, as in S1
 BANKS = {'sep_conv_3x3': (0, 1, 2), 'dil_conv_5x5': (1,), 'nor_conv_3x3': (0, 2), 'max_pool_3x3': (0, 1, 2),
-         'nor_conv_1x1': (2,)}
-FORMS = {'sep_conv_5x5': (0, 1), 'dil_conv_3x3': (0, 1)}
+         'nor_conv_1x1': (2,), 'avg_pool_3x3': (0, 2), 'skip_connect': (1, 2)}
+FORMS = {'sep_conv_5x5': (0, 1), 'dil_conv_3x3': (0, 1), 'avg_pool_3x3': (0, 1)}
 
 
 def _inputs(banks, c, stride, side, samples, dtype, scale=1.0, shift=0.0):
@@ -23,28 +23,29 @@ def _inputs(banks, c, stride, side, samples, dtype, scale=1.0, shift=0.0):
   return x, params, weights, next(keys)
 
 
-def _plain(banks, edges, stride, x, params, weights):
-  outputs = [0.0] * edges
+def _plain(banks, into, stride, x, params, weights, pool_norm):
+  outputs = [0.0 if y is None else y for y in into]
   for op, own in banks.items():
     for i, e in enumerate(own):
-      y = reference.op(op, x, jax.tree.map(lambda a, i=i: a[i], params[op]), stride, True)
+      y = reference.op(op, x, jax.tree.map(lambda a, i=i: a[i], params[op]), stride, pool_norm)
       w = jnp.repeat(weights[op][:, i], x.shape[0] // len(weights[op]))
       outputs[e] += w[:, None, None, None] * y
   return outputs
 
 
-def _compare(banks, edges, stride, x, params, weights, key, tolerance):
-  shapes = jax.eval_shape(lambda: _plain(banks, edges, stride, x, params, weights))
+def _compare(banks, edges, stride, x, params, weights, key, tolerance, pool_norm=True):
+  shapes = jax.eval_shape(lambda: _plain(banks, [None] * edges, stride, x, params, weights, pool_norm))
   probes = [jax.random.normal(key, s.shape, s.dtype) for s in shapes]
+  into = [None, *probes[:0:-1]]  # what the first edge adds to is not there yet
 
   def total(form):
-    def f(x, params, weights):
-      outputs = form(x, params, weights)
+    def f(x, params, weights, into):
+      outputs = form(x, params, weights, into)
       return sum((probe * y).sum() for probe, y in zip(probes, outputs)), outputs
-    return jax.jit(jax.value_and_grad(f, (0, 1, 2), has_aux=True))(x, params, weights)
+    return jax.jit(jax.value_and_grad(f, (0, 1, 2, 3), has_aux=True))(x, params, weights, into)
 
-  got = total(lambda x, p, w: mixing.mixed(x, banks, edges, p, w, stride, True))
-  want = total(lambda x, p, w: _plain(banks, edges, stride, x, p, w))
+  got = total(lambda x, p, w, into: mixing.mixed(x, banks, into, p, w, stride, pool_norm))
+  want = total(lambda x, p, w, into: _plain(banks, into, stride, x, p, w, pool_norm))
   for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
     assert a.dtype == b.dtype
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1e-3, float(jnp.abs(b).max())),
@@ -54,10 +55,24 @@ def _compare(banks, edges, stride, x, params, weights, key, tolerance):
 @pytest.mark.parametrize('stride, side, samples', [(1, 7, 1), (2, 7, 4), (2, 6, 1)])
 @pytest.mark.parametrize('banks, c', [(BANKS, 4), (FORMS, 24)])
 def test_kernels_equal_one_operation_at_a_time(x64, banks, c, stride, side, samples):
-  banks = {op: own for op, own in banks.items() if stride == 1 or 'nor' not in op}
+  banks = {op: own for op, own in banks.items() if stride == 1 or ('nor' not in op and op != 'skip_connect')}
   x, params, weights, key = _inputs(banks, c, stride, side, samples, jnp.float64)
-  assert all(bank.fits(op, c, x.dtype) for op in banks if 'pool' not in op)
-  _compare(banks, 3 if banks is not FORMS and c == 4 else 2, stride, x, params, weights, key, 1e-10)
+  assert all(bank.fits(op, c, x.dtype, stride) for op in banks)
+  _compare(banks, 2 if c == 24 else 3, stride, x, params, weights, key, 1e-10, pool_norm=samples == 1)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_tied_pixels_share_the_gradient(x64, stride):
+  x, _, weights, key = _inputs({'max_pool_3x3': (0,)}, 4, 1, 5, 1, jnp.float64)
+  x = jnp.round(x)
+
+  def total(form):
+    return jax.grad(lambda x: (form(x) * jax.random.normal(key, (4,))[None, None, None]).sum())(x)
+
+  banks, params = {'max_pool_3x3': (0,)}, {'max_pool_3x3': {}}
+  got = total(lambda x: mixing.mixed(x, banks, [None], params, weights, stride, False)[0])
+  want = total(lambda x: weights['max_pool_3x3'][0, 0] * max_pool(x, stride))
+  np.testing.assert_allclose(got, want, atol=1e-12)
 
 
 @pytest.mark.parametrize('c', [8, 12])
@@ -79,7 +94,7 @@ def test_nearly_constant_channels(op):
   x, params, weights, _ = _inputs(banks, 8, 1, 9, 1, jnp.float32, 1e-3, 30.0)
 
   def run(x, params, weights):
-    y = jax.jit(lambda x, p, w: mixing.mixed(x, banks, 2, p, w, 1, True))(x, params, weights)
+    y = jax.jit(lambda x, p, w: mixing.mixed(x, banks, [None] * 2, p, w, 1, True))(x, params, weights)
     return np.asarray(jnp.stack(y)[:, :, 3:-3, 3:-3])  # away from the padding, which varies
 
   got = run(x, params, weights)
@@ -90,24 +105,28 @@ def test_nearly_constant_channels(op):
 
 
 def test_variance_is_never_negative():
-  x = 1e4 + 1e-3 * jax.random.normal(jax.random.key(0), (6, 5, 4, 3))
+  x = 1e4 + 1e-3 * jax.random.normal(jax.random.key(0), (6, 5, 4, 8))
   moments = jnp.stack([x.mean((1, 2)), jnp.square(x - x.mean((1, 2), keepdims=True)).sum((1, 2))], 1)
-  mean, var = bank.statistics(moments, 20)
-  assert (var >= 0).all()
+  mean, inverse = jax.jit(lambda m: mix.statistics(m, 20, 1e-12, 8))(moments)
+  assert np.isfinite(inverse).all()
   x = np.asarray(x, np.float64)
   np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-6)
-  np.testing.assert_allclose(var, x.var((0, 1, 2)), atol=1e-6)
+  np.testing.assert_allclose(np.asarray(inverse, np.float64) ** -2, x.var((0, 1, 2)) + 1e-12, atol=1e-6)
 
 
 def test_nan_is_not_swallowed():
   x, params, weights, _ = _inputs(FORMS, 8, 1, 6, 1, jnp.float32)
-  y = mixing.mixed(x.at[0, 0, 0, 0].set(jnp.nan), FORMS, 2, params, weights, 1, True)
+  y = mixing.mixed(x.at[0, 0, 0, 0].set(jnp.nan), FORMS, [None] * 2, params, weights, 1, True)
   assert jnp.isnan(y[0]).any()
+  pool, ones = {'max_pool_3x3': (0,)}, {'max_pool_3x3': jnp.ones((1, 1))}
+  (y,) = mixing.mixed(x.at[0, 3, 3, 0].set(jnp.nan), pool, [None], {'max_pool_3x3': {}}, ones, 1, False)
+  assert jnp.isnan(y[0, 2:5, 2:5, 0]).all()
 
 
 def test_same_bits_from_call_to_call():
   x, params, weights, _ = _inputs(BANKS, 8, 1, 8, 1, jnp.float32)
-  f = jax.jit(jax.grad(lambda p: sum(jnp.square(y).sum() for y in mixing.mixed(x, BANKS, 3, p, weights, 1, True))))
+  f = jax.jit(jax.grad(lambda p: sum(jnp.square(y).sum()
+                                     for y in mixing.mixed(x, BANKS, [None] * 3, p, weights, 1, True))))
   first, *others = [f(params) for _ in range(5)]
   for other in others:
     jax.tree.map(np.testing.assert_array_equal, first, other)
@@ -115,7 +134,7 @@ def test_same_bits_from_call_to_call():
 
 @pytest.mark.parametrize('c, dtype', [(16, jnp.bfloat16), (6, jnp.float32)])
 def test_what_kernels_do_not_fit_runs_op_by_op(c, dtype):
-  assert not bank.fits('sep_conv_3x3', c, dtype)
+  assert not bank.fits('sep_conv_3x3', c, dtype, 1)
   x, params, weights, _ = _inputs({'sep_conv_3x3': (0,)}, c, 1, 6, 1, dtype)
-  (y,) = mixing.mixed(x, {'sep_conv_3x3': (0,)}, 1, params, weights, 1, True)
+  (y,) = mixing.mixed(x, {'sep_conv_3x3': (0,)}, [None], params, weights, 1, True)
   assert y.shape == x.shape and y.dtype == dtype

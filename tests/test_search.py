@@ -19,8 +19,7 @@ STEPS = 64
 
 @pytest.fixture(scope='session')
 def env(tmp_path_factory):
-  cache = tmp_path_factory.getbasetemp().parent / 'cache'
-  return {**os.environ, 'JAX_COMPILATION_CACHE_DIR': str(cache), 'XLA_FLAGS': QUICK,
+  return {**os.environ, 'XLA_FLAGS': QUICK,
           'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.2'}
 
 

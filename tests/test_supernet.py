@@ -6,7 +6,7 @@ import reference
 
 from vimnas_jax import cost, mixing, ops, spaces
 from vimnas_jax.spaces import Stage
-from vimnas_jax.supernet import MixedCell, Supernet
+from vimnas_jax.supernet import MixedCell, Supernet, by_source
 
 
 @pytest.mark.parametrize('name, cells, classes, expected', [
@@ -46,11 +46,11 @@ def test_cell_equals_one_operation_at_a_time(x64, monkeypatch, name, cell_name, 
   inputs = (older, newer)[-cell.inputs:]
   weights = jax.nn.softmax(3 * jax.random.normal(keys[2], (samples, *cell.shape)))
   module = MixedCell(cell=cell, stage=stage, pool_norm=space.pool_norm, dtype=jnp.float64, param_dtype=jnp.float64)
-  params = module.init(keys[3], inputs, weights)['params']
-  probe = jax.random.normal(keys[4], module.apply({'params': params}, inputs, weights).shape)
+  params = module.init(keys[3], inputs, by_source(cell, weights))['params']
+  probe = jax.random.normal(keys[4], module.apply({'params': params}, inputs, by_source(cell, weights)).shape)
 
   def fused(params, inputs, weights):
-    return (module.apply({'params': params}, inputs, weights) * probe).sum()
+    return (module.apply({'params': params}, inputs, by_source(cell, weights)) * probe).sum()
 
   def plain(params, inputs, weights):
     per_image = jnp.repeat(weights, 8 // samples, 0)

@@ -8,30 +8,31 @@ import jax.numpy as jnp
 from vimnas_jax import ops
 
 
-def mixed(x, banks, edges, params, weights, stride, pool_norm):
-  """Mixed outputs of the edges that leave a node.
+def mixed(x, banks, into, params, weights, stride, pool_norm):
+  """Mixed outputs of the edges that leave a node, each added to what its target has.
 
   Args:
     x: the node [n, h, w, c].
     banks: {operation: positions among the node's edges of those that carry it}.
-    edges: how many edges leave the node.
+    into: for every edge a map [n, h / stride, w / stride, c] to add to, or None.
     params: {operation: its parameters, stacked over its edges}.
     weights: {operation: mixing weights [samples, its edges]}; the batch falls into `samples` equal groups, in order.
     stride: of every edge.
     pool_norm: whether BatchNorm follows pools.
 
   Returns:
-    For every edge its map [n, h / stride, w / stride, c]; None where no operation falls on it.
+    For every edge the sum; what `into` has where no operation falls on it.
   """
   channels = x.shape[-1]
-  outputs = [None] * edges
+  outputs = list(into)
   fused = kernels() if jax.default_backend() == 'cpu' else None
-  inside = tuple((op, own) for op, own in banks.items() if fused and fused.fits(op, channels, x.dtype))
+  inside = tuple((op, own) for op, own in banks.items() if fused and fused.fits(op, channels, x.dtype, stride))
   if inside:
     names = [op for op, _ in inside]
     with jax.named_scope('kernels'):
-      outputs = list(fused.mixed(inside, edges, stride, ops.BN_EPS, x, {op: params[op] for op in names},
-                                 {op: weights[op] for op in names}))
+      eps = ops.BN_EPS, ops.BN_EPS if pool_norm else None
+      outputs = list(fused.mixed(inside, len(into), stride, eps, x, {op: params[op] for op in names},
+                                 {op: weights[op] for op in names}, tuple(into)))
   for op, own in banks.items():
     if (op, own) in inside:
       continue

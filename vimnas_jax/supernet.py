@@ -38,6 +38,19 @@ class _Module(nn.Module):
     return ops.normalise(x) * scale.astype(self.dtype)[None, None, None] + bias.astype(self.dtype)[None, None, None]
 
 
+def carriers(cell: Cell, edges):
+  """{operation: those of some edges that carry it}, without `none`."""
+  names = dict.fromkeys(name for e in edges for name in cell.ops[e] if name != 'none')
+  return {op: [e for e in edges if op in cell.ops[e]] for op in names}
+
+
+def by_source(cell: Cell, weights):
+  """Mixing weights [samples, edges, ops] as {source node: {operation: [samples, its edges that leave the node]}}."""
+  sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
+  return {s: {op: jnp.stack([weights[:, e, cell.ops[e].index(op)] for e in edges], 1)
+              for op, edges in carriers(cell, leaving).items()} for s, leaving in sources.items()}
+
+
 class MixedCell(_Module):
   """One cell with a mixture on every edge."""
 
@@ -51,27 +64,26 @@ class MixedCell(_Module):
 
     Args:
       inputs: outputs of the previous cells, [n, h, w, *] each, older first.
-      weights: mixing weights, [samples, edges, ops]; the batch falls into `samples` equal groups, in order.
+      weights: mixing weights as `by_source` sorts them.
 
     Returns:
       [n, h / stride, w / stride, channels * len(cell.output)].
     """
     cell = self.cell
     nodes = list(self._preprocess(inputs) if cell.preprocess else inputs)
-    nodes += [0.0] * (cell.nodes - cell.inputs)
+    nodes += [None] * (cell.nodes - cell.inputs)
     params = self._parameters()
     for source in range(cell.nodes - 1):
       stride = self.stage.stride if source < cell.inputs else 1
       leaving = [e for e, (s, _) in enumerate(cell.edges) if s == source]
-      banks, own, scales = {}, {}, {}
-      for op in dict.fromkeys(name for e in leaving for name in cell.ops[e] if name != 'none'):
-        edges = [e for e in leaving if op in cell.ops[e]]
+      targets = [cell.edges[e][1] for e in leaving]
+      banks, own = {}, {}
+      for op, edges in carriers(cell, leaving).items():
         banks[op] = tuple(leaving.index(e) for e in edges)
         own[op] = params(op, edges, stride)
-        scales[op] = jnp.stack([weights[:, e, cell.ops[e].index(op)] for e in edges], 1).astype(self.dtype)
-      for e, y in zip(leaving, mixed(nodes[source], banks, len(leaving), own, scales, stride, self.pool_norm)):
-        if y is not None:
-          nodes[cell.edges[e][1]] += y
+      before = [nodes[target] for target in targets]
+      for target, y in zip(targets, mixed(nodes[source], banks, before, own, weights[source], stride, self.pool_norm)):
+        nodes[target] = y
     return jnp.concatenate([nodes[i] for i in cell.output], -1)
 
   def _parameters(self):
@@ -145,6 +157,7 @@ class Supernet(_Module):
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     x = x.astype(self.dtype)
     outputs, mixed_cell = (), nn.remat(MixedCell) if self.remat else MixedCell
+    weights = {name: by_source(cell, weights[name].astype(self.dtype)) for name, cell in self.space.cells.items()}
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
         x = self.batch_norm('stem_norm', ops.conv(x, self.weight('stem', (3, 3, x.shape[-1], stage.channels),

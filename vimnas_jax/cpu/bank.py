@@ -1,9 +1,9 @@
-"""Convolutions of all edges that leave a node, mixed: the CPU's fused form.
+"""Operations of all edges that leave a node, mixed: the CPU's fused form.
 
-Every edge's output is the sum over its operations of weight * BatchNorm(convolution). BatchNorm and weight are one
+Every edge's output is the sum over its operations of weight * BatchNorm(raw output). BatchNorm and weight are one
 scale and shift of each channel, forward and backward, so neither the normalised maps nor their gradients are ever
-formed: the kernels of stage.py and dense.py take the coefficients. Kept for the way back are the raw outputs of the
-stages alone.
+formed: the kernels of stage.py, dense.py, pools.py and mix.py take the coefficients. Kept for the way back are the raw
+outputs alone.
 """
 
 import functools
@@ -11,9 +11,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from vimnas_jax.cpu import dense, stage
+from vimnas_jax.cpu import dense, library, mix, pools, stage
 
 # size, dilation and names of (depthwise, 1x1) parameters of every stage in turn
 STAGES = {
@@ -25,138 +24,128 @@ STAGES = {
 DENSE = ('nor_conv_1x1', 'nor_conv_3x3')
 
 
-def fits(op: str, channels: int, dtype) -> bool:
-  """Whether an operation of this width and type has kernels here."""
-  known = (op in STAGES or op in DENSE) and np.dtype(dtype).name in ('float32', 'float64')
-  return known and stage.vector_length(channels, dtype) >= 4
-
-
-def statistics(moments, pixels):
-  """Mean and biased variance [c] of a batch from every image's `moments` [n, 2, c] over `pixels` positions.
-
-  Distances are summed from each image's own mean, so that the variance is never negative and nothing cancels.
-  """
-  mean = moments[:, 0].mean(0)
-  spread = moments[:, 1].sum(0) / pixels + jnp.square(moments[:, 0] - mean[None]).sum(0)
-  return mean, spread / moments.shape[0]
-
-
-def _side_by_side(kernels):
-  return jnp.moveaxis(kernels, 0, 2).reshape(*kernels.shape[1:3], -1)  # [m, k, k, c] -> [k, k, m * c]
-
-
-def _apart(kernels, m):
-  return jnp.moveaxis(kernels.reshape(*kernels.shape[:2], m, -1), 2, 0)
+def fits(op: str, channels: int, dtype, stride: int) -> bool:
+  """Whether an operation of this width, type and stride has kernels here."""
+  known = op in STAGES or op in DENSE or op in pools.KINDS or (op == 'skip_connect' and stride == 1)
+  return (known and np.dtype(dtype).name in ('float32', 'float64')
+          and library.vector_length(channels, dtype) >= 4)
 
 
 def _bank(kernels):
   return jnp.moveaxis(kernels, 0, 3).reshape(*kernels.shape[1:4], -1)  # [m, k, k, c, d] -> [k, k, c, m * d]
 
 
-def _run(op, params, x, stride, eps):
-  """Every stage's (output, its mean, 1 / its deviation), in order. Outputs are [n, edges, h, w, c]; those of a dense
-  convolution are [n, 1, h, w, edges * c].
-  """
-  steps = []
-
-  def add(a, moments):
-    center, var = statistics(moments, a.shape[2] * a.shape[3])
-    steps.append((a, center, lax.rsqrt(var + eps)))
-
-  if op in DENSE:
-    a, moments = dense.forward(x, _bank(params['kernel']), stride)
-    add(a[:, None], moments)
-    return steps
-  _, dilation, names = STAGES[op]
-  x, mean, scale = _plain(x)
-  for depthwise, pointwise in names:
-    add(*stage.forward(x, mean, scale, _side_by_side(params[depthwise]), params[pointwise], dilation, stride))
-    (x, mean, scale), stride = steps[-1], 1
-  return steps
-
-
 def _plain(x):
   """A node as the input of a stage: one map for all edges, neither shifted nor scaled."""
-  return x[:, None], jnp.zeros(x.shape[-1], x.dtype), jnp.ones(x.shape[-1], x.dtype)
+  return x[:, None], np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
+
+
+def _repeat(weights, c):
+  return jnp.repeat(weights, c, 1)  # [samples, m] -> [samples, m * c]
+
+
+def _run(op, params, x, weights, pooled, stride, eps):
+  """Every stage's (raw output, center, inverse) in order, and the scale [samples, m * c] of the last."""
+  c = x.shape[-1]
+  if op == 'skip_connect' or (op in pools.KINDS and eps is None):
+    source = x if op == 'skip_connect' else pooled[op][0]
+    _, zero, one = _plain(x)
+    return [(source[:, None], zero, one)], _repeat(weights, c)
+  if op in pools.KINDS:
+    a, moments = pooled[op]
+    *own, scale = mix.statistics(moments, a.shape[1] * a.shape[2], eps, c, weights)
+    return [(a[:, None], *own)], scale
+  if op in DENSE:
+    a, moments = dense.forward(x, _bank(params['kernel']), stride)
+    *own, scale = mix.statistics(moments, a.shape[1] * a.shape[2], eps, c, weights)
+    return [(a[:, None], *own)], scale
+  _, dilation, names = STAGES[op]
+  steps, (x, mean, inverse) = [], _plain(x)
+  for i, (depthwise, pointwise) in enumerate(names):
+    last = i == len(names) - 1
+    a, moments = stage.forward(x, mean, inverse, params[depthwise], params[pointwise], dilation, 1 if i else stride)
+    mean, inverse, *scale = mix.statistics(moments, a.shape[2] * a.shape[3], eps, c, weights if last else None)
+    x = a
+    steps.append((a, mean, inverse))
+  return steps, scale[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def mixed(ops, edges, stride, eps, x, params, weights):
-  """Mixed outputs of the edges that leave a node.
+def mixed(ops, edges, stride, eps, x, params, weights, into):
+  """Mixed outputs of the edges that leave a node, added to `into`.
 
   Args:
-    ops: ((name, (edge, ...)), ...): which of the edges carry which operation of STAGES or DENSE.
+    ops: ((name, (edge, ...)), ...): which of the edges carry which operation that `fits`.
     edges: how many edges leave the node.
     stride: of every edge.
-    eps: of BatchNorm.
+    eps: of BatchNorm: a pair, of convolutions and of pools; None where none follows pools.
     x: the node [n, h, w, c].
     params: {op: its parameters, stacked over its edges}, as in ops.py.
     weights: {op: mixing weights [samples, its edges]}; the batch falls into `samples` equal groups.
+    into: for every edge a map [n, h / stride, w / stride, c] to add to, or None.
 
   Returns:
-    For every edge its map [n, h / stride, w / stride, c], or None where no operation falls on it.
+    For every edge the sum, or what `into` has where no operation falls on it.
   """
-  return _forward(ops, edges, stride, eps, x, params, weights)[0]
+  return _forward(ops, edges, stride, eps, x, params, weights, into)[0]
 
 
-def _forward(ops, edges, stride, eps, x, params, weights):
-  outputs, saved = [None] * edges, {}
+def _forward(ops, edges, stride, eps, x, params, weights, into):
+  kinds = [op for op, _ in ops if op in pools.KINDS]
+  pooled = pools.forward(x, kinds, stride) if kinds else {}
+  saved, operations = {}, []
   for op, own in ops:
-    steps = _run(op, params[op], x, stride, eps)
-    a, center, inverse = steps[-1]
-    c = center.size // len(own)
-    scale = jnp.repeat(weights[op], c, 1) * inverse[None]  # [samples, m * c]
-    if len(scale) > 1:
-      scale = jnp.repeat(scale, x.shape[0] // len(scale), 0)
-    for i, e in enumerate(own):
-      part = slice(i * c, (i + 1) * c)
-      y = a[:, 0, ..., part] if op in DENSE else a[:, i]
-      y = scale[:, None, None, part] * (y - center[None, None, None, part])
-      outputs[e] = y if outputs[e] is None else outputs[e] + y
-    saved[op] = steps
-  return tuple(outputs), (x, params, weights, saved)
+    saved[op], scale = _run(op, params[op], x, weights[op], pooled, stride, eps[op in pools.KINDS])
+    operations.append((own, *saved[op][-1][:2], scale))
+  kept = tuple(None if a is None else () for a in into)  # which there are
+  return tuple(mix.mix(operations, edges, into)), (x, params, weights, saved, kept)
 
 
 def _backward(ops, edges, stride, eps, kept, gradients):
-  del edges, eps
-  x, params, weights, saved = kept
-  d_x, d_params, d_weights, joined = 0.0, {}, {}, {}
+  del edges
+  x, params, weights, saved, into = kept
+  c, d_params, d_weights, shared = x.shape[-1], {}, {}, {}
+  parts = []  # of the gradient of x
+  groups = {}
   for op, own in ops:
-    key = own, op in DENSE
-    if key not in joined:
-      parts = [gradients[e] for e in own]
-      joined[key] = jnp.concatenate(parts, -1)[:, None] if op in DENSE else jnp.stack(parts, 1)
-    g, m = joined[key], len(own)
-    a, center, inverse = saved[op][-1]
-    count, samples = a.size // center.size, len(weights[op])
-    # Of BatchNorm's output y = (a - center) * inverse, and of y times its mixing weight.
-    totals = stage.sums(g, a, center).reshape(samples, -1, 2, center.size).sum(1)  # [samples, 2, m * c]
-    d_weights[op] = (totals[:, 1] * inverse[None]).reshape(samples, m, -1).sum(-1)
-    by_channel = jnp.repeat(weights[op], center.size // m, 1)  # [samples, m * c]
-    plain, moment = (by_channel[:, None] * totals).sum(0) / count
-    p = by_channel * inverse[None]
-    if op in DENSE:
-      g, dk = dense.backward(x, _bank(params[op]['kernel']), g[:, 0], a[:, 0], center, p, -inverse ** 3 * moment,
-                             -inverse * plain, stride)
-      d_params[op] = {'kernel': jnp.moveaxis(dk.reshape(*dk.shape[:3], m, -1), 3, 0)}
-      d_x += g
-      continue
-    _, dilation, names = STAGES[op]
-    d_params[op] = {}
-    for i in reversed(range(len(names))):
-      depthwise, pointwise = names[i]
-      source, mean, scale = saved[op][i - 1] if i else _plain(x)
-      g, totals, dk, dm = stage.backward(
-          source, mean, scale, _side_by_side(params[op][depthwise]), params[op][pointwise], g, a, center,
-          p, -inverse ** 3 * moment, -inverse * plain, dilation, 1 if i else stride)
-      d_params[op] |= {depthwise: _apart(dk, m), pointwise: dm}
-      if i:
-        a, center, inverse = source, mean, scale
-        count = a.size // center.size
-        plain, moment = totals / count
-        p = inverse[None]
-    d_x += g[:, 0]
-  return d_x, d_params, d_weights
+    groups.setdefault(own, []).append(op)
+  for own, names in groups.items():
+    g, m = [gradients[e] for e in own], len(own)
+    totals = mix.sums(g, [saved[op][-1][:2] for op in names])
+    for i, op in enumerate(names):
+      a, center, inverse = saved[op][-1]
+      d_weights[op], p, q, r = mix.coefficients(totals, i * m * c, weights[op], inverse, c, a.shape[2] * a.shape[3])
+      d_params[op] = {}
+      if op in pools.KINDS or op == 'skip_connect':
+        shared[op] = own, p, a[:, 0], center, q, r
+      elif op in DENSE:
+        dx, dk = dense.backward(x, _bank(params[op]['kernel']), g, a[:, 0], center, p, q, r, stride)
+        d_params[op] = {'kernel': jnp.moveaxis(dk.reshape(*dk.shape[:3], m, -1), 3, 0)}
+        parts.append(dx)
+      else:
+        d_params[op], dx = _stages_back(op, params[op], x, saved[op], g, p, q, r, stride)
+        parts.append(dx)
+  if shared:
+    parts.append(pools.backward(x, list(gradients), shared, eps[1] is not None, stride))
+  return sum(parts), d_params, d_weights, tuple(None if a is None else g for a, g in zip(into, gradients))
+
+
+def _stages_back(op, params, x, steps, g, p, q, r, stride):
+  """Gradients of an operation's parameters and of x."""
+  _, dilation, names = STAGES[op]
+  gradients = {}
+  for i in reversed(range(len(names))):
+    depthwise, pointwise = names[i]
+    source, mean, scale = steps[i - 1] if i else _plain(x)
+    a, center, _ = steps[i]
+    u, totals, dk, dm = stage.backward(source, mean, scale, params[depthwise], params[pointwise], g, a, center, p, q,
+                                       r, dilation, 1 if i else stride)
+    gradients |= {depthwise: dk, pointwise: dm}
+    g = [u]
+    if i:
+      q, r = mix.inner(totals, scale, source.size // scale.size)
+      p = scale[None]
+  return gradients, u[:, 0]
 
 
 mixed.defvjp(_forward, _backward)

@@ -1,13 +1,15 @@
 """Vector instructions, emitted for numba: what the loops of this folder are written in."""
 
-from llvmlite import binding, ir
+import functools
+
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from vimnas_jax.cpu.library import WIDE
+
 I64 = ir.IntType(64)
-WIDE = bool(binding.get_host_cpu_features().get('avx512f'))
-BYTES = 64 if WIDE else 32  # of one vector register
 SUMS = 25 if WIDE else 13  # vectors that one loop may keep in registers: of 32, of 16
 TYPES = {'float32': (ir.FloatType(), 4), 'float64': (ir.DoubleType(), 8)}
 
@@ -40,6 +42,9 @@ class Emitter:
   def spread(self, address):
     """The scalar at an address, in every lane."""
     value = self.b.load(self.b.inttoptr(address, self.scalar.as_pointer()), align=self.size)
+    return self._spread(value)
+
+  def _spread(self, value):
     one = self.b.insert_element(ir.Constant(self.type, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     mask = ir.Constant(ir.VectorType(ir.IntType(32), self.vector), [0] * self.vector)
     return self.b.shuffle_vector(one, ir.Constant(self.type, ir.Undefined), mask)
@@ -55,6 +60,27 @@ class Emitter:
     f = cgutils.get_or_insert_function(self.b.module, ir.FunctionType(self.type, [self.type] * 3), name)
     return self.b.call(f, [x, y, z])
 
+  def number(self, value):
+    """An int64 as a floating-point number, in every lane."""
+    return self._spread(self.b.sitofp(value, self.scalar))
+
+  def double(self, bits):
+    """The double whose bits an int64 holds, rounded to this type, in every lane."""
+    value = self.b.bitcast(bits, ir.DoubleType())
+    return self._spread(value if self.size == 8 else self.b.fptrunc(value, self.scalar))
+
+  def sqrt(self, x):
+    """The square root."""
+    f = cgutils.get_or_insert_function(self.b.module, ir.FunctionType(self.type, [self.type]),
+                                       f'llvm.sqrt.v{self.vector}f{8 * self.size}')
+    return self.b.call(f, [x])
+
+  def store_total(self, x, address):
+    """Writes the sum of all lanes, a scalar."""
+    lanes = [self.b.extract_element(x, ir.Constant(ir.IntType(32), i)) for i in range(self.vector)]
+    self.b.store(functools.reduce(self.b.fadd, lanes), self.b.inttoptr(address, self.scalar.as_pointer()),
+                 align=self.size)
+
   def fill(self, value):
     """A constant vector."""
     return ir.Constant(self.type, [float(value)] * self.vector)
@@ -68,6 +94,11 @@ class Emitter:
   def relu(self, x):
     """The larger of x and 0; NaN stays."""
     return self.b.select(self.b.fcmp_ordered('<=', x, self.fill(0)), self.fill(0), x)
+
+  def maximum(self, x, y):
+    """The larger of x and y; NaN stays."""
+    keep = self.b.or_(self.b.fcmp_ordered('>=', x, y), self.b.fcmp_unordered('uno', x, x))
+    return self.b.select(keep, x, y)
 
   def loop(self, count):
     """`with emitter.loop(n) as i`: i from 0 to n - 1."""
@@ -98,3 +129,15 @@ def vector_function(count, vector, dtype):
     exec(f'def {emit.__name__}(typing, {names}):\n  return typed(typing, {names})', scope)
     return intrinsic(scope[emit.__name__])
   return decorate
+
+
+def definer(vector, dtype):
+  """(A table of loops, a decorator that puts one into it by its name): {name: (intrinsic, how many arguments)}."""
+  emitted = {}
+
+  def define(count):
+    def decorate(emit):
+      emitted[emit.__name__] = vector_function(count, vector, dtype)(emit), count
+    return decorate
+
+  return emitted, define

@@ -1,0 +1,124 @@
+"""The chunks of an ordinary convolution after a ReLU (cpu/dense.py), image by image, there and back."""
+
+import numpy as np
+from numba import njit
+
+from vimnas_jax.cpu.library import slot
+from vimnas_jax.cpu.source.frame import (
+  OPTIONS,
+  address,
+  arg,
+  arg_dim,
+  args,
+  attr,
+  call,
+  copy,
+  free,
+  lines,
+  load,
+  result,
+  result_dim,
+  zeros,
+)
+from vimnas_jax.cpu.source.loops import matrix_product, panel_width
+
+DEPTH = 256  # most rows of a strip of weights that a product reads in turn: what the first cache holds
+PIXELS = 170  # most pixels that a kernel's gradient sums at a time, for the same reason
+
+
+def chunk(name: str, vector: int, dtype: str):
+  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, size, stride.
+
+  Kernels come packed, [size, panels, size * channels in, width of a panel] (dense.pack).
+  """
+  v, s = vector, np.dtype(dtype).itemsize
+  multiply, multiply_add = (matrix_product(vector, dtype, how) for how in ('set', 'add'))
+  wide = panel_width(vector)
+  activate_slot, through_slot = slot('activate', vector, dtype), slot('activate_gradient', vector, dtype)
+  moments_slot, normalise_slot = slot('moments', vector, dtype), slot('normalise_gradient', vector, dtype)
+
+  @njit(**OPTIONS)
+  def pad_in(x, none, one, h, w, c, pad, row, xp):
+    activate = load(address(activate_slot))
+    for b in range(0, c, v):
+      call(activate, x + s * b, w * c, c, none + s * b, one + s * b, h, w, xp + s * (pad * row + pad * c + b), row, c)
+
+  @njit(**OPTIONS)
+  def convolve(x, row, c, kernel, to, h, w, d, size, stride):
+    # to [h, w, d] = padded x convolved with the kernel; a row of x is contiguous, so a row of taps is one product
+    panel = wide(d)
+    depth = size * c if size * c <= DEPTH else c
+    for tap in range(size):
+      for p in range(d // panel):
+        for start in range(0, size * c, depth):
+          weights = kernel + s * ((tap * (d // panel) + p) * size * c + start) * panel
+          for i in range(h):
+            view, here = x + s * ((i * stride + tap) * row + start), to + s * (i * w * d + p * panel)
+            if tap == 0 and start == 0:
+              multiply(view, stride * c, 1, weights, panel, 0, here, d, depth, w, panel)
+            else:
+              multiply_add(view, stride * c, 1, weights, panel, 0, here, d, depth, w, panel)
+
+  def forward(frame, index):
+    # arguments: x [n, h, w, c], kernel, zeros [c], ones [c]; results: a [n, h', w', d], moments [n, 2, d]
+    x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
+    n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
+    ho, wo, d = result_dim(frame, 0, 1), result_dim(frame, 0, 2), result_dim(frame, 0, 3)
+    chunks, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 3)
+    pad, moments = (size - 1) // 2, load(address(moments_slot))
+    row = (w + 2 * pad) * c
+    memory = zeros(s * (h + 2 * pad) * row + 64)
+    xp = lines(memory)
+    for image in range(n * index // chunks, n * (index + 1) // chunks):
+      pad_in(x + s * image * h * w * c, none, one, h, w, c, pad, row, xp)
+      to = result(frame, 0) + s * image * ho * wo * d
+      convolve(xp, row, c, kernel, to, ho, wo, d, size, stride)
+      for b in range(0, d, v):
+        call(moments, to + s * b, d, ho * wo, result(frame, 1) + s * (2 * image * d + b), d)
+    free(memory)
+    return 0
+
+  def backward(frame, index):
+    # arguments: x, kernel turned round, zeros, ones, a [n, h', w', m * c], center, p, q, r, m maps g [n, h', w', c]
+    x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
+    a, center, p, q, r = arg(frame, 4), arg(frame, 5), arg(frame, 6), arg(frame, 7), arg(frame, 8)
+    samples, maps = arg_dim(frame, 6, 0), args(frame) - 9
+    n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
+    ho, wo, d = arg_dim(frame, 4, 1), arg_dim(frame, 4, 2), arg_dim(frame, 4, 3)
+    chunks, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 3)
+    pad, own, through, normalise = ((size - 1) // 2, d // maps, load(address(through_slot)),
+                                    load(address(normalise_slot)))
+    row, back = (w + 2 * pad) * c, (w + 2 * pad) * d
+    padded, spread, whole = lines(s * (h + 2 * pad) * row), lines(s * (h + 2 * pad) * back), lines(s * h * w * c)
+    dk_size = s * size * size * c * d
+    memory = zeros(padded + spread + whole + lines(s * 2 * v) + dk_size + 64)
+    xp = lines(memory)
+    zp = xp + padded
+    dx = zp + spread
+    unused = dx + whole
+    dk = unused + lines(s * 2 * v)
+    block = max(1, PIXELS // (w + 2 * pad))
+    for image in range(n * index // chunks, n * (index + 1) // chunks):
+      sample = image * samples // n
+      pad_in(x + s * image * h * w * c, none, one, h, w, c, pad, row, xp)
+      for e in range(maps):
+        g = arg(frame, 9 + e) + s * image * ho * wo * own
+        for b in range(0, own, v):
+          ch = e * own + b
+          call(normalise, g + s * b, own, a + s * (image * ho * wo * d + ch), d, center + s * ch,
+               p + s * (sample * d + ch), q + s * ch, r + s * ch, ho, wo,
+               zp + s * (pad * back + pad * d + ch), stride * back, stride * d)
+      for i in range(0, h, block):  # zp is zero between its pixels, so rows are one sum
+        pixels = min(block, h - i) * (w + 2 * pad) - 2 * pad
+        for tap in range(size):
+          multiply_add(xp + s * (i + tap) * row, 1, c, zp + s * ((i + pad) * back + pad * d), d, wide(d),
+                       dk + s * tap * size * c * d, d, pixels, size * c, d)
+      convolve(zp, back, d, kernel, dx, h, w, c, size, 1)
+      for b in range(0, c, v):
+        here = s * (image * h * w * c + b)
+        call(through, dx + s * b, x + here, c, none + s * b, one + s * b, h * w, result(frame, 0) + here, unused, v)
+    copy(result(frame, 1) + index * dk_size, dk, dk_size)
+    free(memory)
+    return 0
+
+  return forward if name == 'dense_forward' else backward
