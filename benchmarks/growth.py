@@ -31,21 +31,22 @@ def main():
   base = BASE | {'cells': 5 if args.space == 'nb201' else 8}
   axes = RANGES | {'cells': CELLS[args.space]}
   known, curves = {}, {}
-  for axis in args.only.split(',') if args.only else axes:
-    curves[axis] = []
-    for value in axes[axis]:
-      point = base | {axis: value}
-      key = json.dumps(point, sort_keys=True)
-      if key not in known:
-        flags = [f'--{name}={number}' for name, number in point.items()]
-        spec = benchmark.parse([f'--space={args.space}', f'--steps={args.steps}', f'--out={args.out}', *flags])
-        with tempfile.TemporaryDirectory() as cache:
+  with tempfile.TemporaryDirectory() as cache:
+    for axis in args.only.split(',') if args.only else axes:
+      curves[axis] = []
+      for value in axes[axis]:
+        point = base | {axis: value}
+        key = json.dumps(point, sort_keys=True)
+        if key not in known:  # equal points are measured once
+          flags = [f'--{name}={number}' for name, number in point.items()]
+          spec = benchmark.parse([f'--space={args.space}', f'--steps={args.steps}', f'--out={args.out}', *flags])
           found = benchmark.measure(spec, 0, 'fused', cache)
-        known[key] = {'seconds': statistics.median(found['step_s']), 'gib': found['xla_temp_bytes'] / 2 ** 30, **found}
-      record = known[key]
-      curves[axis].append({axis: value, **record})
-      print(axis, value, f'{record["seconds"]:.3f} s', f'{record["gib"]:.2f} GiB', flush=True)
-      save(args, curves)
+          known[key] = {'seconds': statistics.median(found['step_s']), 'gib': found['xla_temp_bytes'] / 2 ** 30,
+                        **found}
+        record = known[key]
+        curves[axis].append({axis: value, **record})
+        print(axis, value, f'{record["seconds"]:.3f} s', f'{record["gib"]:.2f} GiB', flush=True)
+        save(args, curves)
 
 
 def exponent(x, y) -> float:

@@ -16,10 +16,11 @@ import numpy as np
 import threadpoolctl
 from numba import njit
 
-from vimnas_jax.cpu import loops, vectors
-from vimnas_jax.cpu.ffi import OPTIONS, call
+from vimnas_jax.cpu import library
+from vimnas_jax.cpu.source.frame import OPTIONS, call
+from vimnas_jax.cpu.source.loops import matrix_product
 
-VECTOR = vectors.BYTES // 4
+VECTOR = library.BYTES // 4
 REPEATS = 400
 
 
@@ -63,17 +64,20 @@ def _repeat(count, loop, a, b, c, d, e, f, g, h, i):
 
 def windows(side, c):
   """GFLOP/s of the depthwise loops on [side, side, c], by name."""
-  table, found = loops.Windows(VECTOR, 'float32'), {}
+  found = {}
   for size, dilation in ((3, 1), (5, 1), (3, 2), (5, 2)):
-    code, pad = table.compile(size, dilation, 1), dilation * (size - 1) // 2
+    pad, window = dilation * (size - 1) // 2, f'window_{size}_{dilation}_1_'
     row = (side + 2 * pad) * VECTOR
     x, dy, y = _aligned((side + 2 * pad) * row), _aligned((side + 2 * pad) * row), _aligned(side * side * c)
     kernel = _aligned(size * size * c)
     inside = dy.ctypes.data + 4 * (pad * row + pad * VECTOR)
-    calls = {'forward': (0, x.ctypes.data, row, kernel.ctypes.data, c, y.ctypes.data, side * c, c, side, side),
-             'kernel gradient': (2, x.ctypes.data, row, inside, row, VECTOR, kernel.ctypes.data, c, side, side)}
+    calls = {'forward': ('forward', x.ctypes.data, row, kernel.ctypes.data, c, y.ctypes.data, side * c, c, side,
+                         side),
+             'kernel gradient': ('kernel_gradient', x.ctypes.data, row, inside, row, VECTOR, kernel.ctypes.data, c, side, side)}
     for name, (which, *args) in calls.items():
-      run = functools.partial(_repeat, REPEATS, int(table.table[3 * code + which]), *args)
+      library.need([window + which], VECTOR, 'float32')
+      address = library.TABLE[library.slot(window + which, VECTOR, 'float32')]
+      run = functools.partial(_repeat, REPEATS, int(address), *args)
       run()
       seconds = min(_seconds(run) for _ in range(3))
       dilated = ' dilated' if dilation > 1 else ''
@@ -85,17 +89,19 @@ def products(side, c):
   """GFLOP/s of the matrix products on [side * side, c] and [c, c], by name."""
   n, found = side * side, {}
   a, b, out = _aligned(n * c), _aligned(n * c), _aligned(n * c)
-  multiply, multiply_add = (loops.matrix_product(VECTOR, 'float32', add) for add in (False, True))
+  library.need(library.PRODUCTS, VECTOR, 'float32')
+  multiply, multiply_add = (matrix_product(VECTOR, 'float32', how) for how in ('set', 'add'))
+  panel = VECTOR * next(i for i in (3, 2, 1) if c % (i * VECTOR) == 0)
 
   @njit(**OPTIONS)
   def forward(count, a, b, out):
     for _ in range(count):
-      multiply(a, c, 1, b, c, out, c, VECTOR, c, n, c)
+      multiply(a, c, 1, b, c, panel, out, c, c, n, c)
 
   @njit(**OPTIONS)
   def gradient(count, a, b, out):
     for _ in range(count):
-      multiply_add(a, 1, c, b, c, out, c, VECTOR, n, c, c)
+      multiply_add(a, 1, c, b, c, panel, out, c, n, c, c)
 
   for name, f in (('1x1 forward', forward), ('1x1 matrix gradient', gradient)):
     f(1, *(array.ctypes.data for array in (a, b, out)))

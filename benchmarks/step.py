@@ -51,6 +51,7 @@ def parse(argv) -> argparse.Namespace:
   parser.add_argument('--batch', type=int, default=64)
   parser.add_argument('--side', type=int, default=32, help='height and width of the images, in pixels')
   parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='of JAX; PyTorch: float32')
+  parser.add_argument('--remat', action='store_true', help="config.remat: compute cells again on ours' way back")
   parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
   parser.add_argument('--forms', default=','.join(FORMS), help='some of ' + ','.join(FORMS))
   parser.add_argument('--rounds', type=int, default=3)
@@ -146,8 +147,8 @@ def measure(args, turn, form, cache) -> dict:
   env |= MALLOC if form != 'torch' and sys.platform == 'linux' else {}
   env |= {'JAX_PLATFORMS': 'cuda' if args.device == 'gpu' else 'cpu', 'JAX_COMPILATION_CACHE_DIR': cache,
           'NPROC': str(args.threads), 'OMP_NUM_THREADS': str(args.threads), 'TF_CPP_MIN_LOG_LEVEL': '3'}
-  spec = {name: getattr(args, name) for name in ('space', 'cells', 'channels', 'batch', 'side', 'dtype', 'device',
-                                                 'threads')}
+  spec = {name: getattr(args, name) for name in ('space', 'cells', 'channels', 'batch', 'side', 'dtype', 'remat',
+                                                 'device', 'threads')}
   spec |= {'form': form, 'round': turn, 'layout': args.torch_layout, 'started': time.time(),
            'steps': args.reference_steps if form == 'reference' else args.steps}
   done = subprocess.run([sys.executable, '-m', 'benchmarks.worker', json.dumps(spec)], env=env, capture_output=True,

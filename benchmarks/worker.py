@@ -74,7 +74,7 @@ def build(spec):
   c = config.resolve(c)
   space, method, plan = spaces.get(c.space.name), methods.get(c.method), steps.Plan(0, 390, 'noise')
   net = Supernet(space=space, cells=spec['cells'], channels=spec['channels'], num_classes=CLASSES,
-                 dtype=jnp.dtype(spec['dtype']))
+                 dtype=jnp.dtype(spec['dtype']), remat=spec.get('remat', False))
   net = Reference(net) if spec['form'] == 'reference' else net
   tx_theta, tx_phi = optim.theta(c.theta, plan.steps), optim.phi(c.phi)
   mesh = parallel.mesh(1, spec['batch'])

@@ -32,6 +32,8 @@ FIELDS = {
     'variant': 'base',  # 'base', 'small', 'large', 'point' or 'dropout'
     'samples': 1,  # draws of xi per step, each serving an equal group of the batch
     'eps_scale': 1.0,  # standard deviation of eps
+    'last': 'relu',  # activation before the last BatchNorm: 'relu', the paper's, or 'linear'
+    'gamma': 1.0,  # initial scale of the last BatchNorm: the standard deviation of phi(eps) at the start
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
@@ -46,7 +48,9 @@ def make(config) -> Method:
     raise UserError(f'config.method.variant={config.variant!r}: choose one of {", ".join(variants)}')
   if config.samples < 1:
     raise UserError(f'config.method.samples={config.samples} must be at least 1')
-  widths = WIDTHS.get(config.variant, WIDTHS['base'])
+  if config.last not in ('relu', 'linear'):
+    raise UserError(f'config.method.last={config.last!r}: choose one of relu, linear')
+  widths, linear = WIDTHS.get(config.variant, WIDTHS['base']), config.last == 'linear'
   dropout = config.variant == 'dropout'
 
   def init(key, space):
@@ -54,13 +58,13 @@ def make(config) -> Method:
     for i, (name, cell) in enumerate(space.cells.items()):
       keys = jax.random.split(jax.random.fold_in(key, i), 3)
       fixed[name] = config.eps_scale * jax.random.normal(keys[0], (*cell.shape, widths[0]))
-      params[name] = {'mu': init_network(keys[1], widths)}
+      params[name] = {'mu': init_network(keys[1], widths, config.gamma)}
       if dropout:
         params[name]['sigma'] = init_network(keys[2], widths)
     return {'params': params, 'fixed': fixed}
 
   def logits(phi):
-    return {name: network(p['mu'], phi['fixed'][name])[0] for name, p in phi['params'].items()}
+    return {name: network(p['mu'], phi['fixed'][name], linear)[0] for name, p in phi['params'].items()}
 
   def sigma(phi):
     return {name: jax.nn.softplus(network(p['sigma'], phi['fixed'][name])[0]) for name, p in phi['params'].items()}
@@ -92,23 +96,30 @@ def make(config) -> Method:
                 samples=1 if config.variant == 'point' else config.samples, features=features, logits=logits)
 
 
-def init_network(key, widths):
-  """Parameters of a chain of ConvReLUBN modules with the given channel widths: 534 numbers for (3, 14, 1)."""
+def init_network(key, widths, gamma=1.0):
+  """Parameters of a chain of ConvReLUBN modules with the given channel widths: 534 numbers for (3, 14, 1).
+
+  `gamma` is the scale of the last BatchNorm.
+  """
   layers = []
   for i, (c, d) in enumerate(zip(widths, widths[1:])):
     bound = (9 * c) ** -0.5
     layers.append({'kernel': jax.random.uniform(jax.random.fold_in(key, i), (3, 3, c, d), minval=-bound, maxval=bound),
-                   'scale': jnp.ones(d), 'bias': jnp.zeros(d)})
+                   'scale': jnp.full(d, gamma if i == len(widths) - 2 else 1.0), 'bias': jnp.zeros(d)})
   return layers
 
 
-def network(layers, eps):
-  """phi(eps) for eps [edges, ops, 3]: the map [edges, ops] and the output of the first module [edges, ops, width]."""
+def network(layers, eps, linear=False):
+  """phi(eps) for eps [edges, ops, 3]: the map [edges, ops] and the output of the first module [edges, ops, width].
+
+  `linear` leaves out the ReLU of the last module.
+  """
   x, first = eps[None], None
-  for layer in layers:
+  for i, layer in enumerate(layers):
     x = jax.lax.conv_general_dilated(x, layer['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     scale, bias = (layer[name].reshape(1, 1, 1, -1) for name in ('scale', 'bias'))
-    x = normalise(jax.nn.relu(x)) * scale + bias  # [1, edges, ops, width]
+    x = x if linear and i == len(layers) - 1 else jax.nn.relu(x)
+    x = normalise(x) * scale + bias  # [1, edges, ops, width]
     first = x if first is None else first
   return x[0, ..., 0], first[0]
 
