@@ -59,6 +59,15 @@ def test_network_against_loops(x64):
   np.testing.assert_allclose(vimnas.network(layers, eps)[0], x[..., 0], rtol=1e-9)
 
 
+@pytest.mark.parametrize('last', ['relu', 'linear'])
+def test_phi_starts_at_its_scale_and_a_linear_end_ties_nothing(last):
+  method = _make('vimnas', last=last, gamma=0.1)
+  (logits,) = method.logits(method.init(jax.random.key(0), spaces.get('nb201'))).values()
+  assert abs(float(logits.std()) - 0.1) < 1e-3 and abs(float(logits.mean())) < 1e-6
+  ties = len(np.unique(np.asarray(logits))) < logits.size
+  assert ties == (last == 'relu')
+
+
 def test_noise_has_unit_variance_and_samples_differ():
   method = _make('vimnas', samples=4)
   phi = method.init(jax.random.key(0), spaces.get('darts'))
@@ -78,7 +87,8 @@ def test_sparsity_prefers_noise():
   assert (np.diff(kl) < 0).all() and abs(float(kl[-1])) < 0.01
 
 
-@pytest.mark.parametrize('fields, word', [({'variant': 'huge'}, 'huge'), ({'samples': 0}, 'samples')])
+@pytest.mark.parametrize('fields, word', [({'variant': 'huge'}, 'huge'), ({'samples': 0}, 'samples'),
+                                          ({'last': 'tanh'}, 'tanh'), ({'gamma': 0.0}, 'gamma')])
 def test_bad_fields(fields, word):
   with pytest.raises(UserError, match=word):
     _make('vimnas', **fields)

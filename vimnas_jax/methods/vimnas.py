@@ -50,6 +50,8 @@ def make(config) -> Method:
     raise UserError(f'config.method.samples={config.samples} must be at least 1')
   if config.last not in ('relu', 'linear'):
     raise UserError(f'config.method.last={config.last!r}: choose one of relu, linear')
+  if not config.gamma > 0:
+    raise UserError(f'config.method.gamma={config.gamma} must be above 0')
   widths, linear = WIDTHS.get(config.variant, WIDTHS['base']), config.last == 'linear'
   dropout = config.variant == 'dropout'
 
