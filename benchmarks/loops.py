@@ -70,11 +70,10 @@ def windows(side, c):
     row = (side + 2 * pad) * VECTOR
     x, dy, y = _aligned((side + 2 * pad) * row), _aligned((side + 2 * pad) * row), _aligned(side * side * c)
     kernel = _aligned(size * size * c)
-    kept = x, y, kernel, dy  # as long as their addresses are in use
     inside = dy.ctypes.data + 4 * (pad * row + pad * VECTOR)
-    x, y, weights = x.ctypes.data, y.ctypes.data, kernel.ctypes.data
-    calls = {'forward': ('forward', x, row, weights, c, y, side * c, c, side, side),
-             'kernel gradient': ('kernel_gradient', x, row, inside, row, VECTOR, weights, c, side, side)}
+    at, to, weights = x.ctypes.data, y.ctypes.data, kernel.ctypes.data
+    calls = {'forward': ('forward', at, row, weights, c, to, side * c, c, side, side),
+             'kernel gradient': ('kernel_gradient', at, row, inside, row, VECTOR, weights, c, side, side)}
     for name, (which, *args) in calls.items():
       library.need([window + which], VECTOR, 'float32')
       address = library.TABLE[library.slot(window + which, VECTOR, 'float32')]
