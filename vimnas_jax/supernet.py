@@ -3,6 +3,7 @@
 BatchNorm uses batch statistics always, so the weights theta are all there is to carry.
 """
 
+import functools
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -137,6 +138,29 @@ class Residual(_Module):
     return y[:, :h // 2, :w // 2] + short
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def computed_again(f, params, inputs, weights):
+  """`f(params, inputs, weights)`, of which nothing is kept for the way back: it is computed again there.
+
+  On a CPU XLA drops the barriers of `jax.checkpoint` and merges both computations. Here the second one takes inputs
+  to which a zero made of the gradient was added, so it is another one, and cannot start before the gradient is there.
+  """
+  return f(params, inputs, weights)
+
+
+def _again_forward(f, *args):
+  return f(*args), args
+
+
+def _again_backward(f, args, gradient):
+  params, inputs, weights = args
+  zero = 0 * gradient[0, 0, 0, 0]
+  return jax.vjp(f, params, tuple(x + zero for x in inputs), weights)[1](gradient)
+
+
+computed_again.defvjp(_again_forward, _again_backward)
+
+
 class Supernet(_Module):
   """theta. `Supernet(space=..., cells=..., channels=..., num_classes=...)`; see `Space.macro` for what these mean."""
 
@@ -156,7 +180,7 @@ class Supernet(_Module):
     """
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     x = x.astype(self.dtype)
-    outputs, mixed_cell = (), nn.remat(MixedCell) if self.remat else MixedCell
+    outputs = ()
     weights = {name: by_source(cell, weights[name].astype(self.dtype)) for name, cell in self.space.cells.items()}
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
@@ -165,8 +189,13 @@ class Supernet(_Module):
         outputs = (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
-        x = mixed_cell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}',
-                      **kinds)(outputs[-cell.inputs:], weights[stage.cell])
+        module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}', **kinds)
+        if self.remat and not self.is_initializing():
+          free = module.clone(parent=None, name=None)
+          x = computed_again(lambda params, *args, free=free: free.apply({'params': params}, *args),
+                             self.variables['params'][f'cell_{index}'], outputs[-cell.inputs:], weights[stage.cell])
+        else:
+          x = module(outputs[-cell.inputs:], weights[stage.cell])
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':
         x = Residual(channels=stage.channels, name=f'residual_{index}', **kinds)(x)
