@@ -99,3 +99,17 @@ def test_bfloat16_stays_near_float32():
   assert full.dtype == half.dtype == jnp.float32
   np.testing.assert_allclose(full, half, atol=0.15)
   assert not np.array_equal(full, half)
+
+
+def test_recomputed_cells_give_the_same_in_less_memory():
+  space = spaces.get('nb201')
+  nets = [Supernet(space=space, cells=2, channels=8, num_classes=3, remat=remat) for remat in (False, True)]
+  x = jax.random.normal(jax.random.key(0), (16, 16, 16, 3))
+  weights = {'cell': jnp.full((1, 6, 5), 0.2)}
+  params = jax.jit(nets[1].init)(jax.random.key(1), x, weights)
+  runs = [jax.jit(jax.grad(lambda p, net=net: jnp.square(net.apply(p, x, weights)).sum())).lower(params).compile()
+          for net in nets]
+  kept, again = (run.memory_analysis().temp_size_in_bytes for run in runs)
+  assert again < 0.7 * kept
+  for a, b in zip(*(jax.tree.leaves(run(params)) for run in runs), strict=True):
+    np.testing.assert_array_equal(a, b)
