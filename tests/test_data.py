@@ -138,6 +138,23 @@ def test_unknown_name():
   assert data.NAMES == ('cifar10', 'cifar100', 'digits', 'synthetic')
 
 
+def test_shrink_averages_squares_exactly():
+  whole, half = (data.get(data_config('synthetic', shrink=by)) for by in (1, 2))
+  assert half.image_shape == (4, 4, 3) and half.fingerprint() != whole.fingerprint()
+  for part in ('train', 'test'):
+    big, small = getattr(whole, part), getattr(half, part)
+    np.testing.assert_array_equal(small.labels, big.labels)
+    exact = sum(big.images[:, i::2, j::2].astype(int) for i in (0, 1) for j in (0, 1))
+    assert (np.abs(4 * small.images.astype(int) - exact) <= 2).all()
+
+
+@pytest.mark.parametrize('by', [0, 3])
+def test_shrink_that_does_not_divide(by):
+  with pytest.raises(UserError, match=f'shrink={by}') as error:
+    data.get(data_config('synthetic', shrink=by))
+  one_line(error)
+
+
 # check and fingerprint
 
 def tiny(train=None, test=None, **fields):

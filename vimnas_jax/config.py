@@ -58,6 +58,7 @@ def defaults() -> ConfigDict:
   c.data.limit = 0  # use only the first so many training images; 0 uses all
   c.data.num_train, c.data.num_test, c.data.image_size, c.data.num_classes = 512, 128, 16, 4  # 'synthetic' only
   c.data.seed = 0  # 'synthetic' only
+  c.data.shrink = 1  # images are averaged over squares of so many pixels: 2 halves their sides
   c.data.pad = 4  # random crop after padding by so many pixels; 0 switches it off
   c.data.flip = True  # random horizontal flip
   c.data.cutout = 0  # side of the square that is cut out; 0 switches it off

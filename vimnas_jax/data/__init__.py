@@ -1,5 +1,9 @@
 """Data sets by name, whole in memory as uint8."""
 
+import dataclasses
+
+import numpy as np
+
 from vimnas_jax.data import cifar, digits, synthetic
 from vimnas_jax.data.types import Data, Split, check
 from vimnas_jax.errors import UserError
@@ -14,7 +18,7 @@ def get(config) -> Data:
   """The data set that `config` (config.data) describes, checked.
 
   Args:
-    config: has `name`; for CIFAR `dir` and `download`; for synthetic data `num_train`, `num_test`, `image_size`,
+    config: has `name` and `shrink`; for CIFAR `dir` and `download`; for synthetic data `num_train`, `num_test`, `image_size`,
       `num_classes` and `seed`. Each source reads its own fields only.
 
   Raises:
@@ -22,4 +26,19 @@ def get(config) -> Data:
   """
   if config.name not in _LOADERS:
     raise UserError(f'config.data.name={config.name!r} is no data set; choose one of {", ".join(NAMES)}')
-  return check(_LOADERS[config.name](config))
+  return check(_shrunk(_LOADERS[config.name](config), config.shrink))
+
+
+def _shrunk(data: Data, by: int) -> Data:
+  """Every image averaged over squares of `by` pixels, rounded. Raises UserError where they do not divide it."""
+  h, w, c = data.image_shape
+  if by < 1 or h % by or w % by:
+    raise UserError(f'config.data.shrink={by} does not divide images of {h}x{w}: choose a divisor, or 1')
+  if by == 1:
+    return data
+
+  def split(of: Split) -> Split:
+    squares = of.images.reshape(-1, h // by, by, w // by, by, c)
+    return Split(np.rint(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8), of.labels)
+
+  return dataclasses.replace(data, train=split(data.train), test=split(data.test))
