@@ -3,7 +3,6 @@ import io
 import json
 import re
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -97,7 +96,7 @@ def test_digits():
   raw = load_digits()
   np.testing.assert_array_equal(got.test.labels, raw.target[4::5])
   np.testing.assert_allclose(got.test.images[..., 0] / 255 * 16, raw.images[4::5], atol=0.04)
-  assert got.fingerprint() == data.get(types.SimpleNamespace(name='digits')).fingerprint()
+  assert got.fingerprint() == data.get(data_config('digits')).fingerprint()
 
 
 def test_synthetic_is_a_function_of_its_numbers():

@@ -18,8 +18,8 @@ def get(config) -> Data:
   """The data set that `config` (config.data) describes, checked.
 
   Args:
-    config: has `name` and `shrink`; for CIFAR `dir` and `download`; for synthetic data `num_train`, `num_test`, `image_size`,
-      `num_classes` and `seed`. Each source reads its own fields only.
+    config: has `name` and `shrink`; for CIFAR `dir` and `download`; for synthetic data `num_train`, `num_test`,
+      `image_size`, `num_classes` and `seed`. Each source reads its own fields only.
 
   Raises:
     UserError: unknown name, or data that is missing, damaged or unfit.
