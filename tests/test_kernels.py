@@ -1,3 +1,5 @@
+import ctypes
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import reference
 
 from vimnas_jax import mixing
-from vimnas_jax.cpu import bank, mix
+from vimnas_jax.cpu import bank, library, mix
 from vimnas_jax.ops import OPS, max_pool
 
 # edge: its operations; not every edge carries every one, as in S1
@@ -138,3 +140,20 @@ def test_what_kernels_do_not_fit_runs_op_by_op(c, dtype):
   x, params, weights, _ = _inputs({'sep_conv_3x3': (0,)}, c, 1, 6, 1, dtype)
   (y,) = mixing.mixed(x, {'sep_conv_3x3': (0,)}, [None], params, weights, 1, True)
   assert y.shape == x.shape and y.dtype == dtype
+
+
+def test_machine_code_on_disk(tmp_path, monkeypatch):
+  """It is kept, read back, and compiled again where the file is damaged; no folder to write to is no error."""
+  monkeypatch.setattr(library, '_folder', lambda: tmp_path / 'kernels')
+  first = library._object('scale_loop', 8, 'float32')
+  (file,) = (tmp_path / 'kernels').iterdir()
+  assert library._object('scale_loop', 8, 'float32') == first
+  file.write_bytes(file.read_bytes()[:-7])
+  symbol, code = library._object('scale_loop', 8, 'float32')
+  address = library._load(symbol, code)
+  weight, inverse, out = np.full(1, 3, np.float32), np.arange(16, dtype=np.float32), np.zeros(16, np.float32)
+  call = ctypes.CFUNCTYPE(*[ctypes.c_int64] * 5)(address)
+  call(weight.ctypes.data, inverse.ctypes.data, out.ctypes.data, 2)
+  np.testing.assert_array_equal(out, 3 * inverse)
+  monkeypatch.setattr(library, '_folder', lambda: file / 'no folder')
+  assert library._object('scale_loop', 8, 'float32')[1]
