@@ -107,7 +107,7 @@ def init_network(key, widths, gamma=1.0):
   for i, (c, d) in enumerate(zip(widths, widths[1:])):
     bound = (9 * c) ** -0.5
     layers.append({'kernel': jax.random.uniform(jax.random.fold_in(key, i), (3, 3, c, d), minval=-bound, maxval=bound),
-                   'scale': jnp.full(d, gamma if i == len(widths) - 2 else 1.0), 'bias': jnp.zeros(d)})
+                   'scale': (gamma if i == len(widths) - 2 else 1.0) * jnp.ones(d), 'bias': jnp.zeros(d)})
   return layers
 
 
