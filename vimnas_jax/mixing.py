@@ -1,6 +1,7 @@
 """All operations of the edges that leave one node, mixed, in the form that is fastest where they run."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -52,9 +53,8 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
 
 @functools.cache
 def kernels():
-  """The CPU's kernels, or None where numba is missing."""
-  try:
-    from vimnas_jax.cpu import bank
-  except ImportError:
+  """The CPU's kernels, or None where numba, or the LLVM below it, is missing."""
+  if not all(importlib.util.find_spec(name) for name in ('numba', 'llvmlite')):
     return None
+  from vimnas_jax.cpu import bank
   return bank
