@@ -56,7 +56,8 @@ def test_network_against_loops(x64):
     y = np.array([[np.einsum('ijc,ijcd->d', padded[e:e + 3, o:o + 3], kernel) for o in range(5)] for e in range(6)])
     y = np.maximum(y, 0)
     x = (y - y.mean((0, 1))) / np.sqrt(y.var((0, 1)) + 1e-5) * np.asarray(layer['scale']) + np.asarray(layer['bias'])
-  np.testing.assert_allclose(vimnas.network(layers, eps)[0], x[..., 0], rtol=1e-9)
+  stacked = jax.tree.map(lambda a: a[None], layers)
+  np.testing.assert_allclose(vimnas.network(stacked, eps[None])[0][0], x[..., 0], rtol=1e-9)
 
 
 @pytest.mark.parametrize('last', ['relu', 'linear'])

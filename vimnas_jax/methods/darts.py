@@ -10,10 +10,12 @@ not say which optimiser: SGD by analogy.
 
 import jax
 
+from vimnas_jax.errors import UserError
 from vimnas_jax.methods.types import Method, no_penalty
 
 FIELDS = {
     'noise': 0.0,  # standard deviation of xi, added to alpha in every step
+    'samples': 1,  # draws of xi per step, each serving an equal group of the batch
     'bilevel': True,  # False: alpha descends the loss of theta's batch
     'phi_first': True,  # alpha before theta within a step (DARTS); False is the order of NAS-Bench-201's DARTS-V1
 }
@@ -22,7 +24,9 @@ NOISE = {'noise': 1.0, 'bilevel': False, 'optimizer': 'sgd', 'lr': 0.025, 'momen
 
 
 def make(config) -> Method:
-  """DARTS with the fields of config.method."""
+  """DARTS with the fields of config.method. Raises UserError on a bad field."""
+  if config.samples < 1:
+    raise UserError(f'config.method.samples={config.samples} must be at least 1')
 
   def init(key, space):
     return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
@@ -32,12 +36,12 @@ def make(config) -> Method:
     del progress
     weights = {}
     for i, (name, alpha) in enumerate(phi['params'].items()):
-      xi = jax.random.normal(jax.random.fold_in(key, i), alpha.shape)
-      weights[name] = jax.nn.softmax(alpha + config.noise * xi)[None]
+      xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *alpha.shape))
+      weights[name] = jax.nn.softmax(alpha[None] + config.noise * xi)
     return weights, {}
 
   def probs(phi):
     return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
   return Method(init, sample, probs, no_penalty, bilevel=config.bilevel, phi_first=config.phi_first,
-                logits=lambda phi: phi['params'])
+                samples=config.samples, logits=lambda phi: phi['params'])

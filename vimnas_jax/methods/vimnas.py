@@ -34,6 +34,7 @@ FIELDS = {
     'eps_scale': 1.0,  # standard deviation of eps
     'last': 'relu',  # activation before the last BatchNorm: 'relu', the paper's, or 'linear'
     'gamma': 1.0,  # initial scale of the last BatchNorm: the standard deviation of phi(eps) at the start
+    'networks': 1,  # phi(eps) is the mean of so many networks of the same form, each with its own eps and start
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
@@ -52,24 +53,31 @@ def make(config) -> Method:
     raise UserError(f'config.method.last={config.last!r}: choose one of relu, linear')
   if not config.gamma > 0:
     raise UserError(f'config.method.gamma={config.gamma} must be above 0')
+  if config.networks < 1:
+    raise UserError(f'config.method.networks={config.networks} must be at least 1')
   widths, linear = WIDTHS.get(config.variant, WIDTHS['base']), config.last == 'linear'
   dropout = config.variant == 'dropout'
 
   def init(key, space):
     params, fixed = {}, {}
     for i, (name, cell) in enumerate(space.cells.items()):
-      keys = jax.random.split(jax.random.fold_in(key, i), 3)
-      fixed[name] = config.eps_scale * jax.random.normal(keys[0], (*cell.shape, widths[0]))
-      params[name] = {'mu': init_network(keys[1], widths, config.gamma)}
+      eps_key, mu_key, sigma_key = jax.random.split(jax.random.fold_in(key, i), 3)
+      eps = jax.vmap(lambda k, cell=cell: jax.random.normal(k, (*cell.shape, widths[0])))(each(eps_key))
+      fixed[name] = config.eps_scale * eps
+      params[name] = {'mu': jax.vmap(lambda k: init_network(k, widths, config.gamma))(each(mu_key))}
       if dropout:
-        params[name]['sigma'] = init_network(keys[2], widths)
+        params[name]['sigma'] = jax.vmap(lambda k: init_network(k, widths))(each(sigma_key))
     return {'params': params, 'fixed': fixed}
 
+  def each(key):
+    return jnp.stack([key, *(jax.random.fold_in(key, k) for k in range(1, config.networks))])
+
   def logits(phi):
-    return {name: network(p['mu'], phi['fixed'][name], linear)[0] for name, p in phi['params'].items()}
+    return {name: network(p['mu'], phi['fixed'][name], linear)[0].mean(0) for name, p in phi['params'].items()}
 
   def sigma(phi):
-    return {name: jax.nn.softplus(network(p['sigma'], phi['fixed'][name])[0]) for name, p in phi['params'].items()}
+    return {name: jax.nn.softplus(network(p['sigma'], phi['fixed'][name])[0].mean(0))
+            for name, p in phi['params'].items()}
 
   def sample(phi, key, progress):
     del progress
@@ -91,7 +99,7 @@ def make(config) -> Method:
     return config.sparsity * sum(dropout_kl(mu[name], s[name]).sum() for name in mu)
 
   def features(phi):
-    return {name: jnp.moveaxis(network(p['mu'], phi['fixed'][name])[1], -1, 0) for name, p in phi['params'].items()}
+    return {name: jnp.moveaxis(network(p['mu'], phi['fixed'][name])[1][0], -1, 0) for name, p in phi['params'].items()}
 
   return Method(init, sample, lambda phi: {name: jax.nn.softmax(m) for name, m in logits(phi).items()},
                 penalty if dropout else no_penalty, bilevel=config.bilevel,
@@ -112,10 +120,15 @@ def init_network(key, widths, gamma=1.0):
 
 
 def network(layers, eps, linear=False):
-  """phi(eps) for eps [edges, ops, 3]: the map [edges, ops] and the output of the first module [edges, ops, width].
+  """Every phi(eps) for eps [networks, edges, ops, 3] and layers stacked over networks.
 
-  `linear` leaves out the ReLU of the last module.
+  Returns the maps [networks, edges, ops] and the outputs of the first modules [networks, edges, ops, width]. `linear`
+  leaves out the ReLU of the last module.
   """
+  return jax.vmap(lambda layers, eps: _network(layers, eps, linear))(layers, eps)
+
+
+def _network(layers, eps, linear):
   x, first = eps[None], None
   for i, layer in enumerate(layers):
     x = jax.lax.conv_general_dilated(x, layer['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
