@@ -6,6 +6,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from vimnas_jax import draw, genotypes, spaces
+from vimnas_jax.draw import graph as drawing
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import nb201
 
@@ -51,7 +52,7 @@ def cells():
 
 @pytest.mark.parametrize('genotype, name, space', list(cells()))
 def test_cell_elements_and_layout(genotype, name, space, monkeypatch):
-  monkeypatch.setattr(draw, '_save', lambda figure, path: figure)  # layout alone; files are tested below
+  monkeypatch.setattr(drawing, 'save', lambda figure, path: figure)  # layout alone; files are tested below
   figure = draw.cell(genotype, name, space, 'unused')
   edges, graph = genotype.cells[name], space.cells[name]
   assert sorted(t.get_text() for t in artists(figure, 'op')) == sorted(op for op, _, _ in edges)
@@ -72,7 +73,7 @@ def test_cell_elements_and_layout(genotype, name, space, monkeypatch):
 
 def test_lanes_never_meet():
   edges = [('none', s, t) for t in range(2, 6) for s in range(t)]
-  lanes = draw._lanes(edges)
+  lanes = drawing._lanes(edges)
   for i, j in itertools.combinations(range(len(edges)), 2):
     (_, a, b), (_, c, d) = edges[i], edges[j]
     assert lanes[i] != lanes[j] or b <= c or d <= a
@@ -179,3 +180,23 @@ def test_feature_maps_errors(tmp_path):
     draw.feature_maps({'cell': np.zeros((6, 5))}, {'cell': np.zeros((6, 5))}, tmp_path / 'x.png')
   with pytest.raises(UserError, match='need the same cells'):
     draw.feature_maps({}, {}, tmp_path / 'x.png')
+
+
+def test_first_edges_and_distributions_show_every_run(tmp_path):
+  runs = {label: (range(1, 6), history(DARTS, 5)) for label in ('a', 'b', 'c', 'd')}
+  figure = draw.first_edges(runs, DARTS, tmp_path / 'first.png')
+  panels = [a for a in figure.axes if a.get_gid() == 'panel']
+  assert len(panels) == 8 and panels[1].get_title() == 'a, reduce cell'
+  np.testing.assert_array_equal(panels[0].lines[2].get_ydata(), runs['a'][1]['normal'][:, 0, 2])
+  pairs = {label: tuple({name: p[i] for name, p in probs.items()} for i in (0, -1))
+           for label, (_, probs) in runs.items()}
+  figure = draw.distributions(pairs, tmp_path / 'pairs.png')
+  maps = [a for a in figure.axes if a.get_gid() == 'map']
+  assert len(maps) == 16
+  np.testing.assert_array_equal(maps[-1].images[0].get_array(), pairs['d'][1]['reduce'])
+  with pytest.raises(UserError, match='no run'):
+    draw.first_edges({}, DARTS, tmp_path / 'x.png')
+  with pytest.raises(UserError, match='shape'):
+    draw.first_edges({'a': ([1], history(NB201, 1))}, DARTS, tmp_path / 'x.png')
+  with pytest.raises(UserError, match='one space'):
+    draw.distributions({}, tmp_path / 'x.png')

@@ -1,0 +1,12 @@
+"""Pictures of cells, of architecture weights over time and of feature maps; matplotlib alone, without a display.
+
+Every function writes a file (its suffix names the format) and returns the figure. Nothing global is touched: no
+pyplot, no rcParams. Artists that stand for data carry a gid, by which tests find them.
+"""
+
+from vimnas_jax.draw.base import FAMILIES, INK, QUIET, family
+from vimnas_jax.draw.graph import cell
+from vimnas_jax.draw.maps import distributions, feature_maps
+from vimnas_jax.draw.traces import first_edges, weights
+
+__all__ = ['FAMILIES', 'INK', 'QUIET', 'cell', 'distributions', 'family', 'feature_maps', 'first_edges', 'weights']

@@ -1,0 +1,53 @@
+"""What all pictures share: colours, type and the figure itself."""
+
+import itertools
+import pathlib
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+DPI = 120
+INK, QUIET, FAINT, PALE = '#1f2933', '#7b8794', '#cbd2d9', '#eceff2'
+
+# family of ops -> (line, fill) in `cell`; hues that stay apart for colour-blind readers
+FAMILIES = {'separable': ('#1f5fa8', '#dce9f7'), 'dilated': ('#8e3b8a', '#f3e1f2'),
+            'convolution': ('#1f5fa8', '#dce9f7'), 'pooling': ('#b86a00', '#fcebd0'), 'skip': ('#1d7a46', '#dbf1e3'),
+            'none': (QUIET, 'white'), 'other': (INK, PALE)}
+_PREFIXES = {'sep_': 'separable', 'dil_': 'dilated', 'nor_': 'convolution', 'conv': 'convolution',
+             'max_': 'pooling', 'avg_': 'pooling', 'skip': 'skip', 'none': 'none'}
+# op -> its line in `weights`: the family's hue, dark for the smaller kernel
+_COLORS = {'none': '#9aa5b1', 'max_pool_3x3': '#8c4a00', 'avg_pool_3x3': '#f0a030', 'skip_connect': '#1d9a50',
+           'sep_conv_3x3': '#12407a', 'sep_conv_5x5': '#56a0e8', 'dil_conv_3x3': '#7a1f76', 'dil_conv_5x5': '#e078d0',
+           'nor_conv_1x1': '#56a0e8', 'nor_conv_3x3': '#12407a'}
+_SPARE = ('#d62728', '#17becf', '#bcbd22', '#5f4b3a')
+TEXT = {'ha': 'center', 'va': 'center', 'color': INK}
+
+
+def family(op: str) -> str:
+  """The family, a key of FAMILIES, that gives an op its colour."""
+  return next((name for prefix, name in _PREFIXES.items() if op.startswith(prefix)), 'other')
+
+
+def colors(ops) -> dict[str, str]:
+  """A colour for the line of each op."""
+  spare = itertools.cycle(_SPARE)
+  return {op: _COLORS.get(op) or next(spare) for op in ops}
+
+
+def blank(width: float, height: float) -> Figure:
+  """An empty figure of so many inches."""
+  picture = Figure(figsize=(width, height), dpi=DPI, facecolor='white')
+  FigureCanvasAgg(picture)
+  return picture
+
+
+def save(picture: Figure, path) -> Figure:
+  """Writes the file, whose folder is made if need be, and returns the figure."""
+  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+  picture.savefig(path, dpi=DPI)
+  return picture
+
+
+def heading(name: str) -> str:
+  """How a cell is called above its picture."""
+  return 'cell' if name == 'cell' else f'{name} cell'
