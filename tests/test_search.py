@@ -58,7 +58,7 @@ def test_run_folder(whole):
   assert found['steps'] == STEPS and found['genotype'] in out and f'{found["params"]:,}' in out
   assert 'compiled in' in out and found['oracle']['cifar10']['valid_rank'] >= 1
   rows = [json.loads(line) for line in (workdir / 'arch.jsonl').read_text().splitlines()]
-  assert [r['step'] for r in rows] == list(range(1, STEPS + 1)) and rows[-1]['genotype'] == found['genotype']
+  assert [r['step'] for r in rows] == list(range(STEPS + 1)) and rows[-1]['genotype'] == found['genotype']
   config = json.loads((workdir / 'config.json').read_text())
   assert config['config']['phi']['momentum'] == 0.9 and 'jax' in config['versions'] and config['data_fingerprint']
   assert 'I1' not in re.findall(r'^\w\d', out, re.M)
@@ -179,7 +179,7 @@ BAD = {
     'unknown space': (['--config.space.name=dart'], "'dart'"),
     'unknown method': (['--config.method.name=vim'], "'vim'"),
     'unknown data': (['--config.data.name=cifar'], "'cifar'"),
-    'foreign field': (['--config.method.name=darts', '--config.method.samples=4'], 'samples'),
+    'foreign field': (['--config.method.name=darts', '--config.method.variant=small'], 'variant'),
     'data not there': (['--config.data.name=cifar10', '--config.data.dir=/nowhere'], '/nowhere'),
     'small images': (['--config.data.image_size=2'], 'side 2'),
     'empty class': (['--config.data.num_train=3'], 'num_train=3'),

@@ -1,18 +1,22 @@
 """Every field of a configuration, its default and its meaning; and the checks that need no data."""
 
+import ast
+import copy
+
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
 
-TASKS = ('search',)
+TASKS = ('search', 'study', 'report')
 
 
 def defaults() -> ConfigDict:
   """The full configuration of a search. A config file starts from this and changes what it must."""
   c = ConfigDict()
-  c.task = 'search'  # what to do; 'search' finds an architecture
+  c.task = 'search'  # 'search' finds an architecture; 'study' searches with several methods and seeds, then reports;
+  #                    'report' compares the runs that are there
   c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation
   c.batch_size = 64  # images of one step, over all devices
   c.epochs = 1.0  # epochs of the search proper; 0 reads the architecture off the initial phi
@@ -66,6 +70,13 @@ def defaults() -> ConfigDict:
   c.oracle = ConfigDict()
   c.oracle.test_csv = ''  # NAS-Bench-201 test accuracies, a CSV; '' reports validation accuracies only
 
+  c.study = ConfigDict()  # task 'study'
+  c.study.members = ()  # each 'NAME field=value field=value': what this member changes in the configuration
+  c.study.seeds = (0,)  # every member runs once with each
+
+  c.report = ConfigDict()  # task 'report'
+  c.report.runs = ''  # folders that hold run folders, at any depth, separated by commas
+
   c.log_steps = 5  # a line of metrics.jsonl and arch.jsonl every so many steps
   c.checkpoint_steps = 50  # a checkpoint every so many steps
   return c
@@ -89,6 +100,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
     if c.phi[field] is None:
       c.phi[field] = value
   _positive(c)
+  if c.task == 'search':  # a search is the same, and goes on, whether alone or within a study
+    del c.study, c.report
   return c
 
 
@@ -112,6 +125,28 @@ def _positive(c):
       raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')
   if not 0 < c.train_portion <= 1:
     raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
+
+
+def changed(config: ConfigDict, changes: str) -> ConfigDict:
+  """A copy of an unresolved `config` with 'field=value field=value' applied.
+
+  Raises UserError if a field does not exist or a value is of another type.
+  """
+  c = copy.deepcopy(config).lock()
+  for change in changes.split():
+    field, equals, text = change.partition('=')
+    try:
+      value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+      value = text
+    try:
+      if not equals:
+        raise ValueError('there is no = in it')
+      c.update_from_flattened_dict({field: value})
+    except (KeyError, AttributeError, TypeError, ValueError) as e:
+      raise UserError(f'{change!r} changes no field: write field=value, with a field of vimnas_jax/config.py and a '
+                      f'value of its type ({str(e).splitlines()[0][:120]})') from None
+  return c
 
 
 def with_arguments(config: ConfigDict, arg: str, smoke) -> ConfigDict:

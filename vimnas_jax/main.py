@@ -24,7 +24,7 @@ def main(argv):
   """Dispatches on config.task. Returns the exit code."""
   logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes, matplotlib its list of fonts
   from vimnas_jax import config as config_lib  # after the flags: importing jax code takes seconds
-  from vimnas_jax import search
+  from vimnas_jax import report, search, study
   if argv[1:]:
     raise UserError(f'{argv[1]!r} is no flag: fields are set as --config.name=value')
   if _CONFIG.value is None:
@@ -35,7 +35,13 @@ def main(argv):
     name = os.path.basename(sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0])
     workdir = os.path.join('runs', os.path.splitext(name)[0])
   _compile_cache()
-  search.search(config, workdir, command='python -m vimnas_jax.main ' + ' '.join(sys.argv[1:]))
+  command = 'python -m vimnas_jax.main ' + ' '.join(sys.argv[1:])
+  if config.task == 'study':
+    study.study(_CONFIG.value, workdir, command)
+  elif config.task == 'report':
+    report.report(config, workdir)
+  else:
+    search.search(config, workdir, command)
   return 0
 
 

@@ -49,15 +49,31 @@ def write_config(folder: pathlib.Path, config, fingerprint: str):
       flat, held_data = flatten(held['config']), held['data_fingerprint']
     except (ValueError, KeyError, TypeError):
       raise UserError(f'{path} is not readable: restore it, or give an empty --workdir') from None
-    for name, value in flatten(json.loads(json.dumps(asked))).items():
-      if name not in FREE and flat.get(name, value) != value:
-        raise UserError(f'{folder} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it back, or give '
-                        'another --workdir')
+    _same(folder, flat, asked)
     if held_data != fingerprint:
       raise UserError(f'{folder} holds a run on other data (config.data.name={asked["data"]["name"]!r}, another '
                       'fingerprint): point config.data.dir at the same data, or give another --workdir')
     return
   write_json(path, {'config': asked, 'data_fingerprint': fingerprint, **environment()})
+
+
+def _same(folder, flat, asked):
+  for name, value in flatten(json.loads(json.dumps(asked))).items():
+    if name not in FREE and flat.get(name, value) != value:
+      raise UserError(f'{folder} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it back, or give '
+                      'another --workdir')
+
+
+def finished(folder: pathlib.Path, config) -> bool:
+  """Whether `folder` holds a finished run. Raises UserError if it is one of another configuration."""
+  if not (folder / 'result.json').exists():
+    return False
+  try:
+    held = flatten(json.loads((folder / 'config.json').read_text())['config'])
+  except (OSError, ValueError, KeyError, TypeError):
+    raise UserError(f'{folder}/config.json is not readable: restore it, or remove the folder') from None
+  _same(folder, held, config.to_dict())
+  return True
 
 
 def environment() -> dict:

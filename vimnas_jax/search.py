@@ -28,22 +28,23 @@ from vimnas_jax.errors import Diverged, UserError
 from vimnas_jax.supernet import Supernet
 
 
-def search(config, workdir, command: str = '') -> dict | None:
+def search(config, workdir, command: str = '', loaded: data.Data | None = None) -> dict | None:
   """Searches an architecture as the resolved `config` says, resuming what `workdir` holds.
 
+  `loaded` is what data.get(config.data) gives, if it is at hand.
   Returns the result, which is also in workdir/result.json; None if a signal ended the run early, all saved.
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
   with signals.Stop() as stop:
-    return _search(config, workdir, command, stop)
+    return _search(config, workdir, command, loaded, stop)
 
 
-def _search(config, workdir, command, stop):
+def _search(config, workdir, command, loaded, stop):
   console = metrics.Console()
   folder = runfolder.open_folder(workdir)
   space = spaces.get(config.space.name)
   mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate)
-  loaded = data.get(config.data)
+  loaded = data.get(config.data) if loaded is None else loaded
   _fits(config, space, loaded)
   runfolder.write_config(folder, config, loaded.fingerprint())
   run = _Run(config, space, loaded, mesh)
@@ -179,6 +180,19 @@ class _Run:
     history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
     times, pending, last, warned = [], None, time.monotonic(), set()
 
+    def note(at, probs, dead):
+      """Writes the architecture after `at` steps; returns its one-hotness."""
+      genotype, hot = self.space.write(self.space.genotype(probs)), outcome.one_hotness(probs)
+      rows = outcome.dead_edges(dead)
+      for what, line in outcome.dead_warnings(rows, self.space, at, at <= self.plan.pretrain_steps):
+        if what not in warned:
+          warned.add(what)
+          console.say(line)
+      arch.write(step=at, one_hot=hot, entropy=outcome.entropy(probs), genotype=genotype,
+                 unchanged=history.since(at, genotype), dead=rows,
+                 probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
+      return hot
+
     def settle():
       """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile."""
       nonlocal pending, last
@@ -194,22 +208,13 @@ class _Run:
       if at % self.config.log_steps and at != total:
         return
       values = jax.device_get(values)
-      probs, dead = values.pop('probs'), values.pop('dead')
-      genotype = self.space.write(self.space.genotype(probs))
-      pretraining = at <= self.plan.pretrain_steps
-      rows = outcome.dead_edges(dead)
-      for what, line in outcome.dead_warnings(rows, self.space, at, pretraining):
-        if what not in warned:
-          warned.add(what)
-          console.say(line)
-      hot = outcome.one_hotness(probs)
-      log.write(step=at, stage='pretrain' if pretraining else 'search',
+      hot = note(at, values.pop('probs'), values.pop('dead'))
+      log.write(step=at, stage='pretrain' if at <= self.plan.pretrain_steps else 'search',
                 seconds=round(times[-1], 4), **{k: float(v) for k, v in values.items()})
-      arch.write(step=at, one_hot=hot, entropy=outcome.entropy(probs), genotype=genotype,
-                 unchanged=history.since(at, genotype), dead=rows,
-                 probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
       console.step(at, total, f'loss {loss:.3f}  accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}')
 
+    if first == 0:
+      note(0, *jax.device_get((self.method.probs(now.phi), steps.dead_rows(self.method, now.phi))))
     try:
       with console.progress(total, first), stop.noted():
         for at in range(first, total):

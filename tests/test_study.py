@@ -1,0 +1,76 @@
+import json
+import os
+
+import pytest
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import report, spaces, study
+from vimnas_jax.errors import UserError
+
+
+@pytest.fixture
+def tiny():
+  c = config_lib.defaults()
+  c.task, c.data.name, c.data.image_size, c.data.num_train = 'study', 'synthetic', 8, 64
+  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = 'nb201', 1, 2, 8, 1
+  c.study.members = ('small method.variant=small method.samples=2', 'random method.name=random epochs=0')
+  c.study.seeds = (0, 3)
+  return c
+
+
+def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
+  rows = study.study(tiny, tmp_path, 'python -m vimnas_jax.main --config=c.py --workdir=x')
+  assert list(rows) == ['small', 'random'] and all(row['seeds'] == [0, 3] for row in rows.values())
+  found = {(name, seed): json.loads((tmp_path / name / f'seed_{seed}' / 'result.json').read_text())
+           for name in rows for seed in (0, 3)}
+  assert all(result['seed'] == seed for (_, seed), result in found.items())
+  assert found['random', 0]['method'] == 'random' and found['random', 0]['steps'] == 0
+  assert found['small', 3]['command'] == (
+      'python -m vimnas_jax.main --config=c.py --config.task=search --config.method.variant=small --config.method.samples=2 '
+      f'--config.seed=3 --workdir={tmp_path}/small/seed_3')
+  held = json.loads((tmp_path / 'small' / 'seed_3' / 'config.json').read_text())['config']
+  assert held['method']['samples'] == 2 and 'study' not in held
+  names = {p.name for p in tmp_path.iterdir()}
+  assert names == {*rows, 'report.md', 'report.json', 'first_edge.png', 'distributions.png'}
+  text = (tmp_path / 'report.md').read_text()
+  assert found['small', 0]['genotype'] in text and '(small/seed_0/phi.png)' in text
+
+  kept = tmp_path / 'small' / 'seed_0' / 'result.json'
+  before = kept.stat().st_mtime_ns
+  os.remove(tmp_path / 'small' / 'seed_3' / 'result.json')
+  again = study.study(tiny, tmp_path, 'python -m vimnas_jax.main --config=c.py --workdir=x')
+  assert again['small']['genotypes'] == rows['small']['genotypes'] and kept.stat().st_mtime_ns == before
+  tiny.batch_size = 4
+  with pytest.raises(UserError, match='batch_size=8, not 4'):
+    study.study(tiny, tmp_path)
+
+  c = config_lib.resolve(config_lib.changed(tiny, f'task=report report.runs={tmp_path}'))
+  alike = report.report(c, tmp_path / 'again')
+  assert {name: row['params'] for name, row in alike.items()} == {name: row['params'] for name, row in rows.items()}
+
+
+def test_agreement_counts_edges_in_common():
+  space = spaces.get('nb201')
+  a = '|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|'
+  b = '|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|skip_connect~1|skip_connect~2|'
+  assert report.agreement(space, [a]) is None and report.agreement(space, [a, a]) == 1
+  assert report.agreement(space, [a, b, b]) == pytest.approx((0.5 + 0.5 + 1) / 3)
+
+
+@pytest.mark.parametrize('members, word', [((), 'members'), (('a', 'a'), "'a'"), (('method.name=darts',), 'name'),
+                                           (('../x',), 'folder'), (('a sead=1',), 'sead'),
+                                           (('a batch_size=many',), 'many'), (('a seed',), "'seed'"),
+                                           (('a method.name=darts method.variant=small',), 'variant')])
+def test_bad_members_are_told_before_anything_runs(tiny, tmp_path, members, word):
+  tiny.study.members = members
+  with pytest.raises(UserError, match=word) as error:
+    study.study(tiny, tmp_path)
+  assert '\n' not in str(error.value) and not list(tmp_path.iterdir())
+
+
+def test_a_report_needs_runs(tmp_path):
+  for runs, word in (('', 'no folder'), (f'{tmp_path}/none', 'none'), (str(tmp_path), 'no finished run')):
+    c = config_lib.defaults()
+    c.task, c.report.runs = 'report', runs
+    with pytest.raises(UserError, match=word):
+      report.report(config_lib.resolve(c), tmp_path)

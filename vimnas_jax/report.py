@@ -1,0 +1,165 @@
+"""The report verb: runs side by side, as a table and as pictures."""
+
+import itertools
+import json
+import os
+import pathlib
+import statistics
+
+import numpy as np
+
+from vimnas_jax import draw, metrics, runfolder, spaces
+from vimnas_jax.errors import UserError
+
+
+def report(config, workdir) -> dict:
+  """Compares the finished runs below the folders of config.report.runs; see `compare`."""
+  roots = [pathlib.Path(p.strip()).expanduser() for p in config.report.runs.split(',') if p.strip()]
+  if not roots:
+    raise UserError('config.report.runs names no folder: give --config.report.runs=DIR, where DIR holds run folders')
+  found = []
+  for root in roots:
+    if not root.is_dir():
+      raise UserError(f'config.report.runs: {root} is no folder')
+    found += sorted(p.parent for p in root.rglob('result.json') if (p.parent / 'config.json').exists())
+  if not found:
+    raise UserError(f'config.report.runs={config.report.runs!r}: no finished run below it (result.json beside '
+                    'config.json)')
+  return compare(found, runfolder.open_folder(workdir))
+
+
+def compare(runs, folder: pathlib.Path) -> dict:
+  """Writes report.md, report.json, first_edge.png and distributions.png into `folder`.
+
+  Runs whose folders have the same parent are one experiment with several seeds. Returns {experiment: row}; a row has
+  means and standard deviations (over seeds, n - 1) of what report.md shows. Raises UserError if a run is not readable
+  or the runs are of several spaces.
+
+  Args:
+    runs: run folders.
+    folder: where the report goes.
+  """
+  groups = {}
+  for run in map(pathlib.Path, runs):
+    groups.setdefault(run.resolve().parent.name, []).append((run, _read(run)))
+  names = {result['space'] for members in groups.values() for _, result in members}
+  if len(names) > 1:
+    raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
+  space = spaces.get(names.pop())
+  rows = {name: _row(space, [result for _, result in members]) for name, members in groups.items()}
+  traces = {name: _trace(space, *members[0]) for name, members in groups.items()}
+  draw.first_edges(traces, space, folder / 'first_edge.png')
+  draw.distributions({name: tuple({cell: p[at] for cell, p in probs.items()} for at in (0, -1))
+                      for name, (_, probs) in traces.items()}, folder / 'distributions.png')
+  runfolder.write_json(folder / 'report.json', rows)
+  (folder / 'report.md').write_text(_markdown(rows, groups, folder))
+  console = metrics.Console()
+  console.say(_table(rows))
+  console.say(f'{folder}: report.md, report.json, first_edge.png, distributions.png')
+  return rows
+
+
+def _read(run):
+  try:
+    return json.loads((run / 'result.json').read_text())
+  except (OSError, ValueError):
+    raise UserError(f'{run}/result.json is not readable: finish or remove this run') from None
+
+
+def _trace(space, run, result):
+  rows = metrics.read(run / 'arch.jsonl') or [{'step': result['steps'], 'probs': result.get('probs')}]
+  try:
+    return [row['step'] for row in rows], {name: np.array([row['probs'][name] for row in rows]) for name in space.cells}
+  except (KeyError, ValueError, TypeError):
+    raise UserError(f'{run}/arch.jsonl is not readable: run it again or leave it out') from None
+
+
+def _spread(values) -> dict | None:
+  values = [v for v in values if v is not None]
+  if not values:
+    return None
+  return {'mean': statistics.fmean(values), 'std': statistics.stdev(values) if len(values) > 1 else None,
+          'min': min(values), 'max': max(values), 'runs': len(values)}
+
+
+def _row(space, results) -> dict:
+  per_epoch = [(r['steps'] - r['pretrain_steps']) / r['epochs'] if r['epochs'] else None for r in results]
+  row = {
+      'method': results[0]['method'], 'data': results[0]['data'], 'seeds': [r['seed'] for r in results],
+      'genotypes': [r['genotype'] for r in results],
+      'epochs': results[0]['steps'] / per_epoch[0] if per_epoch[0] else 0.0,
+      'one_hot': _spread([r['one_hot'] for r in results]),
+      'unchanged_steps': _spread([r['unchanged_steps'] for r in results]),
+      'params': _spread([r['params'] for r in results]), 'seconds_per_step': _spread([r['seconds_per_step']
+                                                                                    for r in results]),
+      'agreement': agreement(space, [r['genotype'] for r in results]),
+      'skips': _spread([_count(space, r['genotype'], 'skip_connect') for r in results]),
+      'pools': _spread([_count(space, r['genotype'], 'pool') for r in results]),
+      'convolutions': _spread([_count(space, r['genotype'], 'conv') for r in results]),
+  }
+  for data, kind in itertools.product(results[0].get('oracle', {}), ('valid', 'test')):
+    values = [r.get('oracle', {}).get(data, {}).get(kind) for r in results]
+    if all(v is not None for v in values):
+      row.setdefault('oracle', {}).setdefault(data, {})[kind] = _spread(values)
+  return row
+
+
+def _edges(space, text):
+  return {name: set(edges) for name, edges in space.read(text).cells.items()}
+
+
+def _count(space, text, word):
+  return sum(word in op and not (word == 'conv' and op == 'skip_connect')
+             for edges in space.read(text).cells.values() for op, _, _ in edges)
+
+
+def agreement(space, genotypes) -> float | None:
+  """Mean over all pairs of architectures of the share of edges, with their ops, that both have; None for one."""
+  shares = []
+  for a, b in itertools.combinations([_edges(space, text) for text in genotypes], 2):
+    shares.append(sum(len(a[name] & b[name]) for name in a) / sum(len(edges) for edges in a.values()))
+  return statistics.fmean(shares) if shares else None
+
+
+def _cell(spread, digits=2, scale=1.0) -> str:
+  if spread is None:
+    return '–'
+  mean = f'{spread["mean"] / scale:.{digits}f}'
+  return mean if spread['std'] is None else f'{mean} ± {spread["std"] / scale:.{digits}f}'
+
+
+def _table(rows) -> str:
+  """A Markdown table of the rows."""
+  oracle = list(dict.fromkeys((data, kind) for row in rows.values() for data, kinds in row.get('oracle', {}).items()
+                              for kind in kinds))
+  head = ['experiment', 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
+          'agreement', *(f'{data} {kind} %' for data, kind in oracle)]
+  lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+  for name, row in rows.items():
+    cells = [name, str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3), _cell(row['skips'], 1),
+             _cell(row['pools'], 1), _cell(row['convolutions'], 1), _cell(row['params'], 3, 1e6),
+             '–' if row['agreement'] is None else f'{row["agreement"]:.2f}',
+             *(_cell(row.get('oracle', {}).get(data, {}).get(kind)) for data, kind in oracle)]
+    lines.append('| ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
+def _markdown(rows, groups, folder) -> str:
+  lines = ['# Report', '', _table(rows), '',
+           'Means and standard deviations over seeds. Epochs count pretraining. Agreement: the share of edges, with '
+           'their operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at '
+           'the width and depth of the search.', '', '![first edge](first_edge.png)', '',
+           'Probabilities on the first edge of every cell, first seed of each experiment.', '',
+           '![distributions](distributions.png)', '', 'Distributions of all edges at the start and at the end.', '']
+  for name, members in groups.items():
+    lines += [f'## {name}', '']
+    for _, result in members:
+      lines += [f'- seed {result["seed"]}: `{result["genotype"]}`, one-hotness {result["one_hot"]:.3f}']
+    where = members[0][0]
+    for picture in ('weights.png', 'phi.png'):
+      if (where / picture).exists():
+        shown = pathlib.PurePath(os.path.relpath(where, folder)).as_posix()
+        lines += ['', f'![{name}: {picture}]({shown}/{picture})']
+    lines.append('')
+  return '\n'.join(lines)
+
