@@ -76,7 +76,7 @@ def build(spec):
   net = Supernet(space=space, cells=spec['cells'], channels=spec['channels'], num_classes=CLASSES,
                  dtype=jnp.dtype(spec['dtype']), remat=spec.get('remat', False))
   net = Reference(net) if spec['form'] == 'reference' else net
-  tx_theta, tx_phi = optim.theta(c.theta, plan.steps), optim.phi(c.phi)
+  tx_theta, tx_phi = optim.theta(c.theta, plan.steps), optim.phi(c.phi, plan.search_steps)
   mesh = parallel.mesh(1, spec['batch'])
   images, labels = _images(spec)
   data = jax.device_put({'images': images, 'labels': labels}, parallel.replicated(mesh))

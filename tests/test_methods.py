@@ -69,6 +69,18 @@ def test_phi_starts_at_its_scale_and_a_linear_end_ties_nothing(last):
   assert ties == (last == 'relu')
 
 
+def test_phi_of_several_networks_is_their_mean():
+  space, method = spaces.get('nb201'), _make('vimnas', networks=3, last='linear')
+  phi = method.init(jax.random.key(0), space)
+  layers, eps = phi['params']['cell']['mu'], phi['fixed']['cell']
+  assert eps.shape == (3, 6, 5, 3) and layers[0]['kernel'].shape == (3, 3, 3, 3, 14)
+  alone = [vimnas.network(jax.tree.map(lambda a, k=k: a[k:k + 1], layers), eps[k:k + 1], True)[0][0] for k in range(3)]
+  np.testing.assert_allclose(method.logits(phi)['cell'], np.mean(alone, 0), rtol=1e-4, atol=1e-6)
+  assert float(jnp.std(alone[0] - alone[1])) > 0.5
+  one = _make('vimnas', last='linear')
+  np.testing.assert_allclose(one.logits(one.init(jax.random.key(0), space))['cell'], alone[0], rtol=1e-4, atol=1e-6)
+
+
 def test_noise_has_unit_variance_and_samples_differ():
   method = _make('vimnas', samples=4)
   phi = method.init(jax.random.key(0), spaces.get('darts'))
@@ -89,7 +101,7 @@ def test_sparsity_prefers_noise():
 
 
 @pytest.mark.parametrize('fields, word', [({'variant': 'huge'}, 'huge'), ({'samples': 0}, 'samples'),
-                                          ({'last': 'tanh'}, 'tanh'), ({'gamma': 0.0}, 'gamma')])
+                                          ({'last': 'tanh'}, 'tanh'), ({'networks': 0}, 'networks'), ({'gamma': 0.0}, 'gamma')])
 def test_bad_fields(fields, word):
   with pytest.raises(UserError, match=word):
     _make('vimnas', **fields)

@@ -20,7 +20,7 @@ def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False,
   config.method = ConfigDict({'name': method, **methods.fields(method), **fields})
   config = config_lib.resolve(config)
   made, plan = methods.get(config.method), steps.Plan(pretrain, 10, 'single_path', parts)
-  tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi)
+  tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi, plan.search_steps)
   step = steps.search_step(net, made, space, plan, *tx, lambda key, x: x.astype(dtype) / 255)
   now = jax.jit(lambda: state.create(0, net, made, space, *tx, (4, 4, 3)))()
   keys = jax.random.split(jax.random.key(5), 2)

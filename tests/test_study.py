@@ -26,8 +26,8 @@ def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
   assert all(result['seed'] == seed for (_, seed), result in found.items())
   assert found['random', 0]['method'] == 'random' and found['random', 0]['steps'] == 0
   assert found['small', 3]['command'] == (
-      'python -m vimnas_jax.main --config=c.py --config.task=search --config.method.variant=small --config.method.samples=2 '
-      f'--config.seed=3 --workdir={tmp_path}/small/seed_3')
+      'python -m vimnas_jax.main --config=c.py --config.task=search --config.method.variant=small '
+      f'--config.method.samples=2 --config.seed=3 --workdir={tmp_path}/small/seed_3')
   held = json.loads((tmp_path / 'small' / 'seed_3' / 'config.json').read_text())['config']
   assert held['method']['samples'] == 2 and 'study' not in held
   names = {p.name for p in tmp_path.iterdir()}

@@ -50,7 +50,8 @@ def defaults() -> ConfigDict:
 
   c.phi = ConfigDict()  # optimiser of the method's own parameters; None takes the method's default
   c.phi.optimizer = placeholder(str)  # 'sgd' or 'adam'
-  c.phi.lr = placeholder(float)
+  c.phi.lr = placeholder(float)  # at the first step of the search proper
+  c.phi.lr_end = placeholder(float)  # at its last step, in a straight line; None: as lr
   c.phi.momentum = placeholder(float)  # of Adam: beta 1
   c.phi.weight_decay = placeholder(float)  # L2, added to the gradient
   c.phi.clip = 0.0
@@ -99,6 +100,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   for field, value in methods.optimizer(c.method).items():
     if c.phi[field] is None:
       c.phi[field] = value
+  if c.phi.lr_end is None:
+    c.phi.lr_end = c.phi.lr
   _positive(c)
   if c.task == 'search':  # a search is the same, and goes on, whether alone or within a study
     del c.study, c.report
@@ -112,7 +115,8 @@ def _positive(c):
   at_least = {'epochs': c.epochs, 'pretrain.epochs': c.pretrain.epochs, 'theta.lr_end': c.theta.lr_end,
               'theta.weight_decay': c.theta.weight_decay, 'theta.momentum': c.theta.momentum,
               'theta.clip': c.theta.clip,
-              'phi.lr': c.phi.lr, 'phi.momentum': c.phi.momentum, 'phi.weight_decay': c.phi.weight_decay,
+              'phi.lr': c.phi.lr, 'phi.lr_end': c.phi.lr_end, 'phi.momentum': c.phi.momentum,
+              'phi.weight_decay': c.phi.weight_decay,
               'phi.clip': c.phi.clip, 'data.pad': c.data.pad, 'data.cutout': c.data.cutout, 'data.limit': c.data.limit,
               'devices': c.devices, 'seed': c.seed}
   for name, value in (above | at_least).items():

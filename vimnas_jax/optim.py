@@ -9,11 +9,15 @@ def theta(config, steps: int) -> optax.GradientTransformation:
   return optax.chain(_before(config), optax.sgd(schedule, config.momentum or None, config.nesterov))
 
 
-def phi(config) -> optax.GradientTransformation:
-  """SGD with momentum, or Adam (beta 1 = momentum, beta 2 = 0.999), at a constant rate. `config` is config.phi."""
+def phi(config, steps: int) -> optax.GradientTransformation:
+  """SGD with momentum, or Adam (beta 1 = momentum, beta 2 = 0.999). `config` is config.phi.
+
+  The rate goes in a straight line from lr to lr_end over `steps` steps, those in which phi moves.
+  """
+  schedule = config.lr if config.lr_end == config.lr else optax.linear_schedule(config.lr, config.lr_end, max(steps, 1))
   if config.optimizer == 'adam':
-    return optax.chain(_before(config), optax.adam(config.lr, b1=config.momentum, b2=0.999, eps=1e-8))
-  return optax.chain(_before(config), optax.sgd(config.lr, config.momentum or None))
+    return optax.chain(_before(config), optax.adam(schedule, b1=config.momentum, b2=0.999, eps=1e-8))
+  return optax.chain(_before(config), optax.sgd(schedule, config.momentum or None))
 
 
 def _before(config):

@@ -112,7 +112,8 @@ class _Run:
     self.method = methods.get(config.method)
     self.net = Supernet(space=space, cells=config.space.cells, channels=config.space.channels,
                         num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat)
-    self.tx_theta, self.tx_phi = optim.theta(config.theta, self.plan.steps), optim.phi(config.phi)
+    self.tx_theta, self.tx_phi = (optim.theta(config.theta, self.plan.steps),
+                                 optim.phi(config.phi, self.plan.search_steps))
 
     def prepare(key, images):
       return augment.augment(key, images, mean=loaded.mean, std=loaded.std, pad=config.data.pad,

@@ -1,0 +1,29 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from vimnas_jax import optim
+
+
+def _moves(tx, steps):
+  state, moves = tx.init(jnp.zeros(1)), []
+  for _ in range(steps):
+    update, state = tx.update(jnp.ones(1), state, jnp.zeros(1))
+    moves.append(-float(update[0]))
+  return moves
+
+
+@pytest.mark.parametrize('optimizer, first', [('sgd', [1, 1.5, 2, 2.5, 3, 3]), ('adam', [1, 1.5, 2, 2.5, 3, 3])])
+def test_the_rate_of_phi_goes_in_a_line_and_stays(optimizer, first):
+  config = ConfigDict({'optimizer': optimizer, 'lr': 1.0, 'lr_end': 3.0, 'momentum': 0.0, 'weight_decay': 0.0,
+                       'clip': 0.0})
+  np.testing.assert_allclose(_moves(optim.phi(config, 4), 6), first, rtol=1e-5)
+  config.lr_end = 1.0
+  np.testing.assert_allclose(_moves(optim.phi(config, 4), 6), np.ones(6), rtol=1e-5)
+
+
+def test_theta_goes_on_a_cosine_with_decay_and_clipping():
+  config = ConfigDict({'lr': 0.2, 'lr_end': 0.1, 'momentum': 0.0, 'nesterov': False, 'weight_decay': 0.0, 'clip': 0.5})
+  want = [0.5 * (0.1 + 0.05 * (1 + np.cos(np.pi * t / 4))) for t in (0, 1, 2, 3, 4, 4)]
+  np.testing.assert_allclose(_moves(optim.theta(config, 4), 6), want, rtol=1e-5)
