@@ -101,7 +101,8 @@ def test_sparsity_prefers_noise():
 
 
 @pytest.mark.parametrize('fields, word', [({'variant': 'huge'}, 'huge'), ({'samples': 0}, 'samples'),
-                                          ({'last': 'tanh'}, 'tanh'), ({'networks': 0}, 'networks'), ({'gamma': 0.0}, 'gamma')])
+                                          ({'last': 'tanh'}, 'tanh'), ({'networks': 0}, 'networks'),
+                                          ({'gamma': 0.0}, 'gamma')])
 def test_bad_fields(fields, word):
   with pytest.raises(UserError, match=word):
     _make('vimnas', **fields)

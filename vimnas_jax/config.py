@@ -37,7 +37,7 @@ def defaults() -> ConfigDict:
     c.method[field] = placeholder(kind)
 
   c.pretrain = ConfigDict()  # training of theta alone, before phi moves (the paper names the stage, not its length)
-  c.pretrain.epochs = 0.0
+  c.pretrain.epochs = placeholder(float)  # None takes the method's default
   c.pretrain.sampling = 'noise'  # 'noise': softmax of xi alone; 'uniform': equal weights; 'single_path': random one-hot
 
   c.theta = ConfigDict()  # optimiser of the supernet: SGD with momentum, cosine from lr to lr_end
@@ -100,6 +100,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   for field, value in methods.optimizer(c.method).items():
     if c.phi[field] is None:
       c.phi[field] = value
+  if c.pretrain.epochs is None:
+    c.pretrain.epochs = methods.pretrain(c.method)
   if c.phi.lr_end is None:
     c.phi.lr_end = c.phi.lr
   _positive(c)
@@ -154,17 +156,21 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
 
 
 def with_arguments(config: ConfigDict, arg: str, smoke) -> ConfigDict:
-  """Applies what follows the colon of --config=FILE:ARG: 'smoke', 'method=NAME', or both, separated by commas.
+  """Applies what follows the colon of --config=FILE:ARG: words separated by commas.
 
-  `smoke(config)` turns the configuration into a run of seconds through the same code.
+  'smoke' turns the configuration, by `smoke(config)`, into a run of seconds through the same code; 'method=NAME'
+  chooses the method; 'strict' is VIM-NAS as the paper's text has it, without this project's recipe (docs/recipe.md).
   """
   for word in filter(None, arg.split(',')):
     if word == 'smoke':
       smoke(config)
+    elif word == 'strict':
+      config.update_from_flattened_dict(methods.STRICT)
     elif word.startswith('method='):
       name = word.removeprefix('method=')
       methods.fields(name)  # raises on an unknown name
       config.method.name = name
     else:
-      raise UserError(f'--config=…:{word}: after the colon goes smoke or method=NAME ({", ".join(methods.NAMES)})')
+      raise UserError(f'--config=…:{word}: after the colon goes smoke, strict or method=NAME '
+                      f'({", ".join(methods.NAMES)})')
   return config

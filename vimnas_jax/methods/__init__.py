@@ -1,13 +1,17 @@
-"""Search methods by name. A method's module has FIELDS, OPTIMIZER and `make(config.method) -> Method`."""
+"""Search methods by name.
+
+A method's module has FIELDS, OPTIMIZER, PRETRAIN (epochs of theta alone) and `make(config.method) -> Method`.
+"""
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import darts, random, vimnas
 from vimnas_jax.methods.types import Method
 
-__all__ = ['Method', 'NAMES', 'field_types', 'fields', 'get', 'optimizer']
+__all__ = ['Method', 'NAMES', 'STRICT', 'field_types', 'fields', 'get', 'optimizer', 'pretrain']
 
 _MODULES = {'vimnas': (vimnas, {}), 'darts': (darts, {}), 'darts_noise': (darts, darts.NOISE), 'random': (random, {})}
 NAMES = tuple(_MODULES)
+STRICT = vimnas.STRICT
 
 
 def _module(name):
@@ -36,3 +40,9 @@ def optimizer(config) -> dict:
   """The method's default optimiser of phi: optimizer, lr, momentum, weight_decay."""
   module, changed = _module(config.name)
   return {**module.OPTIMIZER, **{k: v for k, v in changed.items() if k in module.OPTIMIZER}}
+
+
+def pretrain(config) -> float:
+  """The method's default length, in epochs, of the stage in which theta is trained alone."""
+  module, changed = _module(config.name)
+  return changed.get('pretrain', module.PRETRAIN)

@@ -20,7 +20,9 @@ FIELDS = {
     'phi_first': True,  # alpha before theta within a step (DARTS); False is the order of NAS-Bench-201's DARTS-V1
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}  # momentum: Adam's beta 1
-NOISE = {'noise': 1.0, 'bilevel': False, 'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0}
+PRETRAIN = 0.0
+NOISE = {'noise': 1.0, 'bilevel': False, 'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0,
+         'samples': 8, 'pretrain': 1.0}
 
 
 def make(config) -> Method:

@@ -10,6 +10,7 @@ from vimnas_jax.methods.types import Method, no_penalty
 
 FIELDS = {}
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
+PRETRAIN = 0.0
 
 
 def one_hot(key, shape):

@@ -40,6 +40,10 @@ FIELDS = {
 }
 # phi's rate is the paper's 0.025 (its section 4.6); momentum as for theta, no decay: left open by the paper.
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0}
+PRETRAIN = 1.0
+# what the paper's text says, where this project's defaults go beyond it
+STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.networks': 1, 'phi.optimizer': 'sgd',
+          'phi.lr': 0.025, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
 
 
 def make(config) -> Method:

@@ -1,0 +1,29 @@
+"""VIM-NAS beside DARTS, DARTS-dagger and random cells on NAS-Bench-201 with CIFAR-10, four seeds each.
+
+  python -m vimnas_jax.main --config=configs/compare_nb201.py --config.data.dir=DIR --workdir=runs/compare_nb201
+
+The same supernet, batches and number of steps for all; DARTS takes a second batch in every step. With
+--config.data.shrink=2 --config.data.pad=2 images are averaged to 16x16, a quarter of the time.
+"""
+
+from vimnas_jax.config import defaults, with_arguments
+
+MEMBERS = ('VIM-NAS', 'DARTS-noise method.name=darts_noise',
+           'DARTS method.name=darts method.phi_first=False pretrain.epochs=1', 'random method.name=random epochs=0')
+
+
+def smoke(config):
+  config.space.cells, config.space.channels = 1, 4
+  config.data.limit, config.batch_size = 512, 32
+  config.study.seeds, config.study.members = (0,), (MEMBERS[0], MEMBERS[-1])
+
+
+def get_config(arg=''):
+  config = defaults()
+  config.task = 'study'
+  config.study.members, config.study.seeds = MEMBERS, (100, 101, 102, 103)
+  config.space.name = 'nb201'
+  config.space.cells = 5
+  config.theta.weight_decay = 5e-4  # NAS-Bench-201's own search settings
+  config.theta.nesterov = True
+  return with_arguments(config, arg, smoke)
