@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from vimnas_jax import cost, genotypes, oracle, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces import nb201
+from vimnas_jax.spaces import Cell, Genotype, nb201
 
 DARTS, NB201 = spaces.get('darts'), spaces.get('nb201')
 
@@ -39,6 +41,68 @@ CIFAR = {
 }
 
 
+# name: (parameters, million multiply-adds), 14 cells, 48 channels, 224 x 224 pixels, 1000 classes
+IMAGENET = {
+    'DARTS_V1': (4_510_432, 505.865),
+    'DARTS_V2': (4_718_752, 529.912),
+    'PC_DARTS_cifar': (5_270_560, 571.137),
+    'PC_DARTS_image': (5_342_464, 581.627),
+    'PDARTS': (4_944_352, 542.819),
+    'SNAS_FairDARTS': (3_939_328, 438.042),
+    'SNAS_DATA': (3_934_720, 437.591),
+    'GDAS_V1': (4_969_216, 537.598),
+    'SDARTS_RS_s5': (5_120_320, None),
+    'SDARTS_ADV_s5': (4_768_864, None),
+    'DARTS_minus_s0': (4_860_256, 546.074),
+}
+
+# name: parameters of 20 cells with 16 channels, and of 8 cells with 16 channels
+SMALL = {
+    'SDARTS_RS_s1': (731_162, 285_850),
+    'SDARTS_ADV_s1': (724_986, 279_674),
+    'SDARTS_RS_s2': (769_850, 331_706),
+    'SDARTS_ADV_s2': (914_362, 370_490),
+    'SDARTS_RS_s3': (921_402, 377_530),
+    'SDARTS_ADV_s3': (928_442, 384_570),
+    'SDARTS_RS_s4': (1_007_738, 411_002),
+    'SDARTS_ADV_s4': (1_007_738, 411_002),
+    'SDARTS_PC_s1': (514_362, 194_042),
+    'SDARTS_PC_s2': (531_962, 252_410),
+    'DARTS_minus_s1': (552_090, 193_242),
+    'DARTS_minus_s2': (866_682, 322_810),
+    'DARTS_minus_s3': (866_682, 322_810),
+}
+
+
+def short(text):
+  """A cell in short notation: `op:source ...`, two edges per node."""
+  names = {'s3': 'sep_conv_3x3', 's5': 'sep_conv_5x5', 's7': 'sep_conv_7x7', 'c71': 'conv_7x1_1x7',
+           'max': 'max_pool_3x3', 'avg': 'avg_pool_3x3', 'skip': 'skip_connect', 'noise': 'noise'}
+  pairs = [pair.split(':') for pair in text.split()]
+  return tuple((names[op], int(source), 2 + i // 2) for i, (op, source) in enumerate(pairs))
+
+
+def wider(normal, reduce, outputs):
+  """A genotype with operations or nodes that the DARTS space lacks, and a space that has them."""
+  genotype = Genotype('darts', {'normal': short(normal), 'reduce': short(reduce)})
+  cells = {}
+  for name, output in zip(('normal', 'reduce'), outputs):
+    names = tuple(dict.fromkeys(op for op, _, _ in genotype.cells[name]))
+    edges = tuple((source, target) for target in range(2, max(output) + 1) for source in range(target))
+    cells[name] = Cell(2, edges, (names,) * len(edges), output, preprocess=True)
+  return dataclasses.replace(DARTS, cells=cells), genotype
+
+
+NASNET_A = wider('s5:1 s3:0 s5:0 s3:0 avg:1 skip:0 avg:0 avg:0 s3:1 skip:1',
+                 's5:1 s7:0 max:1 s7:0 avg:1 s5:0 skip:3 avg:2 s3:2 max:1', ((2, 3, 4, 5, 6), (4, 5, 6)))
+AMOEBANET_A = wider('avg:0 max:1 s3:0 s5:2 s3:0 avg:3 s3:1 skip:1 skip:0 avg:1',
+                    'avg:0 s3:1 max:0 s7:2 s7:0 avg:1 max:0 max:1 c71:0 s3:5', ((4, 5, 6), (3, 4, 6)))
+NOISY = wider('s3:0 s3:1 s3:0 s3:1 s3:0 s3:1 s3:0 noise:3', 's3:0 s3:1 s3:0 s3:1 s3:1 s3:0 s3:1 s3:0',
+              ((2, 3, 4, 5),) * 2)  # DARTS-, cifar10_s4_best
+NOISY_PC = wider('s3:0 s3:1 s3:0 s3:1 s3:0 s3:1 s3:0 noise:3', 's3:0 s3:1 s3:1 s3:2 s3:3 s3:1 s3:2 s3:0',
+                 ((2, 3, 4, 5),) * 2)  # SmoothDARTS, c10_s4_pcdarts
+
+
 def test_every_published_genotype_is_checked():
   assert set(CIFAR) == set(genotypes.PUBLISHED)
 
@@ -62,6 +126,41 @@ def test_small_evaluation_networks(name, cells, params, millions):
   assert (found.params, round(found.madds / 1e6, 3)) == (params, millions)
   found = cost.count(DARTS, genotypes.get(name), cells=cells, channels=16, num_classes=100)
   assert found.params == params + 23_130
+
+
+@pytest.mark.parametrize('name', IMAGENET)
+def test_published_cells_in_the_imagenet_network(name):
+  params, millions = IMAGENET[name]
+  found = cost.count(DARTS, genotypes.get(name), cells=14, channels=48, num_classes=1000, image_size=224, imagenet=True)
+  assert found.params == params
+  assert millions in (None, round(found.madds / 1e6, 3))
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_cells_of_s1_to_s4_in_small_networks(name):
+  found = [cost.count(DARTS, genotypes.get(name), cells=cells, channels=16, num_classes=10).params for cells in (20, 8)]
+  assert tuple(found) == SMALL[name]
+
+
+@pytest.mark.parametrize('case, cells, channels, params, millions', [
+    (NASNET_A, 20, 36, 3_830_950, 603.452), (NASNET_A, 14, 48, 5_564_320, 604.032),
+    (AMOEBANET_A, 20, 36, 3_145_078, 488.932), (NOISY, 20, 36, 4_341_862, 656.922),
+    (NOISY_PC, 20, 36, 4_341_862, 656.922), (NOISY, 20, 16, 928_442, None), (NOISY, 8, 16, 384_570, None)])
+def test_operations_beyond_the_darts_space(case, cells, channels, params, millions):
+  imagenet = {'num_classes': 1000, 'image_size': 224, 'imagenet': True} if channels == 48 else {'num_classes': 10}
+  found = cost.count(*case, cells=cells, channels=channels, **imagenet)
+  assert found.params == params
+  assert millions in (None, round(found.madds / 1e6, 3))
+
+
+def test_auxiliary_heads():
+  for channels, classes, params in ((36, 10, 476_426), (36, 100, 545_636), (16, 10, 435_466)):
+    assert cost.auxiliary(DARTS, cells=20, channels=channels, num_classes=classes).params == params
+  size = {'cells': 14, 'channels': 48, 'num_classes': 1000, 'imagenet': True}
+  assert cost.auxiliary(DARTS, **size) == (1_260_776, 4 * 128 * 768 + 4 * 128 * 768 + 768_000)
+  assert cost.auxiliary(DARTS, **size, norm=True).params == 1_260_776 + 2 * 768
+  with pytest.raises(UserError, match='set auxiliary=False'):
+    cost.auxiliary(NB201, cells=5, channels=16, num_classes=10)
 
 
 def nb(*ops):
@@ -118,6 +217,12 @@ def test_errors():
     cost.count(NB201, genotype, cells=5, channels=16, num_classes=10)
   with pytest.raises(UserError, match='images of 2 pixels are too small'):
     cost.count(DARTS, genotype, cells=20, channels=36, num_classes=10, image_size=2)
+  with pytest.raises(UserError, match='31 pixels are too small.*at least 32'):
+    cost.count(DARTS, genotype, cells=14, channels=48, num_classes=10, image_size=31, imagenet=True)
+  with pytest.raises(UserError, match='no ImageNet network'):
+    cost.count(NB201, nb(*['none'] * 6), cells=5, channels=16, num_classes=10, imagenet=True)
+  with pytest.raises(UserError, match='channels=15'):
+    cost.count(DARTS, genotype, cells=14, channels=15, num_classes=10, image_size=224, imagenet=True)
 
 
 def test_genotypes_are_valid_and_unknown_names_list_the_known():

@@ -6,7 +6,7 @@ from conftest import ROOT
 ROWS = [['errors'], ['spaces'],
         ['genotypes', 'data', 'augment', 'metrics', 'parallel', 'checkpoint', 'cost', 'oracle', 'draw', 'ops',
          'runfolder', 'signals', 'cpu'], ['mixing'],
-        ['methods', 'supernet'], ['config', 'optim', 'state'], ['steps'], ['outcome'], ['search', 'report'],
+        ['methods', 'supernet', 'network'], ['config', 'optim', 'state'], ['steps'], ['outcome'], ['search', 'report'],
         ['study'], ['main']]
 # a service may use these services
 ALLOWED = {('oracle', 'cost')}

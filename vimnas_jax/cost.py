@@ -1,14 +1,15 @@
 """How large a network is and how much it computes, by arithmetic on its space: no weights are made.
 
 Convolutions have no bias. Every convolution of an operation works at the operation's output resolution, so its
-multiply-adds are its weights times the output pixels; BatchNorm, pooling, additions and biases count as none.
+multiply-adds are its weights times the output pixels (the first half of a conv_7x1_1x7 of stride 2 has twice as many);
+BatchNorm, pooling, additions and biases count as none.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces.types import Genotype, Space
+from vimnas_jax.spaces.types import Genotype, Space, Stage
 
 
 class Cost(NamedTuple):
@@ -42,6 +43,7 @@ def _free(c, stride):
 # op -> f(channels, stride) = (convolution weights, channels normalised)
 _OPS = {
     'none': _free,
+    'noise': _free,
     'max_pool_3x3': _free,
     'avg_pool_3x3': _free,
     'skip_connect': lambda c, stride: (0, 0) if stride == 1 else (c * c, c),  # FactorizedReduce: two halves
@@ -51,18 +53,29 @@ _OPS = {
     'dil_conv_5x5': _separable(5, 1),
     'nor_conv_1x1': _dense(1),
     'nor_conv_3x3': _dense(3),
+    'sep_conv_7x7': _separable(7, 2),
+    'conv_7x1_1x7': lambda c, stride: (14 * c * c, c),
 }
 
 
-def _parts(space: Space, edges: dict, cells: int, channels: int, num_classes: int, in_channels: int,
+def _parts(space: Space, edges: dict, stages: Sequence[Stage], num_classes: int, in_channels: int,
            size: int) -> Iterator[_Part]:
   """The layers of the network whose cells have `edges`: {cell: [(op, source, target)]}; `size` is the image's side."""
   widths = ()
-  for stage in space.macro(cells, channels):
+  for stage in stages:
     c = stage.channels
     if stage.kind == 'stem':
       yield _Part(9 * in_channels * c, size * size, c, in_cell=False)
       widths = (c, c)
+    elif stage.kind == 'stem0':
+      for before, after in ((in_channels, c // 2), (c // 2, c)):
+        size = -(-size // 2)
+        yield _Part(9 * before * after, size * size, after, in_cell=False)
+      widths = (c,)
+    elif stage.kind == 'stem1':
+      size = -(-size // stage.stride)
+      yield _Part(9 * widths[-1] * c, size * size, c, in_cell=False)
+      widths = (widths[-1], c)
     elif stage.kind == 'residual':
       reduced, halved = -(-size // stage.stride), size // stage.stride
       yield _Part(9 * widths[-1] * c + 9 * c * c, reduced * reduced, 2 * c, in_cell=False)
@@ -75,7 +88,11 @@ def _parts(space: Space, edges: dict, cells: int, channels: int, num_classes: in
           yield _Part(width * c, size * size, c)
       size = -(-size // stage.stride)
       for op, source, _ in edges[stage.cell]:
-        weights, norms = _op(op)(c, stage.stride if source < cell.inputs else 1)
+        stride = stage.stride if source < cell.inputs else 1
+        weights, norms = _op(op)(c, stride)
+        if op == 'conv_7x1_1x7':
+          yield _Part(weights // 2, stride * size * size)
+          weights //= 2
         yield _Part(weights, size * size, norms)
       widths = (widths[-1], c * len(cell.output))
     else:
@@ -90,12 +107,13 @@ def _op(name: str):
 
 
 def count(space: Space, genotype: Genotype, *, cells: int, channels: int, num_classes: int, image_size: int = 32,
-          in_channels: int = 3) -> Cost:
+          in_channels: int = 3, imagenet: bool = False) -> Cost:
   """Parameters and multiply-adds of the network that `genotype` stands for, as it is trained and evaluated.
 
   BatchNorm has scale and bias everywhere; the auxiliary head, which only training uses, is left out. The published
-  DARTS figures are for cells=20, channels=36; those of NAS-Bench-201 for cells=5, channels=16. Raises UserError if
-  the genotype is not of this space, or the images are too small for it.
+  DARTS figures are for cells=20, channels=36, on ImageNet for cells=14, channels=48, image_size=224; those of
+  NAS-Bench-201 for cells=5, channels=16. Raises UserError if the genotype is not of this space, or the images are too
+  small for it.
 
   Args:
     space: the search space.
@@ -105,15 +123,30 @@ def count(space: Space, genotype: Genotype, *, cells: int, channels: int, num_cl
     num_classes: outputs of the linear layer.
     image_size: height and width of the images, in pixels.
     in_channels: channels of the images.
+    imagenet: whether the network is the one for ImageNet.
   """
   space.validate(genotype)
-  if image_size < space.min_size:
-    raise UserError(f'images of {image_size} pixels are too small: space {space.name!r} needs {space.min_size}')
-  params = madds = 0
-  for part in _parts(space, genotype.cells, cells, channels, num_classes, in_channels, image_size):
-    params += part.weights + 2 * part.norms + part.biases
-    madds += part.weights * part.pixels
-  return Cost(params, madds)
+  stages = space.stages(cells, channels, imagenet=imagenet, side=image_size)
+  return _total(_parts(space, genotype.cells, stages, num_classes, in_channels, image_size))
+
+
+def auxiliary(space: Space, *, cells: int, channels: int, num_classes: int, imagenet: bool = False,
+              norm: bool | None = None) -> Cost:
+  """The auxiliary head on top of `count`, which only training has; arguments as there, `norm` as
+  `network.Network.auxiliary_norm`. Raises UserError if the space has none.
+  """
+  for stage in space.stages(cells, channels, imagenet=imagenet):
+    if stage.auxiliary:
+      width, last = stage.channels * len(space.cells[stage.cell].output), not imagenet if norm is None else norm
+      return _total([_Part(128 * width, 4, 128), _Part(4 * 128 * 768, 1, 768 * last),
+                     _Part(768 * num_classes, 1, biases=num_classes)])
+  raise UserError(f'space {space.name!r} has no auxiliary head: set auxiliary=False')
+
+
+def _total(parts):
+  parts = tuple(parts)
+  return Cost(sum(part.weights + 2 * part.norms + part.biases for part in parts),
+              sum(part.weights * part.pixels for part in parts))
 
 
 def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_channels: int = 3) -> int:
@@ -125,5 +158,5 @@ def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_ch
   """
   edges = {name: [(op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops]
            for name, cell in space.cells.items()}
-  parts = _parts(space, edges, cells, channels, num_classes, in_channels, 2)
+  parts = _parts(space, edges, space.macro(cells, channels), num_classes, in_channels, 2)
   return sum(part.weights + part.biases + (0 if part.in_cell else 2 * part.norms) for part in parts)

@@ -1,4 +1,4 @@
-"""Architectures of the DARTS space that papers have published, by name.
+"""Architectures by name or notation; those of the DARTS space that papers have published.
 
 Each is written `op:source ...` for the normal cell, then for the reduction cell; pairs 2i and 2i + 1 lead into node
 i + 2, and the four intermediate nodes are concatenated. Sources: the files that define genotypes in the repositories
@@ -7,10 +7,13 @@ D-X-Y/AutoDL-Projects (GDAS), xiangning-chen/SmoothDARTS and Meituan-AutoML/DART
 (suffix s1 to s4) gave cells that belong to the full DARTS space as well; those with a noise operation are left out.
 """
 
+import os
+import pathlib
 from types import MappingProxyType
 
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces.types import Genotype
+from vimnas_jax.spaces import Genotype
 
 _OPS = {'max': 'max_pool_3x3', 'avg': 'avg_pool_3x3', 'skip': 'skip_connect', 's3': 'sep_conv_3x3',
         's5': 'sep_conv_5x5', 'd3': 'dil_conv_3x3', 'd5': 'dil_conv_5x5'}
@@ -80,3 +83,36 @@ def get(name: str) -> Genotype:
   if name not in PUBLISHED:
     raise UserError(f'no published genotype is called {name!r}; choose one of {", ".join(PUBLISHED)}')
   return PUBLISHED[name]
+
+
+def resolve(text: str) -> Genotype:
+  """The genotype that `text` stands for.
+
+  Tried in this order: a published name, a NAS-Bench-201 string `|op~0|+...`, a DARTS `Genotype(normal=[...], ...)`, a
+  run folder with its genotype.json, a file with a genotype in JSON. Raises UserError if it is none of them, or what is
+  there is no architecture of a known space.
+  """
+  text = text.strip()
+  if text in PUBLISHED:
+    return PUBLISHED[text]
+  if text.startswith('|'):
+    return spaces.get('nb201').read(text)
+  if text.startswith('Genotype('):
+    darts = spaces.get('darts')
+    return darts.validate(darts.read(text))
+  path = os.path.expanduser(text)
+  if text and os.path.isdir(path):
+    path = os.path.join(path, 'genotype.json')
+    if not os.path.isfile(path):
+      raise UserError(f'{text} holds no genotype.json: it is no folder of a finished search; give another one')
+  if not os.path.isfile(path):
+    raise UserError(f'{text[:120]!r} is no genotype: neither a run folder or a file, nor a published name '
+                    f'({", ".join(PUBLISHED)}), a NAS-Bench-201 string (|op~0|+...) or a DARTS Genotype(normal=[...], '
+                    '...)')
+  try:
+    genotype = Genotype.from_json(pathlib.Path(path).read_text())
+  except (OSError, UnicodeDecodeError, UserError) as e:
+    raise UserError(f'{path} cannot be read: {e}') from None
+  if genotype.space not in spaces.NAMES:
+    raise UserError(f'{path} has a genotype of space {genotype.space!r}; known are {", ".join(spaces.NAMES)}')
+  return spaces.get(genotype.space).validate(genotype)

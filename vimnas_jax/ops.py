@@ -1,9 +1,10 @@
-"""Candidate operations, once for all spaces, as they run inside a supernet.
+"""Candidate operations, once for all spaces and for both kinds of network.
 
-All edges that leave a node and carry the same operation are computed together, as one *bank*: their feature maps lie
-side by side along channels, [n, h, w, m * c] for m edges of width c. Parameters are stacked over the edges, so that a
-bank is one depthwise convolution, one matrix product and one BatchNorm. Convolutions have no bias; BatchNorm uses
-batch statistics and has no parameters, as in the search networks of DARTS and NAS-Bench-201.
+In a supernet all edges that leave a node and carry the same operation are computed together, as one *bank*: their
+feature maps lie side by side along channels, [n, h, w, m * c] for m edges of width c. Parameters are stacked over the
+edges, so that a bank is one depthwise convolution, one matrix product and one BatchNorm. Convolutions have no bias;
+BatchNorm uses batch statistics and has no parameters, as in the search networks of DARTS and NAS-Bench-201. The
+network of a genotype runs banks of one edge and brings its own BatchNorm, as `norm`.
 """
 
 import dataclasses
@@ -18,6 +19,13 @@ from jax import lax
 BN_EPS = 1e-5  # PyTorch's default, used everywhere by the reference codes
 
 
+def fan_in_uniform(fan_in: int):
+  """PyTorch's default initialiser of convolutions and linear layers: uniform within 1 / sqrt(fan_in)."""
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / jnp.sqrt(jnp.asarray(fan_in, dtype))
+  return init
+
+
 def normalise(x, axes=(0, 1, 2)):
   """BatchNorm without parameters: zero mean and unit (biased) variance over `axes`, computed in float32 or wider."""
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -27,21 +35,44 @@ def normalise(x, axes=(0, 1, 2)):
 
 
 def conv(x, kernel, stride=1):
-  """Dense convolution of x [n, h, w, c] with kernel [k, k, c, d], padded by (k - 1) / 2 on every side."""
-  pad = (kernel.shape[0] - 1) // 2
-  if kernel.shape[0] == 1:
+  """Dense convolution of x [n, h, w, c] with kernel [k, l, c, d], l = k or one of them 1, padded by (k - 1) / 2 above
+  and below and (l - 1) / 2 left and right. A side with kernel size 1 keeps its length, unless both have.
+  """
+  rows, columns = kernel.shape[:2]
+  if rows == columns == 1:
     return x[:, ::stride, ::stride] @ kernel[0, 0]
-  return lax.conv_general_dilated(x, kernel, (stride, stride), [(pad, pad)] * 2,
+  return lax.conv_general_dilated(x, kernel, [stride if k > 1 else 1 for k in (rows, columns)],
+                                  [((k - 1) // 2,) * 2 for k in (rows, columns)],
                                   dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def factorized_reduce(x, kernel):
+def factorized_reduce(x, kernel, norm=normalise):
   """Halves h and w of x [n, h, w, c]: ReLU, two 1x1 convolutions kernel [2, c, d / 2] of stride 2, the second on x
   shifted by one pixel, concatenated, normalised. Odd sides round up, the missing row and column being zero.
   """
   x = jax.nn.relu(x)
   shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
-  return normalise(jnp.concatenate([x[:, ::2, ::2] @ kernel[0], shifted[:, ::2, ::2] @ kernel[1]], -1))
+  return norm(jnp.concatenate([x[:, ::2, ::2] @ kernel[0], shifted[:, ::2, ::2] @ kernel[1]], -1))
+
+
+def residual(x, channels, weight, norm):
+  """The ResNet basic block of stride 2 between the groups of NAS-Bench-201, without a ReLU after the sum.
+
+  Args:
+    x: [n, h, w, c].
+    channels: width of the output.
+    weight: `weight(name, shape, fan_in)` gives a parameter.
+    norm: `norm(name, y)` is BatchNorm.
+
+  Returns:
+    [n, h / 2, w / 2, channels]; odd sides round down.
+  """
+  n, h, w, c = x.shape
+  y = conv(jax.nn.relu(x), weight('conv1', (3, 3, c, channels), 9 * c), 2)
+  y = jax.nn.relu(norm('norm1', y))
+  y = norm('norm2', conv(y, weight('conv2', (3, 3, channels, channels), 9 * channels)))
+  x = x[:, :h // 2 * 2, :w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+  return y[:, :h // 2, :w // 2] + x @ weight('shortcut', (c, channels), c)
 
 
 def _taps(x, size, dilation, stride, fill=0.0):
@@ -197,10 +228,10 @@ def _sep_conv(size):
     depth, point = ((size, size, c), size * size), ((c, c), c)
     return {'depthwise1': depth, 'pointwise1': point, 'depthwise2': depth, 'pointwise2': point}
 
-  def apply(x, p, stride):
+  def apply(x, p, stride, norm=normalise):
     z = depthwise(_tile(jax.nn.relu(x), len(p['pointwise1'])), _side_by_side(p['depthwise1']), stride, 1)
-    z = jax.nn.relu(normalise(_pointwise(z, p['pointwise1'])))
-    return normalise(_pointwise(depthwise(z, _side_by_side(p['depthwise2']), 1, 1), p['pointwise2']))
+    z = jax.nn.relu(norm(_pointwise(z, p['pointwise1'])))
+    return norm(_pointwise(depthwise(z, _side_by_side(p['depthwise2']), 1, 1), p['pointwise2']))
 
   return Op(shapes, apply)
 
@@ -210,9 +241,9 @@ def _dil_conv(size):
     del stride
     return {'depthwise': ((size, size, c), size * size), 'pointwise': ((c, c), c)}
 
-  def apply(x, p, stride):
+  def apply(x, p, stride, norm=normalise):
     z = depthwise(_tile(jax.nn.relu(x), len(p['pointwise'])), _side_by_side(p['depthwise']), stride, 2)
-    return normalise(_pointwise(z, p['pointwise']))
+    return norm(_pointwise(z, p['pointwise']))
 
   return Op(shapes, apply)
 
@@ -222,21 +253,32 @@ def _nor_conv(size):
     del stride
     return {'kernel': ((size, size, c, c), size * size * c)}
 
-  def apply(x, p, stride):
+  def apply(x, p, stride, norm=normalise):
     kernel = jnp.moveaxis(p['kernel'], 0, 3)
-    return normalise(conv(jax.nn.relu(x), kernel.reshape(*kernel.shape[:3], -1), stride))
+    return norm(conv(jax.nn.relu(x), kernel.reshape(*kernel.shape[:3], -1), stride))
 
   return Op(shapes, apply)
+
+
+def _row_column_shapes(c, stride):
+  del stride
+  return {'row': ((1, 7, c, c), 7 * c), 'column': ((7, 1, c, c), 7 * c)}
+
+
+def _row_column(x, p, stride, norm=normalise):
+  x = jax.nn.relu(x)
+  both = (conv(conv(x, row, stride), column, stride) for row, column in zip(p['row'], p['column']))
+  return norm(jnp.concatenate(list(both), -1))
 
 
 def _skip_shapes(c, stride):
   return {} if stride == 1 else {'kernel': ((2, c, c // 2), c)}
 
 
-def _skip(x, p, stride):
+def _skip(x, p, stride, norm=normalise):
   if stride == 1:
     return x
-  return jnp.concatenate([factorized_reduce(x, kernel) for kernel in p['kernel']], -1)
+  return jnp.concatenate([factorized_reduce(x, kernel, norm) for kernel in p['kernel']], -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,8 +287,8 @@ class Op:
 
   Attributes:
     shapes: `shapes(channels, stride)` gives each parameter's (shape, fan-in) for one edge.
-    apply: `apply(x [n, h, w, c], params stacked over m edges, stride)` gives [n, h, w, m * c]; an operation without
-      parameters gives [n, h, w, c], the same for every edge.
+    apply: `apply(x [n, h, w, c], params stacked over m edges, stride, norm)` gives [n, h, w, m * c]; an operation
+      without parameters gives [n, h, w, c], the same for every edge. `norm(y)` is called once per BatchNorm, in order.
     pool: whether it is a pooling operation, which some spaces follow by BatchNorm.
   """
 
@@ -260,10 +302,10 @@ def _no_parameters(c, stride):
   return {}
 
 
-# `none` is absent: it adds nothing to a node.
+# `none` is absent: it adds nothing to a node. The last two are of NASNet and AmoebaNet: no space here carries them.
 OPS: Mapping[str, Op] = {
-    'max_pool_3x3': Op(_no_parameters, lambda x, p, stride: max_pool(x, stride), pool=True),
-    'avg_pool_3x3': Op(_no_parameters, lambda x, p, stride: avg_pool(x, stride), pool=True),
+    'max_pool_3x3': Op(_no_parameters, lambda x, p, stride, norm=None: max_pool(x, stride), pool=True),
+    'avg_pool_3x3': Op(_no_parameters, lambda x, p, stride, norm=None: avg_pool(x, stride), pool=True),
     'skip_connect': Op(_skip_shapes, _skip),
     'sep_conv_3x3': _sep_conv(3),
     'sep_conv_5x5': _sep_conv(5),
@@ -271,4 +313,6 @@ OPS: Mapping[str, Op] = {
     'dil_conv_5x5': _dil_conv(5),
     'nor_conv_1x1': _nor_conv(1),
     'nor_conv_3x3': _nor_conv(3),
+    'sep_conv_7x7': _sep_conv(7),
+    'conv_7x1_1x7': Op(_row_column_shapes, _row_column),
 }

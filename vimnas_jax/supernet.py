@@ -15,13 +15,6 @@ from vimnas_jax.mixing import mixed
 from vimnas_jax.spaces import Cell, Space, Stage
 
 
-def fan_in_uniform(fan_in: int):
-  """PyTorch's default initialiser of convolutions and linear layers: uniform within 1 / sqrt(fan_in)."""
-  def init(key, shape, dtype=jnp.float32):
-    return jax.random.uniform(key, shape, dtype, -1.0, 1.0) / jnp.sqrt(jnp.asarray(fan_in, dtype))
-  return init
-
-
 class _Module(nn.Module):
   """What all parts share: parameters in `param_dtype`, used in `dtype`."""
 
@@ -30,7 +23,7 @@ class _Module(nn.Module):
 
   def weight(self, name, shape, fan_in):
     """A parameter with PyTorch's default initialisation, cast to the compute type."""
-    return self.param(name, fan_in_uniform(fan_in), shape, self.param_dtype).astype(self.dtype)
+    return self.param(name, ops.fan_in_uniform(fan_in), shape, self.param_dtype).astype(self.dtype)
 
   def batch_norm(self, name, x):
     """BatchNorm with learned scale and bias, batch statistics, over x [n, h, w, c]."""
@@ -128,14 +121,7 @@ class Residual(_Module):
   @nn.compact
   def __call__(self, x):
     """X [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
-    c, d = x.shape[-1], self.channels
-    y = ops.conv(jax.nn.relu(x), self.weight('conv1', (3, 3, c, d), 9 * c), 2)
-    y = jax.nn.relu(self.batch_norm('norm1', y))
-    y = self.batch_norm('norm2', ops.conv(y, self.weight('conv2', (3, 3, d, d), 9 * d)))
-    n, h, w, _ = x.shape
-    x = x[:, :h // 2 * 2, :w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
-    short = x @ self.weight('shortcut', (c, d), c)
-    return y[:, :h // 2, :w // 2] + short
+    return ops.residual(x, self.channels, self.weight, self.batch_norm)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -204,7 +190,7 @@ class Supernet(_Module):
         if stage.norm:
           x = jax.nn.relu(self.batch_norm('head_norm', x))
         x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
-        kernel = self.param('head', fan_in_uniform(x.shape[-1]), (x.shape[-1], self.num_classes), self.param_dtype)
-        bias = self.param('head_bias', fan_in_uniform(x.shape[-1]), (self.num_classes,), self.param_dtype)
+        kernel = self.param('head', ops.fan_in_uniform(x.shape[-1]), (x.shape[-1], self.num_classes), self.param_dtype)
+        bias = self.param('head_bias', ops.fan_in_uniform(x.shape[-1]), (self.num_classes,), self.param_dtype)
         x = x @ kernel + bias[None]
     return x

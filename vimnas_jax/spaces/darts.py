@@ -18,17 +18,29 @@ EDGES = tuple((source, target) for target in range(INPUTS, NODES) for source in 
 
 
 def macro(cells: int, channels: int) -> tuple[Stage, ...]:
-  """Stages of the CIFAR search network: reductions, which double the width, at one and two thirds of `cells`."""
+  """Stages of the CIFAR networks: reductions, which double the width, at one and two thirds of `cells`."""
+  return (Stage('stem', 3 * channels), *_body(cells, channels, False))
+
+
+def imagenet_macro(cells: int, channels: int) -> tuple[Stage, ...]:
+  """Stages of the evaluation network for ImageNet: two stems of width `channels` shrink images eightfold before the
+  first cell, whose older input is twice as large as its newer one.
+  """
+  if channels % 2:
+    raise UserError(f'channels={channels}: the ImageNet network halves its width in the stem; give an even number')
+  return (Stage('stem0', channels, stride=4), Stage('stem1', channels, stride=2), *_body(cells, channels, True))
+
+
+def _body(cells, channels, shrunk):
   if cells < 3:
     raise UserError(f'config.space.cells={cells}: the DARTS network needs at least 3 cells for its two reductions')
-  stages, shrunk = [Stage('stem', 3 * channels)], False
   for index in range(cells):
     reduce = index in (cells // 3, 2 * cells // 3)
     channels *= 2 if reduce else 1
-    stages.append(Stage('cell', channels, cell='reduce' if reduce else 'normal', stride=2 if reduce else 1,
-                        shrunk=shrunk))
+    yield Stage('cell', channels, cell='reduce' if reduce else 'normal', stride=2 if reduce else 1, shrunk=shrunk,
+                auxiliary=index == 2 * cells // 3)
     shrunk = reduce
-  return (*stages, Stage('head'))
+  yield Stage('head')
 
 
 def decode(space: Space, probs) -> Genotype:
@@ -76,4 +88,5 @@ def make(name: str = 'darts', normal=None, reduce=None) -> Space:
   ops = {'normal': normal or (OPS,) * len(EDGES), 'reduce': reduce or (OPS,) * len(EDGES)}
   cells = {cell: Cell(INPUTS, EDGES, names, tuple(range(INPUTS, NODES)), preprocess=True)
            for cell, names in ops.items()}
-  return Space(name, cells, macro, decode, write, reader(name), pool_norm=True, min_size=4)
+  return Space(name, cells, macro, decode, write, reader(name), pool_norm=True, min_size=4,
+               imagenet_macro=imagenet_macro)

@@ -6,6 +6,7 @@ incoming edges, and every edge carries a mixture of candidate operations. A netw
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -55,13 +56,16 @@ class Stage:
 
   Attributes:
     kind: 'stem' (3x3 convolution and BatchNorm), 'cell', 'residual' (the ResNet block between the stages of
-      NAS-Bench-201) or 'head' (global average pool and a linear layer).
+      NAS-Bench-201) or 'head' (global average pool and a linear layer). On ImageNet two stems: 'stem0' (3x3
+      convolution to half the width, BatchNorm, ReLU, 3x3 convolution, BatchNorm) and 'stem1' (ReLU, 3x3 convolution,
+      BatchNorm); every convolution has stride 2.
     channels: the width of the stage; of a cell, the width of one node.
     cell: for kind 'cell', the name of its type.
-    stride: 2 halves height and width.
+    stride: by what height and width shrink.
     shrunk: for a cell with two inputs, whether the previous cell had stride 2, so that the older input is twice as
       large and passes a FactorizedReduce.
     norm: for kind 'head', whether BatchNorm and ReLU come before the pool.
+    auxiliary: for a cell, whether the auxiliary head of the evaluation network, if it has one, reads its output.
   """
 
   kind: str
@@ -70,6 +74,7 @@ class Stage:
   stride: int = 1
   shrunk: bool = False
   norm: bool = False
+  auxiliary: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +120,7 @@ class Space:
     read: the inverse of `write`; raises UserError.
     pool_norm: whether pooling is followed by BatchNorm while searching (DARTS: yes; NAS-Bench-201: no).
     min_size: the smallest image side, in pixels, that the macro's strides allow.
+    imagenet_macro: `imagenet_macro(cells, channels)` gives the stages of the evaluation network for ImageNet, or None.
   """
 
   name: str
@@ -125,6 +131,29 @@ class Space:
   read: Callable[[str], Genotype]
   pool_norm: bool
   min_size: int
+  imagenet_macro: Callable[[int, int], tuple[Stage, ...]] | None = None
+
+  def stages(self, cells: int, channels: int, *, imagenet: bool = False, side: int | None = None) -> tuple[Stage, ...]:
+    """The stages of the evaluation network.
+
+    Args:
+      cells: as for `macro`.
+      channels: as for `macro`; on ImageNet also the width of both stems.
+      imagenet: whether the network is the one for ImageNet.
+      side: the shorter side of its images in pixels, if it is to be checked.
+
+    Raises:
+      UserError: the space has no network for ImageNet, or the images are smaller than the strides allow.
+    """
+    if imagenet and self.imagenet_macro is None:
+      raise UserError(f'space {self.name!r} has no ImageNet network: set imagenet=False')
+    stages = (self.imagenet_macro if imagenet else self.macro)(cells, channels)
+    least = math.prod(stage.stride for stage in stages)
+    if side is not None and side < least:
+      kind = 'ImageNet network' if imagenet else 'network'
+      raise UserError(f'images of {side} pixels are too small: the {kind} of space {self.name!r} shrinks them {least} '
+                      f'times; give images of at least {least} pixels' + (' or set imagenet=False' if imagenet else ''))
+    return stages
 
   def genotype(self, probs: Mapping[str, np.ndarray]) -> Genotype:
     """The architecture that `probs` ({cell: [edges, ops]}, rows sum to 1) stands for. Ties go to the lower index."""
