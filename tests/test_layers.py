@@ -6,8 +6,8 @@ from conftest import ROOT
 ROWS = [['errors'], ['spaces'],
         ['genotypes', 'data', 'augment', 'metrics', 'parallel', 'checkpoint', 'cost', 'oracle', 'draw', 'ops',
          'runfolder', 'signals', 'cpu'], ['mixing'],
-        ['methods', 'supernet', 'network'], ['config', 'optim', 'state'], ['steps'], ['outcome'], ['search', 'report'],
-        ['study'], ['main']]
+        ['methods', 'supernet', 'network'], ['optim', 'state'], ['config'], ['steps', 'loop'],
+        ['export'], ['outcome', 'evaluate'], ['search', 'report', 'retrain'], ['study'], ['main']]
 # a service may use these services
 ALLOWED = {('oracle', 'cost')}
 

@@ -6,17 +6,21 @@ import copy
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vimnas_jax import methods, spaces
+from vimnas_jax import methods, optim, spaces
 from vimnas_jax.errors import UserError
 
-TASKS = ('search', 'study', 'report')
+TASKS = ('search', 'study', 'report', 'retrain', 'evaluate')
 
 
 def defaults() -> ConfigDict:
   """The full configuration of a search. A config file starts from this and changes what it must."""
   c = ConfigDict()
   c.task = 'search'  # 'search' finds an architecture; 'study' searches with several methods and seeds, then reports;
-  #                    'report' compares the runs that are there
+  #                    'report' compares the runs that are there; 'retrain' trains, evaluates and exports the network
+  #                    of an architecture; 'evaluate' evaluates what a retraining left
+  c.then = ''  # task that a search goes on with: 'retrain', of what it found, in workdir/retrain; '' for none
+  c.then_changes = ''  # 'field=value field=value': what that task changes in its own defaults (`retraining`)
+  c.genotype = ''  # retrain: a run folder, a genotype file, a published name or its notation; evaluate: a run folder
   c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation
   c.batch_size = 64  # images of one step, over all devices
   c.epochs = 1.0  # epochs of the search proper; 0 reads the architecture off the initial phi
@@ -40,9 +44,22 @@ def defaults() -> ConfigDict:
   c.pretrain.epochs = placeholder(float)  # None takes the method's default
   c.pretrain.sampling = 'noise'  # 'noise': softmax of xi alone; 'uniform': equal weights; 'single_path': random one-hot
 
-  c.theta = ConfigDict()  # optimiser of the supernet: SGD with momentum, cosine from lr to lr_end
+  c.network = ConfigDict()  # task 'retrain': the network that the architecture becomes
+  c.network.cells = 20  # as space.cells
+  c.network.channels = 36  # as space.channels
+  c.network.imagenet = False  # DARTS: True takes the stems and the auxiliary head for images of 224 pixels
+  c.network.auxiliary = 0.4  # weight of the auxiliary head's loss; 0 leaves the head out
+  c.network.drop_path = 0.2  # probability at the end of the ramp that an image loses a path
+  c.label_smoothing = 0.0  # share of the target that is spread over all classes
+  c.eval_epochs = 1.0  # retrain: the test images are evaluated every so many epochs
+  c.eval_batch = 256  # images of one evaluation call
+  c.measure_batches = (1, 64)  # batch sizes whose latency is measured after an evaluation
+
+  c.theta = ConfigDict()  # optimiser of the supernet, or of the network that is retrained: SGD with momentum
   c.theta.lr = 0.025
   c.theta.lr_end = 0.001
+  c.theta.schedule = 'cosine'  # one of optim.SCHEDULES; the way from lr to lr_end
+  c.theta.warmup = 0  # epochs of rising rate; the schedules by epochs alone
   c.theta.momentum = 0.9
   c.theta.nesterov = False
   c.theta.weight_decay = 3e-4
@@ -105,32 +122,80 @@ def resolve(config: ConfigDict) -> ConfigDict:
   if c.phi.lr_end is None:
     c.phi.lr_end = c.phi.lr
   _positive(c)
-  if c.task == 'search':  # a search is the same, and goes on, whether alone or within a study
-    del c.study, c.report
+  _keep_own(c)
   return c
+
+
+def _keep_own(c):
+  """Drops what the task does not read: a run is the same, and goes on, whether alone or as part of another."""
+  alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
+                      'measure_batches', 'then', 'then_changes'),
+           'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
+                       'then_changes'),
+           'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
+                        'then_changes', 'network', 'theta', 'label_smoothing', 'eval_epochs', 'epochs')}
+  for field in alone.get(c.task, ()):
+    del c[field]
 
 
 def _positive(c):
   above = {'batch_size': c.batch_size, 'accumulate': c.accumulate,
            'space.channels': c.space.channels, 'log_steps': c.log_steps,
-           'checkpoint_steps': c.checkpoint_steps, 'theta.lr': c.theta.lr}
+           'checkpoint_steps': c.checkpoint_steps, 'theta.lr': c.theta.lr, 'eval_epochs': c.eval_epochs,
+           'eval_batch': c.eval_batch, 'network.cells': c.network.cells, 'network.channels': c.network.channels}
   at_least = {'epochs': c.epochs, 'pretrain.epochs': c.pretrain.epochs, 'theta.lr_end': c.theta.lr_end,
               'theta.weight_decay': c.theta.weight_decay, 'theta.momentum': c.theta.momentum,
               'theta.clip': c.theta.clip,
               'phi.lr': c.phi.lr, 'phi.lr_end': c.phi.lr_end, 'phi.momentum': c.phi.momentum,
               'phi.weight_decay': c.phi.weight_decay,
               'phi.clip': c.phi.clip, 'data.pad': c.data.pad, 'data.cutout': c.data.cutout, 'data.limit': c.data.limit,
-              'devices': c.devices, 'seed': c.seed}
+              'devices': c.devices, 'seed': c.seed, 'network.auxiliary': c.network.auxiliary,
+              'theta.warmup': c.theta.warmup}
   for name, value in (above | at_least).items():
     if value != value or value < 0 or (value == 0 and name in above):
       raise UserError(f'config.{name}={value!r} must be {"above" if name in above else "at least"} 0')
   choices = {'dtype': (c.dtype, ('float32', 'bfloat16')), 'phi.optimizer': (c.phi.optimizer, ('sgd', 'adam')),
-             'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path'))}
+             'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path')),
+             'theta.schedule': (c.theta.schedule, optim.SCHEDULES), 'then': (c.then, ('', 'retrain'))}
   for name, (value, allowed) in choices.items():
     if value not in allowed:
       raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')
+  for name, value in (('network.drop_path', c.network.drop_path), ('label_smoothing', c.label_smoothing)):
+    if not 0 <= value < 1:
+      raise UserError(f'config.{name}={value} must be at least 0 and below 1')
   if not 0 < c.train_portion <= 1:
     raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
+
+
+def retraining(config: ConfigDict) -> ConfigDict:
+  """Turns a configuration into one that retrains as the space's authors do on CIFAR; returns it.
+
+  DARTS and S1 to S4: 600 epochs, 20 cells, 36 channels, auxiliary head, drop path, cutout. NAS-Bench-201: its
+  benchmark's own 200 epochs, N = 5, C = 16.
+  """
+  c = config
+  c.task, c.then, c.train_portion, c.theta.lr_end = 'retrain', '', 1.0, 0.0
+  c.log_steps, c.checkpoint_steps = 50, 1000
+  if c.space.name == 'nb201':
+    c.epochs, c.batch_size, c.theta.lr, c.theta.nesterov, c.theta.weight_decay = 200.0, 256, 0.1, True, 5e-4
+    c.theta.schedule, c.theta.clip = 'cosine', 0.0
+    c.network.cells, c.network.channels, c.network.auxiliary, c.network.drop_path = 5, 16, 0.0, 0.0
+  else:
+    c.epochs, c.batch_size, c.theta.lr, c.theta.weight_decay, c.theta.schedule = 600.0, 96, 0.025, 3e-4, 'cosine_epoch'
+    c.data.cutout = 16
+  return c
+
+
+def following(config: ConfigDict, workdir: str) -> ConfigDict | None:
+  """What config.then asks for after the search in `workdir`, resolved; None if nothing.
+
+  Raises UserError on a bad change.
+  """
+  if not config.then:
+    return None
+  c = retraining(copy.deepcopy(config).unlock())
+  c.genotype = str(workdir)
+  return resolve(changed(c, config.then_changes))
 
 
 def changed(config: ConfigDict, changes: str) -> ConfigDict:
@@ -155,15 +220,18 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
   return c
 
 
-def with_arguments(config: ConfigDict, arg: str, smoke) -> ConfigDict:
+def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
   """Applies what follows the colon of --config=FILE:ARG: words separated by commas.
 
   'smoke' turns the configuration, by `smoke(config)`, into a run of seconds through the same code; 'method=NAME'
   chooses the method; 'strict' is VIM-NAS as the paper's text has it, without this project's recipe (docs/recipe.md).
+  `others` are further words, word=function, that a file has of its own.
   """
   for word in filter(None, arg.split(',')):
     if word == 'smoke':
       smoke(config)
+    elif word in others:
+      others[word](config)
     elif word == 'strict':
       config.update_from_flattened_dict(methods.STRICT)
     elif word.startswith('method='):
@@ -171,6 +239,6 @@ def with_arguments(config: ConfigDict, arg: str, smoke) -> ConfigDict:
       methods.fields(name)  # raises on an unknown name
       config.method.name = name
     else:
-      raise UserError(f'--config=…:{word}: after the colon goes smoke, strict or method=NAME '
-                      f'({", ".join(methods.NAMES)})')
+      raise UserError(f'--config=…:{word}: after the colon goes {", ".join(("smoke", *others))}, strict or '
+                      f'method=NAME ({", ".join(methods.NAMES)})')
   return config

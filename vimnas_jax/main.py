@@ -24,7 +24,7 @@ def main(argv):
   """Dispatches on config.task. Returns the exit code."""
   logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes, matplotlib its list of fonts
   from vimnas_jax import config as config_lib  # after the flags: importing jax code takes seconds
-  from vimnas_jax import report, search, study
+  from vimnas_jax import evaluate, report, retrain, search, study
   if argv[1:]:
     raise UserError(f'{argv[1]!r} is no flag: fields are set as --config.name=value')
   if _CONFIG.value is None:
@@ -40,8 +40,14 @@ def main(argv):
     study.study(_CONFIG.value, workdir, command)
   elif config.task == 'report':
     report.report(config, workdir)
+  elif config.task == 'retrain':
+    retrain.retrain(config, workdir, command)
+  elif config.task == 'evaluate':
+    evaluate.evaluate(config, workdir, command)
   else:
-    search.search(config, workdir, command)
+    following = config_lib.following(_CONFIG.value, workdir)  # checked before the search begins
+    if search.search(config, workdir, command) is not None and following is not None:
+      retrain.retrain(following, os.path.join(workdir, 'retrain'), command)
   return 0
 
 

@@ -1,12 +1,44 @@
 """Optimisers as optax chains, in PyTorch's order: clip, add weight decay to the gradient, then the update rule."""
 
+import math
+
+import jax.numpy as jnp
 import optax
 
+SCHEDULES = ('cosine', 'cosine_epoch', 'linear_epoch')
 
-def theta(config, steps: int) -> optax.GradientTransformation:
-  """SGD with momentum for the supernet, from lr to lr_end on a cosine over `steps` steps. `config` is config.theta."""
-  schedule = optax.cosine_decay_schedule(config.lr, max(steps, 1), config.lr_end / config.lr)
+
+def theta(config, steps: int, per_epoch: int = 1) -> optax.GradientTransformation:
+  """SGD with momentum for the weights, its rate by `rate`. `config` is config.theta."""
+  schedule = rate(config, steps, per_epoch)
   return optax.chain(_before(config), optax.sgd(schedule, config.momentum or None, config.nesterov))
+
+
+def rate(config, steps: int, per_epoch: int = 1):
+  """The rate of theta as a function of the step. `config` is config.theta.
+
+  'cosine' falls from lr to lr_end in every step; 'cosine_epoch' once an epoch, as DARTS retrains. 'linear_epoch' is
+  that of P-DARTS and PC-DARTS on ImageNet: by epochs in a straight line towards 0, which it would reach five epochs
+  before the end; these five have a fifth of lr / (epochs - 5) for every epoch that is left. Both by epochs
+  begin with `warmup` epochs of lr * (epoch + 1) / warmup.
+  """
+  if config.schedule == 'cosine':
+    return optax.cosine_decay_schedule(config.lr, max(steps, 1), config.lr_end / config.lr)
+  epochs = max(math.ceil(steps / per_epoch), 1)
+
+  def of(step):
+    epoch = jnp.minimum(step // per_epoch, epochs - 1)
+    if config.schedule == 'cosine_epoch':
+      now = config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + jnp.cos(jnp.pi * epoch / epochs))
+    else:
+      last = min(5, max(epochs - 1, 1))
+      now = jnp.where(epochs - epoch > last, config.lr * (epochs - last - epoch) / max(epochs - last, 1),
+                      config.lr * (epochs - epoch) / ((epochs - last) * last if epochs > last else epochs))
+    if config.warmup:
+      now = jnp.where(epoch < config.warmup, config.lr * (epoch + 1) / config.warmup, now)
+    return now
+
+  return of
 
 
 def phi(config, steps: int) -> optax.GradientTransformation:

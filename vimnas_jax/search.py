@@ -2,7 +2,6 @@
 
 import json
 import math
-import time
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from vimnas_jax import (
   checkpoint,
   cost,
   data,
+  loop,
   methods,
   metrics,
   optim,
@@ -24,7 +24,7 @@ from vimnas_jax import (
   state,
   steps,
 )
-from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.errors import UserError
 from vimnas_jax.supernet import Supernet
 
 
@@ -154,14 +154,13 @@ class _Run:
 
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end of the plan or to a stop. Returns the state and the seconds per step (median)."""
-    total, first = self.plan.steps, int(now.step)
-    if first >= total:
+    first = int(now.step)
+    if first >= self.plan.steps:
       return now, None
-    on_mesh = parallel.replicated(self.mesh)
     held = {'images': self.train.images, 'labels': self.train.labels}
     if self.method.bilevel:
       held |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
-    held = jax.device_put(held, on_mesh)
+    held = jax.device_put(held, parallel.replicated(self.mesh))
     epoch, order = None, {}
 
     def index(at):
@@ -171,18 +170,12 @@ class _Run:
         order = self.order(epoch)
       return {part: jax.device_put(b[at % self.per_epoch], parallel.batch(self.mesh)) for part, b in order.items()}
 
-    console.say('compiling the search step …')
-    began = time.monotonic()
-    step = signals.interruptible(self.step.lower(now, held, index(first)).compile)
-    console.say(f'compiled in {time.monotonic() - began:.1f} s')
-
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     arch = metrics.Lines(folder / 'arch.jsonl', first)
     history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
-    times, pending, last, warned = [], None, time.monotonic(), set()
+    warned = set()
 
-    def note(at, probs, dead):
-      """Writes the architecture after `at` steps; returns its one-hotness."""
+    def note_architecture(at, probs, dead):
       genotype, hot = self.space.write(self.space.genotype(probs)), outcome.one_hotness(probs)
       rows = outcome.dead_edges(dead)
       for what, line in outcome.dead_warnings(rows, self.space, at, at <= self.plan.pretrain_steps):
@@ -194,42 +187,19 @@ class _Run:
                  probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
       return hot
 
-    def settle():
-      """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile."""
-      nonlocal pending, last
-      if pending is None:
-        return
-      (at, values), pending = pending, None
-      loss, norm = float(values['loss']), float(values['norm_theta'])
-      times.append(time.monotonic() - last)
-      last = time.monotonic()
-      if not math.isfinite(loss) or not math.isfinite(norm):
-        raise Diverged(f'step {at}: loss {loss}, norm of theta {norm} — not finite. The checkpoints in {folder} hold '
-                       'the last good state; lower config.theta.lr or config.phi.lr and give another --workdir')
-      if at % self.config.log_steps and at != total:
-        return
+    def note(at, values, seconds):
       values = jax.device_get(values)
-      hot = note(at, values.pop('probs'), values.pop('dead'))
+      hot = note_architecture(at, values.pop('probs'), values.pop('dead'))
       log.write(step=at, stage='pretrain' if at <= self.plan.pretrain_steps else 'search',
-                seconds=round(times[-1], 4), **{k: float(v) for k, v in values.items()})
-      console.step(at, total, f'loss {loss:.3f}  accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}')
+                seconds=round(seconds, 4), **{k: float(v) for k, v in values.items()})
+      return f'accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}'
 
     if first == 0:
-      note(0, *jax.device_get((self.method.probs(now.phi), steps.dead_rows(self.method, now.phi))))
+      note_architecture(0, *jax.device_get((self.method.probs(now.phi), steps.dead_rows(self.method, now.phi))))
     try:
-      with console.progress(total, first), stop.noted():
-        for at in range(first, total):
-          now, values = step(now, held, index(at))
-          settle()
-          pending = at + 1, values
-          done = at + 1 == total
-          if done or stop.asked or (at + 1) % self.config.checkpoint_steps == 0:
-            settle()
-            saved.save(at + 1, now)
-            last = time.monotonic()
-          if stop.asked and not done:
-            break
+      return loop.advance(loop.Loop(self.plan.steps, self.step, held, index, note, self.config.log_steps,
+                                    self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr'),
+                          now, saved, console, stop)
     finally:
       log.close()
       arch.close()
-    return now, float(np.median(times))

@@ -1,0 +1,134 @@
+"""The evaluate verb: how good a trained network is, and how large and how fast."""
+
+import pathlib
+import statistics
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vimnas_jax import augment, cost, data, draw, export, metrics, runfolder
+from vimnas_jax.errors import UserError
+
+
+class Found(NamedTuple):
+  """Of a split: top-1 and top-5 accuracy in %, mean cross-entropy, and counts [true class, predicted class]."""
+
+  top1: float
+  top5: float
+  loss: float
+  confusion: np.ndarray
+
+
+class Scores:
+  """Evaluation of a network on whole splits, every image exactly once."""
+
+  def __init__(self, net, loaded, batch: int):
+    """`loaded` gives mean and std; `batch` images are evaluated at a time."""
+    self._batch = batch
+
+    @jax.jit
+    def scores(variables, images, labels, real):
+      logits = export.apply(net, variables, augment.normalise(images, loaded.mean, loaded.std)).astype(jnp.float32)
+      loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      own = jnp.take_along_axis(logits, labels[:, None], 1)
+      # as many classes as reach the true one's logit before it: ties count against the network unless it stands first
+      before = (logits > own) | ((logits == own) & (jnp.arange(logits.shape[-1])[None] < labels[:, None]))
+      rank = before.sum(-1)
+      pairs = labels * logits.shape[-1] + logits.argmax(-1)
+      counts = jnp.zeros(logits.shape[-1] ** 2, jnp.int32).at[pairs].add(real.astype(jnp.int32))
+      return (real * (rank < 5)).sum(), (real * loss).sum(), counts
+
+    self._scores = scores
+
+  def of(self, variables, split) -> Found:
+    """Scores of `split`. The last batch is filled up with images that do not count."""
+    top5, loss, confusion = 0, 0.0, 0
+    for start in range(0, len(split), self._batch):
+      images, labels = split.images[start:start + self._batch], split.labels[start:start + self._batch]
+      missing = self._batch - len(labels)
+      real = np.arange(self._batch) < len(labels)
+      if missing:
+        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+        labels = np.concatenate([labels, np.zeros(missing, labels.dtype)])
+      part = jax.device_get(self._scores(variables, images, labels, real.astype(np.float32)))
+      top5, loss, confusion = top5 + int(part[0]), loss + float(part[1]), confusion + part[2]
+    n, side = len(split), round(len(confusion) ** 0.5)
+    confusion = confusion.reshape(side, side)
+    return Found(100 * int(np.trace(confusion)) / n, 100 * top5 / n, loss / n, confusion)
+
+
+def measure(model: export.Model, split, name: str, folder: pathlib.Path, config, console) -> dict:
+  """Evaluates `model` on `split`, called `name`; draws folder/confusion.png; returns what result.json holds of it."""
+  found = Scores(model.net, model, config.eval_batch).of(model.variables, split)
+  draw.confusion(found.confusion, folder / 'confusion.png')
+  row = {f'{name}_images': len(split), f'{name}_top1': round(found.top1, 4), f'{name}_top5': round(found.top5, 4),
+         f'{name}_loss': round(found.loss, 6), 'confusion': found.confusion.tolist(),
+         'per_class': [round(100 * float(r[i]) / max(int(r.sum()), 1), 2) for i, r in enumerate(found.confusion)]}
+  if config.measure_batches:
+    console.say('measuring latency …')
+    row['latency'] = [latency(model, batch) for batch in config.measure_batches]
+  return row
+
+
+def latency(model: export.Model, batch: int, seconds: float = 2.0) -> dict:
+  """Median milliseconds of one call on `batch` images already on the device, and images per second."""
+  variables, key = jax.device_put(model.variables), np.random.default_rng(0)
+  images = jax.device_put(key.integers(0, 256, (batch, *model.image_shape), dtype=np.uint8))
+  call = jax.jit(lambda v, x: export.apply(model.net, v, augment.normalise(x, model.mean, model.std)))
+  call(variables, images).block_until_ready()
+  times, end = [], time.monotonic() + seconds
+  while len(times) < 5 or (time.monotonic() < end and len(times) < 1000):
+    begin = time.monotonic()
+    call(variables, images).block_until_ready()
+    times.append(time.monotonic() - begin)
+  median = statistics.median(times)
+  return {'batch': batch, 'milliseconds': round(1e3 * median, 4), 'images_per_second': round(batch / median, 2),
+          'calls': len(times)}
+
+
+def evaluate(config, workdir, command: str = '') -> dict:
+  """Evaluates the network that the run folder config.genotype holds, on the test images of config.data.
+
+  Returns the result, which is also in workdir/result.json. Raises UserError on bad input.
+  """
+  console, folder = metrics.Console(), runfolder.open_folder(workdir)
+  given = pathlib.Path(config.genotype).expanduser()
+  if not config.genotype or not given.is_dir():
+    raise UserError(f'config.genotype={config.genotype!r} is no folder: evaluate needs that of a finished retraining')
+  model = export.read(given / 'export' if (given / 'export').is_dir() else given)
+  loaded = data.get(config.data)
+  if loaded.num_classes != model.net.num_classes:
+    raise UserError(f'{given} was trained on {model.net.num_classes} classes, config.data.name='
+                    f'{config.data.name!r} has {loaded.num_classes}: evaluate it on {model.data!r}')
+  if loaded.image_shape != model.image_shape:
+    raise UserError(f'{given} reads images of shape {model.image_shape}, config.data.name={config.data.name!r} has '
+                    f'{loaded.image_shape}: set config.data.shrink as it was, or evaluate it on {model.data!r}')
+  size = cost.count(model.space, model.genotype, cells=model.net.cells, channels=model.net.channels,
+                    num_classes=model.net.num_classes, image_size=min(model.image_shape[:2]),
+                    in_channels=model.image_shape[-1], imagenet=model.net.imagenet)
+  result = {'command': command, 'task': 'evaluate', 'space': model.space.name, 'data': config.data.name,
+            'genotype': model.space.write(model.genotype), 'params': size.params, 'madds': size.madds,
+            **measure(model, loaded.test, 'test', folder, config, console), **runfolder.environment()}
+  runfolder.write_json(folder / 'result.json', result)
+  for line in summary(result, folder):
+    console.say(line)
+  return result
+
+
+def summary(result, folder) -> list[str]:
+  """What a user wants to know at the end, in plain lines."""
+  name = 'test' if 'test_top1' in result else 'valid'
+  lines = [f'architecture   {result["genotype"]}',
+           f'{name + " accuracy":<14} {result[f"{name}_top1"]:.2f} % top-1, {result[f"{name}_top5"]:.2f} % top-5, loss '
+           f'{result[f"{name}_loss"]:.4f}, {result[f"{name}_images"]:,} images',
+           f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds (FLOPs: twice '
+           'that)']
+  if result.get('seconds_per_step'):
+    lines.append(f'speed          {result["seconds_per_step"]:.3f} s a training step (median)')
+  lines += [f'{"batch " + str(row["batch"]):<14} {row["milliseconds"]:.2f} ms a call, '
+            f'{row["images_per_second"]:,.0f} images a second' for row in result.get('latency', [])]
+  return [*lines, f'everything is in {folder}: result.json, confusion.png and, after a retraining, export/']

@@ -1,0 +1,241 @@
+"""The retrain verb: an architecture in, a trained, evaluated and exported network out."""
+
+import json
+import math
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vimnas_jax import (
+  augment,
+  checkpoint,
+  cost,
+  data,
+  draw,
+  evaluate,
+  export,
+  genotypes,
+  loop,
+  metrics,
+  optim,
+  parallel,
+  runfolder,
+  signals,
+  spaces,
+)
+from vimnas_jax.errors import UserError
+from vimnas_jax.network import Network
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a training carries.
+
+  Attributes:
+    step: steps done, int32 [].
+    params: parameters of the network.
+    stats: running statistics of BatchNorm.
+    opt: optimiser state.
+    key: root of all randomness within steps, uint32 [2].
+  """
+
+  step: jax.Array
+  params: Any
+  stats: Any
+  opt: Any
+  key: jax.Array
+
+
+def retrain(config, workdir, command: str = '', loaded: data.Data | None = None) -> dict | None:
+  """Trains the network of config.genotype from scratch, resuming what `workdir` holds; evaluates and exports it.
+
+  Returns the result, which is also in workdir/result.json; None if a signal ended it early, all saved. Raises
+  UserError on bad input and Diverged when the loss stops being finite.
+  """
+  with signals.Stop() as stop:
+    console = metrics.Console()
+    space = spaces.get(config.space.name)
+    genotype = space.validate(genotypes.resolve(config.genotype))
+    folder = runfolder.open_folder(workdir)
+    loaded = data.get(config.data) if loaded is None else loaded
+    mesh = parallel.mesh(config.devices, config.batch_size)
+    run = Training(config, space, genotype, loaded, mesh)
+    runfolder.write_config(folder, config, loaded.fingerprint())
+    _keep_genotype(folder, genotype)
+    console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
+                f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.steps} steps of {config.batch_size}')
+    saved = checkpoint.Checkpoints(folder)
+    now = saved.restore(run.abstract(), console.say)
+    if now is None:
+      now = signals.interruptible(run.start)
+    elif int(now.step) < run.steps:
+      console.say(f'resuming {folder} after step {int(now.step)} of {run.steps}')
+    first = int(now.step)
+    now, seconds = run.advance(now, folder, saved, console, stop)
+    saved.close()
+    if int(now.step) < run.steps:
+      console.say(f'stopped after step {int(now.step)} of {run.steps}, all saved: run the same command to go on')
+      return None
+    if first == run.steps and (folder / 'result.json').exists():
+      console.say(f'{folder} holds the finished run:')
+      result = json.loads((folder / 'result.json').read_text())
+    else:
+      result = run.finish(folder, now, seconds, command, console)
+    for line in evaluate.summary(result, folder):
+      console.say(line)
+    return result
+
+
+def _keep_genotype(folder, genotype):
+  path = folder / 'genotype.json'
+  if not path.exists():
+    path.write_text(genotype.to_json() + '\n')
+  elif genotypes.resolve(str(path)) != genotype:
+    raise UserError(f'{path} holds another architecture than config.genotype: give another --workdir')
+
+
+class Training:
+  """The parts of one training, and how it goes from a state to the end."""
+
+  def __init__(self, config, space, genotype, loaded, mesh):
+    self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
+    images, labels = loaded.train.images, loaded.train.labels
+    if config.data.limit:
+      images, labels = images[:config.data.limit], labels[:config.data.limit]
+    cut = math.floor(len(images) * config.train_portion)
+    self.train = data.Split(images[:cut], labels[:cut])
+    self.test = loaded.test if config.train_portion == 1 else data.Split(images[cut:], labels[cut:])
+    self.test_name = 'test' if config.train_portion == 1 else 'valid'
+    if len(self.train) < config.batch_size:
+      raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
+    self.per_epoch = len(self.train) // config.batch_size
+    self.steps = round(config.epochs * self.per_epoch)
+    net = config.network
+    size = {'cells': net.cells, 'channels': net.channels, 'num_classes': loaded.num_classes}
+    self.net = Network(space=space, genotype=genotype, **size, auxiliary=net.auxiliary > 0, imagenet=net.imagenet,
+                       dtype=jnp.dtype(config.dtype))
+    self.size = cost.count(space, genotype, **size, image_size=min(loaded.image_shape[:2]),
+                           in_channels=loaded.image_shape[-1], imagenet=net.imagenet)
+    self.tx = optim.theta(config.theta, self.steps, self.per_epoch)
+    self._create = jax.jit(self._init, out_shardings=parallel.replicated(mesh))
+    self.step = jax.jit(self._step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
+    self.environment = runfolder.environment()
+
+  def _init(self):
+    key, step_key = jax.random.split(jax.random.key(self.config.seed))
+    rngs = dict(zip(('params', 'drop_path', 'noise'), jax.random.split(key, 3), strict=True))
+    variables = self.net.init(rngs, jnp.zeros((2, *self.loaded.image_shape)), True)
+    params = variables['params']
+    return TrainState(jnp.zeros((), jnp.int32), params, variables['batch_stats'], self.tx.init(params),
+                      jax.random.key_data(step_key))
+
+  def start(self):
+    """The state at step 0; everything in it is a function of config.seed."""
+    return self._create()
+
+  def abstract(self):
+    """Shapes, types and placement of a state."""
+    on = parallel.replicated(self.mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), jax.eval_shape(self._init))
+
+  def _step(self, state, held, index):
+    """One step: `(state, data on the device, indices [n]) -> (state, metrics)`."""
+    c, mesh_batch = self.config, parallel.batch(self.mesh)
+    images, labels = (jax.lax.with_sharding_constraint(held[kind][index], mesh_batch) for kind in ('images', 'labels'))
+    image_key, path_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key),
+                                                                         state.step), 3)
+    images = augment.augment(image_key, images, mean=self.loaded.mean, std=self.loaded.std, pad=c.data.pad,
+                             flip=c.data.flip, cutout=c.data.cutout)
+    # the ramp of DARTS: constant within an epoch, 0 in the first
+    rate = c.network.drop_path * (state.step // self.per_epoch) / max(c.epochs, 1) if c.network.drop_path else 0.0
+
+    def loss_fn(params):
+      out, changed = self.net.apply({'params': params, 'batch_stats': state.stats}, images, True, rate,
+                                    rngs={'drop_path': path_key, 'noise': noise_key}, mutable=['batch_stats'])
+      logits, second = out if c.network.auxiliary else (out, None)
+      targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), c.label_smoothing)
+      loss = optax.softmax_cross_entropy(logits, targets).mean()
+      total = loss
+      if second is not None:
+        total = total + c.network.auxiliary * optax.softmax_cross_entropy(second, targets).mean()
+      return total, (loss, (logits.argmax(-1) == labels).mean(), changed['batch_stats'])
+
+    (_, (loss, accuracy, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt = self.tx.update(grads, state.opt, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, stats, opt, state.key), {
+        'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(grads), 'norm_theta': optax.tree.norm(params)}
+
+  def order(self, epoch):
+    """Batches of an epoch, int32 [per_epoch, n]: a function of (seed, epoch). What fills no batch is left out."""
+    key = jax.random.fold_in(jax.random.key(self.config.seed), 1 + epoch)
+    drawn = jax.random.permutation(key, len(self.train))[:self.per_epoch * self.config.batch_size]
+    return np.asarray(drawn, np.int32).reshape(self.per_epoch, -1)
+
+  def variables(self, state):
+    """What the network is applied with."""
+    return {'params': state.params, 'batch_stats': state.stats}
+
+  def advance(self, now, folder, saved, console, stop):
+    """Takes `now` to the end or to a stop. Returns the state and the seconds per step (median)."""
+    first = int(now.step)
+    if first >= self.steps:
+      return now, None
+    held = jax.device_put({'images': self.train.images, 'labels': self.train.labels}, parallel.replicated(self.mesh))
+    epoch, order = None, None
+
+    def index(at):
+      nonlocal epoch, order
+      if at // self.per_epoch != epoch:
+        epoch = at // self.per_epoch
+        order = self.order(epoch)
+      return jax.device_put(order[at % self.per_epoch], parallel.batch(self.mesh))
+
+    log = metrics.Lines(folder / 'metrics.jsonl', first)
+    curve = metrics.Lines(folder / 'curve.jsonl', first)
+    scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch)
+
+    def note(at, values, seconds):
+      log.write(step=at, epoch=round(at / self.per_epoch, 4), seconds=round(seconds, 4),
+                **{k: float(v) for k, v in jax.device_get(values).items()})
+      return f'accuracy {float(values["accuracy"]):.3f}'
+
+    def after(at, state):
+      found = scores.of(self.variables(state), self.test)
+      curve.write(step=at, epoch=round(at / self.per_epoch, 4), top1=found.top1, top5=found.top5, loss=found.loss)
+      console.say(f'step {at}/{self.steps}  {self.test_name} accuracy {found.top1:.2f} %')
+
+    try:
+      return loop.advance(loop.Loop(self.steps, self.step, held, index, note, self.config.log_steps,
+                                    self.config.checkpoint_steps, 'lower config.theta.lr', after,
+                                    max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
+    finally:
+      log.close()
+      curve.close()
+
+  def finish(self, folder, now, seconds, command, console):
+    """Exports and evaluates the final state; writes result.json and the pictures; returns the result."""
+    model = export.Model(self.space, self.genotype, self.net, self.variables(now), self.loaded.image_shape,
+                         self.loaded.mean, self.loaded.std, self.config.data.name)
+    console.say('exporting …')
+    export.write(folder / 'export', model)
+    curve = metrics.read(folder / 'curve.jsonl')
+    rows = metrics.read(folder / 'metrics.jsonl')
+    draw.curves({'training batches': ([r['epoch'] for r in rows], [100 * r['accuracy'] for r in rows]),
+                 self.test_name: ([r['epoch'] for r in curve], [r['top1'] for r in curve])}, folder / 'curve.png')
+    for name in self.space.cells:
+      draw.cell(self.genotype, name, self.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
+    result = {
+        'command': command, 'task': 'retrain', 'space': self.space.name, 'data': self.config.data.name,
+        'genotype': self.space.write(self.genotype), 'seed': self.config.seed, 'steps': self.steps,
+        'epochs': self.config.epochs, 'params': self.size.params, 'madds': self.size.madds,
+        'seconds_per_step': seconds and round(seconds, 4),
+        **evaluate.measure(model, self.test, self.test_name, folder, self.config, console),
+        'state_sha256': checkpoint.digest(now)}
+    result |= self.environment
+    runfolder.write_json(folder / 'result.json', result)
+    return result
