@@ -70,14 +70,14 @@ def test_phi_starts_at_its_scale_and_a_linear_end_ties_nothing(last):
 
 
 def test_phi_of_several_networks_is_their_mean():
-  space, method = spaces.get('nb201'), _make('vimnas', networks=3, last='linear')
+  space, method = spaces.get('nb201'), _make('vimnas', networks=3, gamma=1.0)
   phi = method.init(jax.random.key(0), space)
   layers, eps = phi['params']['cell']['mu'], phi['fixed']['cell']
   assert eps.shape == (3, 6, 5, 3) and layers[0]['kernel'].shape == (3, 3, 3, 3, 14)
   alone = [vimnas.network(jax.tree.map(lambda a, k=k: a[k:k + 1], layers), eps[k:k + 1], True)[0][0] for k in range(3)]
   np.testing.assert_allclose(method.logits(phi)['cell'], np.mean(alone, 0), rtol=1e-4, atol=1e-6)
   assert float(jnp.std(alone[0] - alone[1])) > 0.5
-  one = _make('vimnas', last='linear')
+  one = _make('vimnas', gamma=1.0)
   np.testing.assert_allclose(one.logits(one.init(jax.random.key(0), space))['cell'], alone[0], rtol=1e-4, atol=1e-6)
 
 

@@ -45,7 +45,8 @@ def test_a_trained_network_is_evaluated_and_exported(trained):
   assert confusion.sum() == result['test_images'] == 37  # no multiple of 10: every image once, none twice
   assert np.trace(confusion) / 37 * 100 == pytest.approx(result['test_top1'], abs=1e-3)
   curve = [json.loads(line) for line in (folder / 'curve.jsonl').read_text().splitlines()]
-  assert [row['step'] for row in curve] == [8, 16, 24] and curve[-1]['top1'] == pytest.approx(result['test_top1'], abs=1e-3)
+  assert [row['step'] for row in curve] == [8, 16, 24]
+  assert curve[-1]['top1'] == pytest.approx(result['test_top1'], abs=1e-3)
   assert result['latency'][0]['batch'] == 2 and result['latency'][0]['milliseconds'] > 0
 
 

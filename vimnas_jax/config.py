@@ -68,7 +68,7 @@ def defaults() -> ConfigDict:
   c.phi = ConfigDict()  # optimiser of the method's own parameters; None takes the method's default
   c.phi.optimizer = placeholder(str)  # 'sgd' or 'adam'
   c.phi.lr = placeholder(float)  # at the first step of the search proper
-  c.phi.lr_end = placeholder(float)  # at its last step, in a straight line; None: as lr
+  c.phi.lr_end = placeholder(float)  # at its last step, in a straight line; None: as lr, where lr is given
   c.phi.momentum = placeholder(float)  # of Adam: beta 1
   c.phi.weight_decay = placeholder(float)  # L2, added to the gradient
   c.phi.clip = 0.0
@@ -114,13 +114,13 @@ def resolve(config: ConfigDict) -> ConfigDict:
   c.method = ConfigDict({'name': c.method.name,
                          **{field: value if c.method.get(field) is None else c.method[field]
                             for field, value in own.items()}})
+  if c.phi.lr is not None and c.phi.lr_end is None:
+    c.phi.lr_end = c.phi.lr
   for field, value in methods.optimizer(c.method).items():
     if c.phi[field] is None:
       c.phi[field] = value
   if c.pretrain.epochs is None:
     c.pretrain.epochs = methods.pretrain(c.method)
-  if c.phi.lr_end is None:
-    c.phi.lr_end = c.phi.lr
   _positive(c)
   _keep_own(c)
   return c

@@ -37,9 +37,10 @@ def field_types() -> dict:
 
 
 def optimizer(config) -> dict:
-  """The method's default optimiser of phi: optimizer, lr, momentum, weight_decay."""
+  """The method's default optimiser of phi: optimizer, lr, lr_end, momentum, weight_decay."""
   module, changed = _module(config.name)
-  return {**module.OPTIMIZER, **{k: v for k, v in changed.items() if k in module.OPTIMIZER}}
+  own = {**module.OPTIMIZER, **{k: v for k, v in changed.items() if k in module.OPTIMIZER}}
+  return {'lr_end': own['lr'], **own}
 
 
 def pretrain(config) -> float:

@@ -30,20 +30,23 @@ WIDTHS = {'base': (3, 14, 1), 'small': (3, 1), 'large': (3, 14, 14, 14, 14, 1)}
 
 FIELDS = {
     'variant': 'base',  # 'base', 'small', 'large', 'point' or 'dropout'
-    'samples': 1,  # draws of xi per step, each serving an equal group of the batch
+    'samples': 8,  # draws of xi per step, each serving an equal group of the batch
     'eps_scale': 1.0,  # standard deviation of eps
-    'last': 'relu',  # activation before the last BatchNorm: 'relu', the paper's, or 'linear'
-    'gamma': 1.0,  # initial scale of the last BatchNorm: the standard deviation of phi(eps) at the start
+    'last': 'linear',  # activation before the last BatchNorm: 'relu', the paper's, or 'linear'
+    'gamma': 0.1,  # initial scale of the last BatchNorm: the standard deviation of phi(eps) at the start
     'networks': 1,  # phi(eps) is the mean of so many networks of the same form, each with its own eps and start
+    'apart': 0.0,  # how far the networks serve groups of the batch of their own at first, 0 to 1; 0 at the end
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
-# phi's rate is the paper's 0.025 (its section 4.6); momentum as for theta, no decay: left open by the paper.
-OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0}
+# slow while theta is young, firm at the end: docs/recipe.md
+OPTIMIZER = {'optimizer': 'adam', 'lr': 0.003, 'lr_end': 0.1, 'momentum': 0.9, 'weight_decay': 0.0}
 PRETRAIN = 1.0
-# what the paper's text says, where this project's defaults go beyond it
+# What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
+# momentum of 0.9 and no decay are by analogy with theta.
 STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.networks': 1, 'phi.optimizer': 'sgd',
-          'phi.lr': 0.025, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
+          'phi.lr': 0.025, 'phi.lr_end': 0.025,
+          'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
 
 
 def make(config) -> Method:
@@ -57,8 +60,11 @@ def make(config) -> Method:
     raise UserError(f'config.method.last={config.last!r}: choose one of relu, linear')
   if not config.gamma > 0:
     raise UserError(f'config.method.gamma={config.gamma} must be above 0')
-  if config.networks < 1:
-    raise UserError(f'config.method.networks={config.networks} must be at least 1')
+  if config.networks < 1 or (config.apart and config.samples % config.networks):
+    raise UserError(f'config.method.networks={config.networks} must be at least 1, and divide config.method.samples='
+                    f'{config.samples} if they are apart')
+  if not 0 <= config.apart <= 1:
+    raise UserError(f'config.method.apart={config.apart} must be from 0 to 1')
   widths, linear = WIDTHS.get(config.variant, WIDTHS['base']), config.last == 'linear'
   dropout = config.variant == 'dropout'
 
@@ -76,25 +82,35 @@ def make(config) -> Method:
   def each(key):
     return jnp.stack([key, *(jax.random.fold_in(key, k) for k in range(1, config.networks))])
 
+  def every(phi):
+    return {name: network(p['mu'], phi['fixed'][name], linear)[0] for name, p in phi['params'].items()}
+
   def logits(phi):
-    return {name: network(p['mu'], phi['fixed'][name], linear)[0].mean(0) for name, p in phi['params'].items()}
+    return {name: each.mean(0) for name, each in every(phi).items()}
+
+  def centres(phi, progress):
+    found = {}
+    for name, each in every(phi).items():
+      mean = each.mean(0, keepdims=True)
+      found[name] = mean if not config.apart else jnp.repeat(
+          mean + config.apart * (1 - progress) * (each - mean), config.samples // config.networks, 0)
+    return found
 
   def sigma(phi):
     return {name: jax.nn.softplus(network(p['sigma'], phi['fixed'][name])[0].mean(0))
             for name, p in phi['params'].items()}
 
   def sample(phi, key, progress):
-    del progress
-    mu = logits(phi)
     if config.variant == 'point':
-      return {name: jax.nn.softmax(m)[None] for name, m in mu.items()}, {}
+      return {name: jax.nn.softmax(m)[None] for name, m in logits(phi).items()}, {}
+    mu = centres(phi, progress)
     scale, info, weights = sigma(phi) if dropout else {}, {}, {}
     for i, (name, m) in enumerate(mu.items()):
-      xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *m.shape))
+      xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *m.shape[1:]))
       if dropout:
         xi *= scale[name][None]
         info[f'sigma/{name}'] = scale[name].mean()
-      weights[name] = jax.nn.softmax(m[None] + xi)
+      weights[name] = jax.nn.softmax(m + xi)
     return weights, info
 
   def penalty(phi, weights):
