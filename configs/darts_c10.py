@@ -1,4 +1,4 @@
-"""VIM-NAS on the DARTS space with CIFAR-10: one epoch over 25,000 images, 8 cells, C = 16.
+"""VIM-NAS on the DARTS space with CIFAR-10: an epoch of theta alone, one of search, 25,000 images, 8 cells, C = 16.
 
   python -m vimnas_jax.main --config=configs/darts_c10.py --config.data.dir=DIR --workdir=runs/darts
 

@@ -33,20 +33,19 @@ FIELDS = {
     'samples': 8,  # draws of xi per step, each serving an equal group of the batch
     'eps_scale': 1.0,  # standard deviation of eps
     'last': 'linear',  # activation before the last BatchNorm: 'relu', the paper's, or 'linear'
-    'gamma': 0.1,  # initial scale of the last BatchNorm: the standard deviation of phi(eps) at the start
+    'gamma': 1.0,  # initial scale of the last BatchNorm: the standard deviation of phi(eps) at the start
     'networks': 1,  # phi(eps) is the mean of so many networks of the same form, each with its own eps and start
     'apart': 0.0,  # how far the networks serve groups of the batch of their own at first, 0 to 1; 0 at the end
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
-# slow while theta is young, firm at the end: docs/recipe.md
-OPTIMIZER = {'optimizer': 'adam', 'lr': 0.003, 'lr_end': 0.1, 'momentum': 0.9, 'weight_decay': 0.0}
+# Chosen in docs/recipe.md; momentum as for theta, no decay.
+OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.0}
 PRETRAIN = 1.0
 # What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
 # momentum of 0.9 and no decay are by analogy with theta.
 STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.networks': 1, 'phi.optimizer': 'sgd',
-          'phi.lr': 0.025, 'phi.lr_end': 0.025,
-          'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
+          'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
 
 
 def make(config) -> Method:
