@@ -35,7 +35,8 @@ FIELDS = {
     'last': 'linear',  # activation before the last BatchNorm: 'relu', the paper's, or 'linear'
     'gamma': 1.0,  # initial scale of the last BatchNorm: the standard deviation of phi(eps) at the start
     'networks': 1,  # phi(eps) is the mean of so many networks of the same form, each with its own eps and start
-    'apart': 0.0,  # how far the networks serve groups of the batch of their own at first, 0 to 1; 0 at the end
+    'apart': 0.0,  # how far, 0 to 1, every network at first serves a group of the batch of its own
+    'together': 1.0,  # part of the search after which, in a straight line, all serve the whole batch as their mean
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
@@ -62,8 +63,9 @@ def make(config) -> Method:
   if config.networks < 1 or (config.apart and config.samples % config.networks):
     raise UserError(f'config.method.networks={config.networks} must be at least 1, and divide config.method.samples='
                     f'{config.samples} if they are apart')
-  if not 0 <= config.apart <= 1:
-    raise UserError(f'config.method.apart={config.apart} must be from 0 to 1')
+  if not 0 <= config.apart <= 1 or not 0 < config.together <= 1:
+    raise UserError(f'config.method.apart={config.apart} must be from 0 to 1, config.method.together='
+                    f'{config.together} above 0 and up to 1')
   widths, linear = WIDTHS.get(config.variant, WIDTHS['base']), config.last == 'linear'
   dropout = config.variant == 'dropout'
 
@@ -91,8 +93,9 @@ def make(config) -> Method:
     found = {}
     for name, each in every(phi).items():
       mean = each.mean(0, keepdims=True)
-      found[name] = mean if not config.apart else jnp.repeat(
-          mean + config.apart * (1 - progress) * (each - mean), config.samples // config.networks, 0)
+      apart = config.apart * jnp.maximum(1 - progress / config.together, 0)
+      found[name] = mean if not config.apart else jnp.repeat(mean + apart * (each - mean),
+                                                             config.samples // config.networks, 0)
     return found
 
   def sigma(phi):
