@@ -51,8 +51,8 @@ def reduce(x, k):
   return norm(jnp.concatenate([x[:, ::2, ::2] @ k[0], x[:, 1::2, 1::2] @ k[1]], -1))
 
 
-def mixed_cell(cell, stage, pool_norm, params, inputs, weights):
-  """weights [edges, ops] or, one row per image, [n, edges, ops]."""
+def mixed_cell(cell, stage, pool_norm, params, inputs, weights, noise=None):
+  """weights [edges, ops] or, one row per image, [n, edges, ops]; `noise(edge, shape)` is what the op noise gives."""
   nodes = list(inputs)
   if cell.preprocess:
     older, newer = inputs
@@ -71,7 +71,9 @@ def mixed_cell(cell, stage, pool_norm, params, inputs, weights):
                 and stride == (stage.stride if s < cell.inputs else 1)]
         own = {k[len(name) + 1:].removesuffix(suffix): v[same.index(e)] for k, v in params.items()
                if k.startswith(name) and k.endswith('_stride2') == (stride == 2)}
-        total += weights[:, e, o][:, None, None, None] * op(name, nodes[source], own, stride, pool_norm)
+        y = (noise(e, nodes[source][:, ::stride, ::stride].shape) if name == 'noise'
+             else op(name, nodes[source], own, stride, pool_norm))
+        total += weights[:, e, o][:, None, None, None] * y
     nodes.append(total)
   return jnp.concatenate([nodes[i] for i in cell.output], -1)
 

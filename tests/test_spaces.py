@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vimnas_jax import genotypes, spaces
+from vimnas_jax import cost, genotypes, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Genotype
 
@@ -45,6 +45,35 @@ def test_published_cells_are_read_from_their_own_notation():
   text = space.write(genotypes.get('DARTS_V2'))
   assert text.startswith("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ")
   assert space.read(text) == genotypes.get('DARTS_V2')
+
+
+@pytest.mark.parametrize('name', ['SDARTS_RS_s1', 'SDARTS_ADV_s1', 'SDARTS_PC_s1', 'SDARTS_RS_s2', 'SDARTS_ADV_s2',
+                                  'SDARTS_PC_s2', 'DARTS_minus_s1', 'DARTS_minus_s2', 'SDARTS_RS_s3', 'SDARTS_PC_s3',
+                                  'SDARTS_RS_s4', 'SDARTS_ADV_s4'])
+def test_published_cells_of_the_simplified_spaces(name):
+  """Each lies in its space, goes through its notation, and is what probabilities that favour it decode to."""
+  space, full = spaces.get(name[-2:]), genotypes.get(name)
+  genotype = space.validate(Genotype(space.name, full.cells))
+  assert space.read(space.write(genotype)) == genotype
+  sizes = {'cells': 20, 'channels': 36, 'num_classes': 10}
+  assert cost.count(space, genotype, **sizes) == cost.count(spaces.get('darts'), full, **sizes)
+  probs = {}
+  for cell, graph in space.cells.items():
+    probs[cell] = np.full(graph.shape, 0.1)
+    for rank, (op, *edge) in enumerate(genotype.cells[cell]):
+      e = graph.edges.index(tuple(edge))
+      probs[cell][e, graph.ops[e].index(op)] = 0.9 - 0.01 * rank
+  assert space.genotype(probs) == genotype
+
+
+def test_noise_may_be_derived_and_none_may_not():
+  for name, index, allowed in (('s4', 0, True), ('s3', 0, False)):
+    space = spaces.get(name)
+    probs = {cell: np.full(graph.shape, 0.1) for cell, graph in space.cells.items()}
+    for p in probs.values():
+      p[:, index] = 0.9
+    ops = {op for edges in space.genotype(probs).cells.values() for op, _, _ in edges}
+    assert (ops == {'noise'}) == allowed and 'none' not in ops
 
 
 @pytest.mark.parametrize('act, word', [

@@ -1,3 +1,4 @@
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +11,15 @@ from vimnas_jax.supernet import MixedCell, Supernet, by_source
 
 
 @pytest.mark.parametrize('name, cells, classes, expected', [
-    ('darts', 8, 10, 1930618), ('darts', 8, 100, 1953748), ('nb201', 5, 10, 1686106)])
+    ('darts', 8, 10, 1930618), ('darts', 8, 100, 1953748), ('nb201', 5, 10, 1686106), ('s1', 8, 10, 405146),
+    ('s1', 8, 100, 428276), ('s2', 8, 10, 665466), ('s2', 8, 100, 688596), ('s3', 8, 10, 665466),
+    ('s3', 8, 100, 688596), ('s4', 8, 10, 624506), ('s4', 8, 100, 647636)])
 def test_parameter_counts(name, cells, classes, expected):
   space = spaces.get(name)
   net = Supernet(space=space, cells=cells, channels=16, num_classes=classes)
   weights = {n: jnp.ones((1, *c.shape)) for n, c in space.cells.items()}
-  shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), weights)
+  keys = {'params': jax.random.key(0), 'noise': jax.random.key(1)}
+  shapes = jax.eval_shape(net.init, keys, jnp.zeros((1, 32, 32, 3)), weights)
   assert sum(x.size for x in jax.tree.leaves(shapes)) == expected
   assert cost.supernet(space, cells=cells, channels=16, num_classes=classes) == expected
 
@@ -35,26 +39,31 @@ def _close(a, b, tolerance):
     ('darts', 'normal', 1, False, 7, 1, 'kernels'), ('darts', 'normal', 1, True, 4, 2, 'kernels'),
     ('darts', 'reduce', 2, False, 7, 1, 'kernels'),
     ('nb201', 'cell', 1, False, 5, 1, 'kernels'), ('nb201', 'cell', 1, False, 6, 4, 'kernels'),
-    ('nb201', 'cell', 1, False, 6, 4, 'plain')])
+    ('nb201', 'cell', 1, False, 6, 4, 'plain'), ('s1', 'reduce', 2, False, 6, 1, 'kernels'),
+    ('s4', 'reduce', 2, False, 7, 2, 'kernels')])
 def test_cell_equals_one_operation_at_a_time(x64, monkeypatch, name, cell_name, stride, shrunk, side, samples, form):
   _choose(monkeypatch, form)
   space = spaces.get(name)
   cell, stage = space.cells[cell_name], Stage('cell', 4, cell=cell_name, stride=stride, shrunk=shrunk)
-  keys = jax.random.split(jax.random.key(side), 5)
+  keys = jax.random.split(jax.random.key(side), 6)
+  key = jax.random.key_data(keys[5])
   older = jax.random.normal(keys[0], (8, 2 * side if shrunk else side, 2 * side if shrunk else side, 6))
   newer = jax.random.normal(keys[1], (8, side, side, 4))
   inputs = (older, newer)[-cell.inputs:]
   weights = jax.nn.softmax(3 * jax.random.normal(keys[2], (samples, *cell.shape)))
   module = MixedCell(cell=cell, stage=stage, pool_norm=space.pool_norm, dtype=jnp.float64, param_dtype=jnp.float64)
-  params = module.init(keys[3], inputs, by_source(cell, weights))['params']
-  probe = jax.random.normal(keys[4], module.apply({'params': params}, inputs, by_source(cell, weights)).shape)
+  params = module.init(keys[3], inputs, by_source(cell, weights), key)['params']
+  probe = jax.random.normal(keys[4], module.apply({'params': params}, inputs, by_source(cell, weights), key).shape)
+
+  def noise(edge, shape):
+    return jax.random.normal(jax.random.fold_in(keys[5], edge), shape)
 
   def fused(params, inputs, weights):
-    return (module.apply({'params': params}, inputs, by_source(cell, weights)) * probe).sum()
+    return (module.apply({'params': params}, inputs, by_source(cell, weights), key) * probe).sum()
 
   def plain(params, inputs, weights):
     per_image = jnp.repeat(weights, 8 // samples, 0)
-    return (reference.mixed_cell(cell, stage, space.pool_norm, params, inputs, per_image) * probe).sum()
+    return (reference.mixed_cell(cell, stage, space.pool_norm, params, inputs, per_image, noise) * probe).sum()
 
   got = jax.jit(jax.value_and_grad(fused, (0, 1, 2)))(params, inputs, weights)
   want = jax.jit(jax.value_and_grad(plain, (0, 1, 2)))(params, inputs, weights)
@@ -99,6 +108,25 @@ def test_bfloat16_stays_near_float32():
   assert full.dtype == half.dtype == jnp.float32
   np.testing.assert_allclose(full, half, atol=0.15)
   assert not np.array_equal(full, half)
+
+
+@pytest.mark.parametrize('remat', [False, True])
+def test_noise_is_fresh_for_every_key_and_wants_its_rng(remat):
+  space = spaces.get('s4')
+  net = Supernet(space=space, cells=3, channels=4, num_classes=3, remat=remat)
+  x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
+  weights = {name: jnp.full((1, *cell.shape), 0.5) for name, cell in space.cells.items()}
+  params = jax.jit(net.init)({'params': jax.random.key(1), 'noise': jax.random.key(2)}, x, weights)
+
+  @jax.jit
+  def grad(key):
+    return jax.grad(lambda p: jnp.square(net.apply(p, x, weights, rngs={'noise': key})).sum())(params)
+
+  a, b, again = (jax.tree.leaves(grad(jax.random.key(i))) for i in (0, 1, 0))
+  assert not any(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+  assert all(np.array_equal(x, y) for x, y in zip(a, again, strict=True))
+  with pytest.raises(flax.errors.InvalidRngError):
+    net.apply(params, x, weights)
 
 
 def test_recomputed_cells_give_the_same_in_less_memory():

@@ -186,16 +186,13 @@ def retraining(config: ConfigDict) -> ConfigDict:
   return c
 
 
-def following(config: ConfigDict, workdir: str) -> ConfigDict | None:
-  """What config.then asks for after the search in `workdir`, resolved; None if nothing.
-
-  Raises UserError on a bad change.
+def following(config: ConfigDict, changes: str, workdir: str) -> ConfigDict:
+  """The resolved configuration of the retraining of what the search in `workdir` finds, with `changes` as `changed`
+  takes them. Raises UserError on a bad change.
   """
-  if not config.then:
-    return None
   c = retraining(copy.deepcopy(config).unlock())
   c.genotype = str(workdir)
-  return resolve(changed(c, config.then_changes))
+  return resolve(changed(c, changes))
 
 
 def changed(config: ConfigDict, changes: str) -> ConfigDict:

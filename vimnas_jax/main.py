@@ -45,7 +45,9 @@ def main(argv):
   elif config.task == 'evaluate':
     evaluate.evaluate(config, workdir, command)
   else:
-    following = config_lib.following(_CONFIG.value, workdir)  # checked before the search begins
+    asked, following = _CONFIG.value, None
+    if asked.then:  # checked before the search begins
+      following = config_lib.following(asked, asked.then_changes, workdir)
     if search.search(config, workdir, command) is not None and following is not None:
       retrain.retrain(following, os.path.join(workdir, 'retrain'), command)
   return 0

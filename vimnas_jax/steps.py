@@ -84,7 +84,8 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     if plan.pretrain_steps:
       before = pretrain_weights(plan.pretrain_sampling, space, key, method.samples)
       weights = jax.tree.map(lambda a, b: jnp.where(searching, a, b), weights, before)
-    logits = net.apply({'params': theta}, images, weights)
+    rngs = {'noise': jax.random.fold_in(key, len(weights))} if space.noisy else None
+    logits = net.apply({'params': theta}, images, weights, rngs=rngs)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     accuracy = (logits.argmax(-1) == labels).mean()
     return loss + jnp.where(searching, method.penalty(phi, weights), 0.0), (loss, accuracy, info)

@@ -53,12 +53,13 @@ class MixedCell(_Module):
   pool_norm: bool = False
 
   @nn.compact
-  def __call__(self, inputs, weights):
+  def __call__(self, inputs, weights, key=None):
     """Mixes the cell's graph.
 
     Args:
       inputs: outputs of the previous cells, [n, h, w, *] each, older first.
       weights: mixing weights as `by_source` sorts them.
+      key: of the operation `noise`, for cells that have it.
 
     Returns:
       [n, h / stride, w / stride, channels * len(cell.output)].
@@ -72,20 +73,33 @@ class MixedCell(_Module):
       leaving = [e for e, (s, _) in enumerate(cell.edges) if s == source]
       targets = [cell.edges[e][1] for e in leaving]
       banks, own = {}, {}
+      before = [nodes[target] for target in targets]
       for op, edges in carriers(cell, leaving).items():
+        if op == 'noise':
+          self._add_noise(before, nodes[source].shape, stride, leaving, edges, weights[source][op], key)
+          continue
         banks[op] = tuple(leaving.index(e) for e in edges)
         own[op] = params(op, edges, stride)
-      before = [nodes[target] for target in targets]
       for target, y in zip(targets, mixed(nodes[source], banks, before, own, weights[source], stride, self.pool_norm)):
         nodes[target] = y
     return jnp.concatenate([nodes[i] for i in cell.output], -1)
+
+  def _add_noise(self, before, shape, stride, leaving, edges, weights, key):
+    """Adds to `before`, maps of the edges `leaving` a node of `shape`, what the operation `noise` on `edges` gives."""
+    n, h, w, c = shape
+    key, shape = jax.random.wrap_key_data(key), (n, -(-h // stride), -(-w // stride), c)
+    for i, e in enumerate(edges):
+      drawn = jax.random.normal(jax.random.fold_in(key, e), shape, self.dtype)
+      y = jnp.repeat(weights[:, i], n // len(weights))[:, None, None, None] * drawn
+      at = leaving.index(e)
+      before[at] = y if before[at] is None else before[at] + y
 
   def _parameters(self):
     """Declares the cell's parameters, stacked per op and stride, by source, so that a bank is one slice; returns a
     function that picks those of some edges.
     """
     cell, stacks = self.cell, {}
-    for op in dict.fromkeys(name for names in cell.ops for name in names if name != 'none'):
+    for op in dict.fromkeys(name for names in cell.ops for name in names if name not in ('none', 'noise')):
       for stride in {1, self.stage.stride}:
         edges = [e for e, (s, _) in sorted(enumerate(cell.edges), key=lambda item: item[1][0]) if op in cell.ops[e]
                  and stride == (self.stage.stride if s < cell.inputs else 1)]
@@ -125,13 +139,13 @@ class Residual(_Module):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def computed_again(f, params, inputs, weights):
-  """`f(params, inputs, weights)`, of which nothing is kept for the way back: it is computed again there.
+def computed_again(f, params, inputs, weights, key):
+  """`f(params, inputs, weights, key)`, of which nothing is kept for the way back: it is computed again there.
 
   On a CPU XLA drops the barriers of `jax.checkpoint` and merges both computations. Here the second one takes inputs
   to which a zero made of the gradient was added, so it is another one, and cannot start before the gradient is there.
   """
-  return f(params, inputs, weights)
+  return f(params, inputs, weights, key)
 
 
 def _again_forward(f, *args):
@@ -139,9 +153,9 @@ def _again_forward(f, *args):
 
 
 def _again_backward(f, args, gradient):
-  params, inputs, weights = args
+  params, inputs, weights, key = args
   zero = 0 * gradient[0, 0, 0, 0]
-  return jax.vjp(f, params, tuple(x + zero for x in inputs), weights)[1](gradient)
+  return *jax.vjp(lambda *a: f(*a, key), params, tuple(x + zero for x in inputs), weights)[1](gradient), None
 
 
 computed_again.defvjp(_again_forward, _again_backward)
@@ -163,11 +177,14 @@ class Supernet(_Module):
     Args:
       x: images.
       weights: {cell: mixing weights [samples, edges, ops]}; n must be a multiple of samples.
+
+    A space with the operation `noise` needs an rng of that name.
     """
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     x = x.astype(self.dtype)
     outputs = ()
     weights = {name: by_source(cell, weights[name].astype(self.dtype)) for name, cell in self.space.cells.items()}
+    noise = self.make_rng('noise') if self.space.noisy else None
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
         x = self.batch_norm('stem_norm', ops.conv(x, self.weight('stem', (3, 3, x.shape[-1], stage.channels),
@@ -175,13 +192,15 @@ class Supernet(_Module):
         outputs = (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
+        key = jax.random.key_data(jax.random.fold_in(noise, index)) if self.space.noisy else None
         module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}', **kinds)
         if self.remat and not self.is_initializing():
           free = module.clone(parent=None, name=None)
           x = computed_again(lambda params, *args, free=free: free.apply({'params': params}, *args),
-                             self.variables['params'][f'cell_{index}'], outputs[-cell.inputs:], weights[stage.cell])
+                             self.variables['params'][f'cell_{index}'], outputs[-cell.inputs:], weights[stage.cell],
+                             key)
         else:
-          x = module(outputs[-cell.inputs:], weights[stage.cell])
+          x = module(outputs[-cell.inputs:], weights[stage.cell], key)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':
         x = Residual(channels=stage.channels, name=f'residual_{index}', **kinds)(x)

@@ -6,12 +6,10 @@ unpacks to. The archive is checksummed on every read. CIFAR-100 uses its 100 fin
 
 import dataclasses
 import gzip
-import hashlib
 import http.client
 import io
 import os
 import pathlib
-import pickle
 import tarfile
 import urllib.error
 import urllib.request
@@ -20,6 +18,7 @@ import zlib
 import numpy as np
 
 from vimnas_jax.data import tfds
+from vimnas_jax.data.pickles import Unpickler, md5, one_line
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
 
@@ -61,40 +60,13 @@ _TIMEOUT = 60  # seconds without a byte
 _CHUNK = 1 << 20
 
 
-def _dtype(code, align=False, copy=False):
-  """`numpy.dtype` as the archives call it, for integers only; numpy itself now warns of their integer `align`."""
-  del align, copy
-  dtype = np.dtype(code.decode() if isinstance(code, bytes) else code)
-  if dtype.kind not in 'iu':
-    raise pickle.UnpicklingError(f'array of type {code!r}')
-  return np.dtype(dtype, copy=True)  # the pickle then sets the state of its own copy
-
-
-class _Unpickler(pickle.Unpickler):
-  """Admits Python's containers and numpy's integer arrays; a pickle that names anything else runs nothing."""
-
-  def find_class(self, module, name):
-    """The three names an array needs."""
-    if (module, name) in (('numpy.core.multiarray', '_reconstruct'), ('numpy._core.multiarray', '_reconstruct')):
-      return np.ndarray.__reduce__(np.empty(0))[0]  # wherever this numpy keeps it
-    if (module, name) == ('numpy', 'ndarray'):
-      return np.ndarray
-    if (module, name) == ('numpy', 'dtype'):
-      return _dtype
-    raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-
-
 def _read_batch(file, source: Source) -> Split:
   """One pickled batch: {b'data': uint8 [n, 3072], channel-major; labels: list of n}."""
-  batch = _Unpickler(file, encoding='bytes').load()
+  batch = Unpickler(file, encoding='bytes').load()
   pixels, labels = batch[b'data'], np.asarray(batch[source.labels], np.int32)
   if pixels.dtype != np.uint8 or pixels.ndim != 2 or labels.shape != pixels.shape[:1]:
     raise ValueError(f'images {pixels.dtype} {pixels.shape}, labels {labels.shape}')
   return Split(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels)  # [n, h, w, c]
-
-
-def _one_line(error: BaseException) -> str:
-  return f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
 
 
 def _read_batches(opener, where: pathlib.Path, source: Source) -> tuple[Split, Split]:
@@ -107,20 +79,15 @@ def _read_batches(opener, where: pathlib.Path, source: Source) -> tuple[Split, S
         with opener(name) as file:
           parts.append(_read_batch(file, source))
       except Exception as e:  # a damaged pickle can raise nearly anything
-        raise UserError(f'cannot read batch {name!r} of {source.title} from {where} ({_one_line(e)}); delete it and '
+        raise UserError(f'cannot read batch {name!r} of {source.title} from {where} ({one_line(e)}); delete it and '
                         'set config.data.download=True, or set config.data.dir to an intact copy') from None
     images = np.ascontiguousarray(np.concatenate([part.images for part in parts]))  # [n, h, w, c]
     splits.append(Split(images, np.concatenate([part.labels for part in parts])))
   return tuple(splits)
 
 
-def _md5(path: pathlib.Path) -> str:
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 def _read_archive(path: pathlib.Path, source: Source) -> tuple[Split, Split]:
-  found = _md5(path)
+  found = md5(path)
   if found != source.md5:
     raise UserError(f'{path} is damaged or is no {source.title} archive: its md5 is {found}, not {source.md5}; delete '
                     f'it and set config.data.download=True, or fetch {source.url} again')
@@ -132,7 +99,7 @@ def _read_archive(path: pathlib.Path, source: Source) -> tuple[Split, Split]:
         if member.isfile() and folder == source.folder and name in source.train + source.test:
           files[name] = tar.extractfile(member).read()
   except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, OSError) as e:
-    raise UserError(f'cannot unpack {path} ({_one_line(e)}); delete it and set config.data.download=True') from None
+    raise UserError(f'cannot unpack {path} ({one_line(e)}); delete it and set config.data.download=True') from None
   return _read_batches(lambda name: io.BytesIO(files[name]), path, source)
 
 
@@ -184,14 +151,14 @@ def download(path: pathlib.Path, source: Source):
         most = max(most, file.tell())
         if not done and idle >= _ATTEMPTS:
           raise ConnectionError('the connection closes early')
-      found = _md5(part)
+      found = md5(part)
       if found != source.md5:
         file.truncate(0)
         raise UserError(f'what {source.url} sent has md5 {found}, not {source.md5}, and was discarded; run again, or '
                         f'place {source.archive} in {path.parent} by hand')
       part.replace(path)
   except (OSError, http.client.HTTPException) as e:
-    raise UserError(f'cannot download {source.url} to {path} ({_one_line(e)}); run again to go on from {part.name}, '
+    raise UserError(f'cannot download {source.url} to {path} ({one_line(e)}); run again to go on from {part.name}, '
                     'or set config.data.dir to a folder that has it') from None
 
 
@@ -231,5 +198,5 @@ def load(config) -> Data:
   except FileNotFoundError:
     raise UserError(f'no {source.title} under {root}: {remedy} config.data.download=True') from None
   except OSError as e:
-    raise UserError(f'cannot read {root} ({_one_line(e)}); set config.data.dir to a folder that can be read') from None
+    raise UserError(f'cannot read {root} ({one_line(e)}); set config.data.dir to a folder that can be read') from None
   return Data(config.name, train, test, source.num_classes, source.mean, source.std)

@@ -1,12 +1,15 @@
 """Search spaces by name."""
 
+import functools
+
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces import darts, nb201
+from vimnas_jax.spaces import darts, nb201, simplified
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
 __all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'get', 'NAMES']
 
-_MAKERS = {'darts': darts.make, 'nb201': nb201.make}
+_MAKERS = {'darts': darts.make, 'nb201': nb201.make,
+           **{name: functools.partial(simplified.make, name) for name in simplified.NAMES}}
 NAMES = tuple(_MAKERS)
 
 

@@ -155,6 +155,11 @@ class Space:
                       f'times; give images of at least {least} pixels' + (' or set imagenet=False' if imagenet else ''))
     return stages
 
+  @property
+  def noisy(self) -> bool:
+    """Whether an operation is `noise`, so that the networks need an rng of that name."""
+    return any('noise' in ops for cell in self.cells.values() for ops in cell.ops)
+
   def genotype(self, probs: Mapping[str, np.ndarray]) -> Genotype:
     """The architecture that `probs` ({cell: [edges, ops]}, rows sum to 1) stands for. Ties go to the lower index."""
     for name, cell in self.cells.items():

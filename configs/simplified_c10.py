@@ -1,0 +1,26 @@
+"""VIM-NAS on the simplified spaces S1 to S4 with CIFAR-10; the space goes after the colon.
+
+  python -m vimnas_jax.main --config=configs/simplified_c10.py:s2 --config.data.dir=DIR --workdir=runs/s2
+
+An epoch of theta alone and one of search, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3.
+"""
+
+from vimnas_jax.config import defaults, with_arguments
+from vimnas_jax.spaces.simplified import NAMES
+
+
+def smoke(config):
+  config.space.cells, config.space.channels = 3, 4
+  config.data.limit, config.batch_size = 128, 8
+
+
+def in_space(name):
+  def choose(config):
+    config.space.name = name
+  return choose
+
+
+def get_config(arg=''):
+  config = defaults()
+  config.space.name = 's1'
+  return with_arguments(config, arg, smoke, **{name: in_space(name) for name in NAMES})
