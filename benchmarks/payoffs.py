@@ -4,7 +4,9 @@
 
 Trains theta alone on NAS-Bench-201 with A = xi (or another sampling of config.pretrain) and adds up the gradient of the
 loss with respect to A, window by window. The cell of the largest sums is what a phi would choose that followed the mean
-gradient slowly enough: this separates a poor gradient from a poor phi. Writes OUT/result.json.
+gradient slowly enough: this separates a poor gradient from a poor phi. With --around an architecture, A = logit * that
+architecture + xi after the first epoch: what the gradient says of one edge where the others have nearly decided.
+Writes OUT/result.json.
 """
 
 import argparse
@@ -36,6 +38,8 @@ def main(argv):
   parser.add_argument('--samples', type=int, default=8, help='draws of xi for a batch of 64')
   parser.add_argument('--sampling', default='noise', choices=tuple(SPREAD))
   parser.add_argument('--window', type=int, default=195, help='steps whose gradients are summed')
+  parser.add_argument('--around', default='', help='an architecture of NAS-Bench-201')
+  parser.add_argument('--logit', type=float, default=3.0, help='its logits, those of all others being 0')
   parser.add_argument('--out', required=True)
   args = parser.parse_args(argv)
   begin = time.monotonic()
@@ -56,10 +60,17 @@ def main(argv):
     logits = net.apply({'params': theta}, x, {name: jax.nn.softmax(a)})
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
+  centre = np.zeros(cell.shape, np.float32)
+  if args.around:
+    for op, *edge in space.read(args.around).cells[name]:
+      e = cell.edges.index(tuple(edge))
+      centre[e, cell.ops[e].index(op)] = args.logit
+
   @jax.jit
-  def step(theta, opt, key, x, y):
+  def step(theta, opt, key, x, y, late):
     noise_key, image_key = jax.random.split(key)
     xi = SPREAD[args.sampling] * jax.random.normal(noise_key, (args.samples, *cell.shape))
+    xi += late * centre[None]
     x = augment.augment(image_key, x, mean=loaded.mean, std=loaded.std, pad=c.data.pad, flip=True, cutout=0)
     loss, (g_theta, g_a) = jax.value_and_grad(loss_fn, (0, 1))(theta, xi, x, y)
     updates, opt = tx.update(g_theta, opt, theta)
@@ -74,7 +85,8 @@ def main(argv):
     if place == 0:
       order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), half))
     index = order[place * batch:(place + 1) * batch]
-    theta, opt, loss, g_a = step(theta, opt, jax.random.fold_in(key, total + at), images[index], labels[index])
+    theta, opt, loss, g_a = step(theta, opt, jax.random.fold_in(key, total + at), images[index], labels[index],
+                                 jnp.float32(epoch >= 1))
     sums.append(-np.asarray(g_a, np.float64))
     losses.append(float(loss))
     if (at + 1) % args.window == 0 or at + 1 == total:
@@ -93,7 +105,8 @@ def main(argv):
   command = 'python -m benchmarks.payoffs ' + ' '.join(argv)
   (out / 'result.json').write_text(json.dumps(
       {'command': command, 'seconds': time.monotonic() - begin, 'environment': runfolder.environment(),
-       'ops': cell.ops[0], 'edges': cell.edges, 'windows': rows}, indent=1) + '\n')
+       'around': args.around, 'logit': args.logit, 'ops': cell.ops[0], 'edges': cell.edges,
+       'windows': rows}, indent=1) + '\n')
 
 
 if __name__ == '__main__':
