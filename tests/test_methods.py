@@ -81,6 +81,24 @@ def test_phi_of_several_networks_is_their_mean():
   np.testing.assert_allclose(one.logits(one.init(jax.random.key(0), space))['cell'], alone[0], rtol=1e-4, atol=1e-6)
 
 
+def test_networks_that_are_apart_serve_their_groups_and_come_together():
+  space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5)
+  phi = method.init(jax.random.key(0), space)
+  layers, eps = phi['params']['cell']['mu'], phi['fixed']['cell']
+  own = np.asarray(vimnas.network(layers, eps, True)[0])
+  at = {progress: np.log(method.sample(phi, jax.random.key(1), progress)[0]['cell'])
+        for progress in (0.0, 0.25, 0.5, 1.0)}
+  np.testing.assert_array_equal(at[0.5], at[1.0])
+
+  def centred(x):
+    return x - x.mean(-1, keepdims=True)
+
+  for progress, far in ((0.0, 1.0), (0.25, 0.5)):
+    want = far * np.repeat(own - own.mean(0), 2, 0)
+    np.testing.assert_allclose(centred(at[progress] - at[1.0]), centred(want), atol=1e-4)
+  np.testing.assert_allclose(method.logits(phi)['cell'], own.mean(0), atol=1e-5)
+
+
 def test_noise_has_unit_variance_and_samples_differ():
   method = _make('vimnas', samples=4)
   phi = method.init(jax.random.key(0), spaces.get('darts'))
@@ -102,6 +120,8 @@ def test_sparsity_prefers_noise():
 
 @pytest.mark.parametrize('fields, word', [({'variant': 'huge'}, 'huge'), ({'samples': 0}, 'samples'),
                                           ({'last': 'tanh'}, 'tanh'), ({'networks': 0}, 'networks'),
+                                          ({'networks': 3, 'apart': 1.0}, 'divide'), ({'apart': 2.0}, 'apart'),
+                                          ({'together': 0.0}, 'together'),
                                           ({'gamma': 0.0}, 'gamma')])
 def test_bad_fields(fields, word):
   with pytest.raises(UserError, match=word):

@@ -12,7 +12,8 @@ import pytest
 from conftest import QUICK, ROOT
 
 TINY = ['--config=configs/nb201_c10.py', '--config.data.name=synthetic', '--config.data.image_size=8',
-        '--config.space.cells=1', '--config.space.channels=4', '--config.batch_size=8', '--config.epochs=2',
+        '--config.space.cells=1', '--config.space.channels=4', '--config.batch_size=8', '--config.epochs=1.5',
+        '--config.pretrain.epochs=0.5',
         '--config.log_steps=1', '--config.checkpoint_steps=7', '--config.phi.lr=0.1']
 STEPS = 64
 

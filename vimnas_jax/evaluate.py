@@ -107,6 +107,7 @@ def evaluate(config, workdir, command: str = '') -> dict:
   if loaded.image_shape != model.image_shape:
     raise UserError(f'{given} reads images of shape {model.image_shape}, config.data.name={config.data.name!r} has '
                     f'{loaded.image_shape}: set config.data.shrink as it was, or evaluate it on {model.data!r}')
+  runfolder.write_config(folder, config, loaded.fingerprint())  # refuses the folder of another run
   size = cost.count(model.space, model.genotype, cells=model.net.cells, channels=model.net.channels,
                     num_classes=model.net.num_classes, image_size=min(model.image_shape[:2]),
                     in_channels=model.image_shape[-1], imagenet=model.net.imagenet)

@@ -171,7 +171,7 @@ class _Run:
       return {part: jax.device_put(b[at % self.per_epoch], parallel.batch(self.mesh)) for part, b in order.items()}
 
     log = metrics.Lines(folder / 'metrics.jsonl', first)
-    arch = metrics.Lines(folder / 'arch.jsonl', first)
+    arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
     history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
     warned = set()
 
