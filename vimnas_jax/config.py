@@ -78,7 +78,8 @@ def defaults() -> ConfigDict:
   c.data.dir = ''  # where the data lies: a TFDS data dir, an archive or its folder
   c.data.download = False  # whether a missing official archive may be downloaded into data.dir
   c.data.limit = 0  # use only the first so many training images; 0 uses all
-  c.data.num_train, c.data.num_test, c.data.image_size, c.data.num_classes = 512, 128, 16, 4  # 'synthetic' only
+  c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' are brought
+  c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only
   c.data.seed = 0  # 'synthetic' only
   c.data.shrink = 1  # images are averaged over squares of so many pixels: 2 halves their sides
   c.data.pad = 4  # random crop after padding by so many pixels; 0 switches it off

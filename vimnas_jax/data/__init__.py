@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 
-from vimnas_jax.data import cifar, digits, imagenet16, synthetic
+from vimnas_jax.data import cifar, digits, folder, imagenet16, synthetic
 from vimnas_jax.data.types import Data, Split, check
 from vimnas_jax.errors import UserError
 
 __all__ = ['Data', 'Split', 'check', 'get', 'NAMES']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
-            'digits': digits.load, 'synthetic': synthetic.load}
+            'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}
 NAMES = tuple(_LOADERS)
 
 
@@ -19,7 +19,8 @@ def get(config) -> Data:
   """The data set that `config` (config.data) describes, checked.
 
   Args:
-    config: has `name` and `shrink`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`; for synthetic data
+    config: has `name` and `shrink`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`;
+      for a folder of images `dir` and `image_size`; for synthetic data
       `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source reads its own fields only.
 
   Raises:
