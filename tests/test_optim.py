@@ -24,6 +24,20 @@ def test_the_rate_of_phi_goes_in_a_line_and_stays(optimizer, first):
 
 
 def test_theta_goes_on_a_cosine_with_decay_and_clipping():
-  config = ConfigDict({'lr': 0.2, 'lr_end': 0.1, 'momentum': 0.0, 'nesterov': False, 'weight_decay': 0.0, 'clip': 0.5})
+  config = ConfigDict({'lr': 0.2, 'lr_end': 0.1, 'momentum': 0.0, 'nesterov': False, 'weight_decay': 0.0, 'clip': 0.5,
+                       'schedule': 'cosine'})
   want = [0.5 * (0.1 + 0.05 * (1 + np.cos(np.pi * t / 4))) for t in (0, 1, 2, 3, 4, 4)]
   np.testing.assert_allclose(_moves(optim.theta(config, 4), 6), want, rtol=1e-5)
+
+
+def test_schedules_by_epochs():
+  config = ConfigDict({'lr': 0.5, 'lr_end': 0.0, 'schedule': 'linear_epoch', 'warmup': 5})
+  rate = optim.rate(config, 2500, 10)
+  found = [float(rate(10 * e + 9)) for e in range(250)]
+  np.testing.assert_allclose(found[:5], [0.1, 0.2, 0.3, 0.4, 0.5], rtol=1e-6)
+  np.testing.assert_allclose(found[5:245], [0.5 * (245 - e) / 245 for e in range(5, 245)], rtol=1e-5)
+  np.testing.assert_allclose(found[245:], [0.5 * (250 - e) / (245 * 5) for e in range(245, 250)], rtol=1e-5)
+  config = ConfigDict({'lr': 0.025, 'lr_end': 0.0, 'schedule': 'cosine_epoch', 'warmup': 0})
+  rate = optim.rate(config, 600 * 3, 3)
+  want = [0.025 * 0.5 * (1 + np.cos(np.pi * e / 600)) for e in (0, 0, 0, 1, 299, 599)]
+  np.testing.assert_allclose([float(rate(s)) for s in (0, 1, 2, 3, 899, 1799)], want, rtol=1e-4)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vimnas_jax import photometric
 from vimnas_jax.errors import UserError
 
 
@@ -50,8 +51,9 @@ def _cutout(images, y, x, side: int):
 
 
 @jax.named_scope('augment')
-def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int):
-  """Random crop, random flip, normalisation and cutout of a batch.
+def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int, smallest: float = 0.0, jitter: float = 0.0,
+            hue: float = 0.0):
+  """Random crop, random flip, colour jitter, normalisation and cutout of a batch.
 
   Args:
     key: a jax.random key; one per step.
@@ -61,15 +63,23 @@ def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int):
     pad: pixels of zeros on each side before the random crop back to [h, w]; 0 for no crop.
     flip: whether to mirror each image left to right with probability 1/2.
     cutout: side, in pixels, of the square that is set to 0 (the mean) around a uniformly drawn centre; 0 for none.
+    smallest: above 0, a random part of the image of at least this share of its area is scaled to the whole: the crop
+      of ImageNet.
+    jitter: strength of random brightness, contrast and saturation; 0 for none.
+    hue: largest random shift of the hue, in turns of the colour wheel; 0 for none.
 
   Returns:
     float32 [n, h, w, c].
 
   Raises:
-    UserError: pad or cutout is negative, or mean or std does not fit the channels.
+    UserError: a number is out of its range, mean or std does not fit the channels, or grey images are to be jittered.
   """
   if pad < 0 or cutout < 0:
     raise UserError(f'augmentation with pad={pad}, cutout={cutout}: both are pixels and cannot be negative; 0 is off')
+  if not 0 <= smallest <= 1 or not 0 <= jitter <= 1 or not 0 <= hue <= 0.5:
+    raise UserError(f'augmentation with a part of {smallest}, jitter {jitter} and hue {hue}: give at most 1, 1 and 0.5')
+  if (jitter or hue) and images.shape[-1] != 3:
+    raise UserError(f'colour jitter needs three channels, the images have {images.shape[-1]}: set it to 0')
   n, h, w, _ = images.shape
   # One row per image whatever is switched on, so that a switch changes no other draw.
   bits = jax.random.bits(key, (n, 5), jnp.uint32)
@@ -80,5 +90,13 @@ def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int):
   if pad or flip:
     mirrored = draw(2, 2) == 1 if flip else jnp.zeros((n,), bool)
     images = _crop(images, draw(0, 2 * pad + 1) - pad, draw(1, 2 * pad + 1) - pad, mirrored)
+  if smallest or jitter or hue:
+    part_key, color_key = jax.random.split(jax.random.fold_in(key, 1))
+    images = images.astype(jnp.float32) / jnp.float32(255)
+    if smallest:
+      images = photometric.resized_crop(part_key, images, smallest)
+    if jitter or hue:
+      images = photometric.jitter(color_key, images, jitter, hue)
+    images = images * jnp.float32(255)
   images = normalise(images, mean, std)
   return _cutout(images, draw(3, h), draw(4, w), cutout) if cutout else images

@@ -85,6 +85,9 @@ def defaults() -> ConfigDict:
   c.data.pad = 4  # random crop after padding by so many pixels; 0 switches it off
   c.data.flip = True  # random horizontal flip
   c.data.cutout = 0  # side of the square that is cut out; 0 switches it off
+  c.data.smallest = 0.0  # random parts of at least this share of an image, scaled to the whole; 0 switches it off
+  c.data.jitter = 0.0  # strength of random brightness, contrast and saturation
+  c.data.hue = 0.0  # largest random turn of the hue
 
   c.oracle = ConfigDict()
   c.oracle.test_csv = ''  # NAS-Bench-201 test accuracies, a CSV; '' reports validation accuracies only

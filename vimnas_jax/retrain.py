@@ -149,7 +149,8 @@ class Training:
     image_key, path_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key),
                                                                          state.step), 3)
     images = augment.augment(image_key, images, mean=self.loaded.mean, std=self.loaded.std, pad=c.data.pad,
-                             flip=c.data.flip, cutout=c.data.cutout)
+                             flip=c.data.flip, cutout=c.data.cutout, smallest=c.data.smallest, jitter=c.data.jitter,
+                             hue=c.data.hue)
     # the ramp of DARTS: constant within an epoch, 0 in the first
     rate = c.network.drop_path * (state.step // self.per_epoch) / max(c.epochs, 1) if c.network.drop_path else 0.0
 

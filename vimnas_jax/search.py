@@ -117,7 +117,8 @@ class _Run:
 
     def prepare(key, images):
       return augment.augment(key, images, mean=loaded.mean, std=loaded.std, pad=config.data.pad,
-                             flip=config.data.flip, cutout=config.data.cutout)
+                             flip=config.data.flip, cutout=config.data.cutout, smallest=config.data.smallest,
+                             jitter=config.data.jitter, hue=config.data.hue)
 
     step = steps.search_step(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare)
     self.step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,

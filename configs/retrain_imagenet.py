@@ -1,0 +1,30 @@
+"""Retraining of a DARTS cell on photographs of 224 pixels, as Xu et al., PC-DARTS (ICLR 2020), do on ImageNet.
+
+  python -m vimnas_jax.main --config=configs/retrain_imagenet.py --config.genotype=runs/darts --config.data.dir=DIR
+
+DIR holds train/CLASS/* and val/CLASS/*; all images are held in memory, 0.15 GB a thousand, so that this suits sets of
+some tens of thousands. 14 cells, 48 channels, 250 epochs, batch 1024, rate 0.5 in a straight line after five epochs of
+warm-up, label smoothing 0.1, random resized crops, colour jitter 0.4, hue 0.2. For DARTS's own settings: batch 128,
+rate 0.1. With a batch of 256 or less set --config.theta.warmup=0.
+"""
+
+from vimnas_jax.config import defaults, retraining, with_arguments
+
+
+def smoke(config):
+  config.genotype = 'DARTS_V2'
+  config.network.cells, config.network.channels, config.network.auxiliary = 3, 4, 0.0
+  config.data.image_size, config.batch_size, config.epochs = 32, 8, 1.0
+
+
+def get_config(arg=''):
+  config = retraining(defaults())
+  config.data.name, config.data.image_size = 'folder', 224
+  config.data.pad, config.data.cutout = 0, 0
+  config.data.smallest, config.data.jitter, config.data.hue = 0.08, 0.4, 0.2
+  config.network.imagenet, config.network.cells, config.network.channels = True, 14, 48
+  config.network.drop_path = 0.0
+  config.epochs, config.batch_size, config.label_smoothing = 250.0, 1024, 0.1
+  config.theta.lr, config.theta.schedule, config.theta.warmup = 0.5, 'linear_epoch', 5
+  config.theta.weight_decay = 3e-5
+  return with_arguments(config, arg, smoke)
