@@ -3,10 +3,10 @@
 import functools
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces import darts, nb201, simplified
+from vimnas_jax.spaces import custom, darts, nb201, simplified
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
-__all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'get', 'NAMES']
+__all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'custom', 'get', 'NAMES']
 
 _MAKERS = {'darts': darts.make, 'nb201': nb201.make,
            **{name: functools.partial(simplified.make, name) for name in simplified.NAMES}}
@@ -14,7 +14,10 @@ NAMES = tuple(_MAKERS)
 
 
 def get(name: str) -> Space:
-  """The space called `name`. Raises UserError if there is none."""
+  """The space called `name`, or that of the file `name`, if it ends in .py. Raises UserError if there is none."""
+  if name.endswith('.py'):
+    return custom.load(name)
   if name not in _MAKERS:
-    raise UserError(f'config.space.name={name!r} is no search space; choose one of {", ".join(NAMES)}')
+    raise UserError(f'config.space.name={name!r} is no search space; choose one of {", ".join(NAMES)}, or '
+                    'a file of your own, FILE.py')
   return _MAKERS[name]()

@@ -1,0 +1,58 @@
+import pytest
+from conftest import ROOT
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import ops, search, spaces
+from vimnas_jax.errors import UserError
+
+EXAMPLE = (ROOT / 'examples' / 'two_nodes.py').read_text()
+OPS = (*ops.OPS, 'none', 'noise')
+
+
+def test_the_example_searches(tmp_path):
+  c = config_lib.defaults()
+  c.space.name, c.space.cells, c.space.channels = str(ROOT / 'examples' / 'two_nodes.py'), 1, 4
+  c.data.name, c.data.num_train, c.data.image_size, c.batch_size = 'synthetic', 64, 8, 8
+  found = search.search(config_lib.resolve(c), tmp_path)
+  space = spaces.get(found['space'])
+  genotype = space.validate(space.read(found['genotype']))
+  assert [edge[1:] for edge in genotype.cells['cell']] == [(0, 1), (0, 2), (1, 2)]
+  assert (tmp_path / 'cell_normal.png').exists() and found['params'] > 0
+
+
+BAD = {
+    'no make': ('def make', 'def built', "has no attribute 'make'"),
+    'syntax': ('def make():', 'def make(:', 'SyntaxError'),
+    'no space': ('return custom.space(', 'return str(', 'TypeError'),
+    'another type': ('return custom.space(', 'return print(', 'not a Space'),
+    'unknown op': ("'sep_conv_3x3'", "'conv_9x9'", "no operation 'conv_9x9'"),
+    'backward edge': ('(1, 2))', '(2, 1))', 'lower node'),
+    'lonely node': ('(0, 1), (0, 2), (1, 2)', '(0, 2), (0, 3), (2, 3)', 'node 1'),
+    'bad output': ('output=(2,)', 'output=(5,)', 'output=(5,)'),
+    'three inputs': ('inputs=1', 'inputs=2', 'two with preprocess'),
+    'no stem': ("Stage('stem', channels)", "Stage('residual', channels)", 'begin with stem'),
+    'no such cell': ("cell='cell')] * cells\n  wide", "cell='sell')] * cells\n  wide", "'sell'"),
+    'width': ("Stage('residual', 2 * channels, stride=2), ", '', 'channels after'),
+    'stride': ('stride=2', 'stride=3', 'stride=3'),
+}
+
+
+@pytest.mark.parametrize('what', BAD)
+def test_every_way_of_getting_it_wrong_is_one_clear_line(tmp_path, what):
+  old, new, word = BAD[what]
+  assert old in EXAMPLE
+  path = tmp_path / 'space.py'
+  path.write_text(EXAMPLE.replace(old, new))
+  with pytest.raises(UserError) as error:
+    spaces.custom.check(spaces.get(str(path)), 1, 4, OPS)
+  assert word in str(error.value) and '\n' not in str(error.value)
+
+
+def test_no_such_file():
+  with pytest.raises(UserError, match='no such file'):
+    spaces.get('none.py')
+
+
+@pytest.mark.parametrize('name', spaces.NAMES)
+def test_the_spaces_of_the_package_pass_too(name):
+  spaces.custom.check(spaces.get(name), 5, 16, OPS)

@@ -1,0 +1,96 @@
+"""Search spaces of your own: a Python file with a function `make() -> Space`, chosen by config.space.name=FILE.py.
+
+`space` puts one together from cells and a macro-architecture; examples/two_nodes.py is a whole file.
+"""
+
+import dataclasses
+import importlib.util
+import pathlib
+from collections.abc import Callable, Mapping
+
+from vimnas_jax.errors import UserError
+from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
+
+KINDS = ('stem', 'cell', 'residual', 'head')
+
+
+def space(cells: Mapping[str, Cell], macro: Callable[[int, int], tuple[Stage, ...]], pool_norm: bool = False) -> Space:
+  """A space in which every edge keeps its most probable operation; genotypes are written as JSON.
+
+  Args:
+    cells: cell types by name.
+    macro: `macro(cells, channels)` gives the stages of the network, from 'stem' to 'head', where `cells` and `channels`
+      are config.space.cells and config.space.channels.
+    pool_norm: whether BatchNorm follows pools while searching.
+  """
+  return Space('custom', cells, macro, _decode, Genotype.to_json, Genotype.from_json, pool_norm, min_size=1)
+
+
+def _decode(of, probs):
+  return Genotype(of.name, {
+      name: tuple((cell.ops[e][probs[name][e].argmax()], *edge) for e, edge in enumerate(cell.edges))
+      for name, cell in of.cells.items()})
+
+
+def load(path: str) -> Space:
+  """The space that the file's `make()` gives, called by its path. Raises UserError, in one line, if it is unfit."""
+  file = pathlib.Path(path).expanduser()
+  if not file.is_file():
+    raise UserError(f'config.space.name={path!r}: there is no such file')
+  spec = importlib.util.spec_from_file_location('own_space', file)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    made = module.make()
+  except Exception as e:  # whatever the file does
+    reason = ' '.join(str(e).split())[:160]
+    raise UserError(f'config.space.name={path!r} fails ({type(e).__name__}: {reason}): mend the file; it needs a '
+                    'function make() that returns a Space') from None
+  if not isinstance(made, Space):
+    raise UserError(f'config.space.name={path!r}: make() gives {type(made).__name__}, not a Space: see '
+                    'vimnas_jax/spaces/custom.py')
+  return dataclasses.replace(made, name=path)
+
+
+def check(of: Space, cells: int, channels: int, ops) -> None:
+  """Raises UserError, naming the place, if the networks of a space of one's own cannot be built.
+
+  Args:
+    of: the space.
+    cells: as for its macro.
+    channels: as for its macro.
+    ops: the operations there are, by name.
+  """
+  where = f'space {of.name!r}'
+  for name, cell in of.cells.items():
+    unknown = sorted({op for names in cell.ops for op in names} - set(ops))
+    if unknown:
+      raise UserError(f'{where}, cell {name!r}: there is no operation {unknown[0]!r}; choose from {", ".join(ops)}')
+    if not set(cell.output) <= set(range(cell.inputs, cell.nodes)) or not cell.output:
+      raise UserError(f'{where}, cell {name!r}: output={cell.output} must name nodes from {cell.inputs} to '
+                      f'{cell.nodes - 1}')
+    reached = {target for _, target in cell.edges}
+    if lonely := sorted(set(range(cell.inputs, cell.nodes)) - reached):
+      raise UserError(f'{where}, cell {name!r}: no edge leads to node {lonely[0]}')
+    if cell.inputs > 2 or (cell.inputs == 2) != cell.preprocess:
+      raise UserError(f'{where}, cell {name!r}: a cell has one input, or two with preprocess=True')
+  stages = of.macro(cells, channels)
+  kinds = [stage.kind for stage in stages]
+  if not kinds or kinds[0] != 'stem' or kinds[-1] != 'head' or not set(kinds[1:-1]) <= set(KINDS[1:3]):
+    raise UserError(f'{where}: the stages of macro({cells}, {channels}) are {kinds}; they begin with stem, end with '
+                    'head and have cell and residual between')
+  width = stages[0].channels
+  for i, stage in enumerate(stages[1:-1], 1):
+    if stage.channels < 1 or stage.stride not in (1, 2):
+      raise UserError(f'{where}: stage {i} has channels={stage.channels}, stride={stage.stride}; give at least 1, and '
+                      'a stride of 1 or 2')
+    if stage.kind == 'residual':
+      width = stage.channels
+      continue
+    if stage.cell not in of.cells:
+      raise UserError(f'{where}: stage {i} is a cell {stage.cell!r}; there are {", ".join(of.cells)}')
+    cell = of.cells[stage.cell]
+    if not cell.preprocess and stage.channels != width:
+      raise UserError(f'{where}: stage {i} is a cell of {stage.channels} channels after {width}: put a residual stage '
+                      'between, or use preprocess=True')
+    width = stage.channels * len(cell.output)
