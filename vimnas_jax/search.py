@@ -75,7 +75,8 @@ def _search(config, workdir, command, loaded, stop):
 
 
 def _fits(config, space, loaded):
-  spaces.custom.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
+  if config.space.name.endswith('.py'):
+    spaces.custom.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
   side = min(loaded.image_shape[:2])
   if side < space.min_size:
     raise UserError(f'config.data.name={config.data.name!r} has images of side {side}; space {space.name!r} needs at '
