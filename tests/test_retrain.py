@@ -138,7 +138,7 @@ def test_evaluate_repeats_the_figures_and_refuses_what_does_not_fit(trained, tmp
 
   result = evaluate.evaluate(config(), tmp_path / 'a')
   assert [result[k] for k in ('test_top1', 'confusion')] == [trained[1][k] for k in ('test_top1', 'confusion')]
-  with pytest.raises(UserError, match='config.task'):
+  with pytest.raises(UserError, match='holds a run with'):
     evaluate.evaluate(config(), trained[0])
   for fields, word in (({'data.num_classes': 5}, '4 classes'), ({'data.image_size': 16}, 'shape')):
     with pytest.raises(UserError, match=word):
