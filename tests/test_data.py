@@ -133,8 +133,9 @@ def test_synthetic_errors(fields, says):
 def test_unknown_name():
   with pytest.raises(UserError) as e:
     data.get(data_config('cifar'))
-  assert one_line(e) == "config.data.name='cifar' is no data set; choose one of cifar10, cifar100, digits, synthetic"
-  assert data.NAMES == ('cifar10', 'cifar100', 'digits', 'synthetic')
+  names = ('cifar10', 'cifar100', 'imagenet16-120', 'folder', 'digits', 'synthetic')
+  assert one_line(e) == f"config.data.name='cifar' is no data set; choose one of {', '.join(names)}"
+  assert names == data.NAMES
 
 
 def test_shrink_averages_squares_exactly():
