@@ -16,12 +16,14 @@ from vimnas_jax.supernet import MixedCell, Supernet, by_source
     ('s3', 8, 100, 688596), ('s4', 8, 10, 624506), ('s4', 8, 100, 647636)])
 def test_parameter_counts(name, cells, classes, expected):
   space = spaces.get(name)
+  assert cost.supernet(space, cells=cells, channels=16, num_classes=classes) == expected
+  if classes == 100 and name != 'darts':
+    return  # the head alone differs, which DARTS shows; tracing takes seconds
   net = Supernet(space=space, cells=cells, channels=16, num_classes=classes)
   weights = {n: jnp.ones((1, *c.shape)) for n, c in space.cells.items()}
   keys = {'params': jax.random.key(0), 'noise': jax.random.key(1)}
   shapes = jax.eval_shape(net.init, keys, jnp.zeros((1, 32, 32, 3)), weights)
   assert sum(x.size for x in jax.tree.leaves(shapes)) == expected
-  assert cost.supernet(space, cells=cells, channels=16, num_classes=classes) == expected
 
 
 def _choose(monkeypatch, form):
