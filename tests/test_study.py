@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 
 import pytest
 
@@ -43,6 +44,16 @@ def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
   tiny.batch_size = 4
   with pytest.raises(UserError, match='batch_size=8, not 4'):
     study.study(tiny, tmp_path)
+
+  other = tmp_path / 'other' / 'small' / 'seed_0'  # of the same name, elsewhere; and one of other settings
+  shutil.copytree(tmp_path / 'small' / 'seed_0', other)
+  changed = tmp_path / 'other' / 'small' / 'seed_1'
+  shutil.copytree(tmp_path / 'small' / 'seed_0', changed)
+  text = (changed / 'config.json').read_text()
+  (changed / 'config.json').write_text(text.replace('"batch_size": 8', '"batch_size": 16'))
+  apart = report.compare([tmp_path / 'small' / 'seed_0', other, changed, tmp_path / 'small' / 'seed_3'], tmp_path / 'r')
+  assert {name: len(row['seeds']) for name, row in apart.items()} == {'small': 2, 'small #2': 1, 'small #3': 1}
+  shutil.rmtree(tmp_path / 'other')
 
   c = config_lib.resolve(config_lib.changed(tiny, f'task=report report.runs={tmp_path}'))
   alike = report.report(c, tmp_path / 'again')

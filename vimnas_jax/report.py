@@ -31,7 +31,8 @@ def report(config, workdir) -> dict:
 def compare(runs, folder: pathlib.Path) -> dict:
   """Writes report.md, report.json, first_edge.png and distributions.png into `folder`.
 
-  Runs whose folders have the same parent are one experiment with several seeds. Returns {experiment: row}; a row has
+  Runs whose folders have the same parent, and whose configurations differ in the seed alone, are one experiment with
+  several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row}; a row has
   means and standard deviations (over seeds, n - 1) of what report.md shows. Raises UserError if a run is not readable
   or the runs are of several spaces.
 
@@ -39,9 +40,7 @@ def compare(runs, folder: pathlib.Path) -> dict:
     runs: run folders.
     folder: where the report goes.
   """
-  groups = {}
-  for run in map(pathlib.Path, runs):
-    groups.setdefault(run.resolve().parent.name, []).append((run, _read(run)))
+  groups = _experiments(map(pathlib.Path, runs))
   names = {result['space'] for members in groups.values() for _, result in members}
   if len(names) > 1:
     raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
@@ -59,11 +58,26 @@ def compare(runs, folder: pathlib.Path) -> dict:
   return rows
 
 
-def _read(run):
+def _experiments(runs) -> dict:
+  """{name: [(run folder, its result)]}, in the order of the runs."""
+  found = {}
+  for run in runs:
+    config = runfolder.flatten(_read(run / 'config.json').get('config', {}))
+    alike = {k: v for k, v in config.items() if k != 'seed' and k not in runfolder.FREE}
+    key = run.resolve().parent, json.dumps(alike, sort_keys=True)
+    found.setdefault(key, []).append((run, _read(run / 'result.json')))
+  names = {}
+  for (parent, _), members in found.items():
+    same = sum(name.partition(' #')[0] == parent.name for name in names)
+    names[f'{parent.name} #{same + 1}' if same else parent.name] = members
+  return names
+
+
+def _read(path):
   try:
-    return json.loads((run / 'result.json').read_text())
+    return json.loads(path.read_text())
   except (OSError, ValueError):
-    raise UserError(f'{run}/result.json is not readable: finish or remove this run') from None
+    raise UserError(f'{path} is not readable: finish or remove this run') from None
 
 
 def _trace(space, run, result):
