@@ -6,19 +6,13 @@ The genotype is a run folder, a genotype file, a published name such as PC_DARTS
 more on one GPU. `:short` ranks seeds: 20 epochs of the 8-cell, 16-channel network with batch 128.
 """
 
-from vimnas_jax.config import defaults, retraining, with_arguments
+from vimnas_jax.config import defaults, retraining, short, with_arguments
 
 
 def smoke(config):
   config.genotype = 'DARTS_V2'
   config.network.cells, config.network.channels = 3, 4
   config.data.limit, config.batch_size, config.epochs = 64, 16, 1.0
-
-
-def short(config):
-  config.network.cells, config.network.channels, config.network.auxiliary, config.network.drop_path = 8, 16, 0.0, 0.0
-  config.epochs, config.batch_size, config.data.cutout, config.theta.schedule = 20.0, 128, 0, 'cosine'
-  config.theta.lr = 0.05
 
 
 def get_config(arg=''):

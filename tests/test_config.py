@@ -4,6 +4,7 @@ import pytest
 from conftest import ROOT
 from ml_collections import ConfigDict
 
+from configs import retrain_simplified
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods
 from vimnas_jax.errors import UserError
@@ -47,3 +48,13 @@ def test_bad_values_name_the_field(field, value):
     config.update_from_flattened_dict({field: value})
   with pytest.raises(UserError, match=re.escape(f'config.{field}=')):
     config_lib.resolve(config)
+
+
+@pytest.mark.parametrize('words, size', [
+    ('s1', (20, 36)), ('s4', (20, 36)), ('s1,rdarts', (20, 36)), ('rdarts,s2', (20, 16)), ('s3,rdarts', (20, 36)),
+    ('s4,rdarts', (20, 16)), ('rdarts,c100,s1', (8, 16)), ('s3,c100', (20, 36)), ('short,s2', (8, 16))])
+def test_both_settings_of_s1_to_s4(words, size):
+  found = retrain_simplified.get_config(words)
+  assert (found.network.cells, found.network.channels) == size and found.data.pad == 4
+  assert found.space.name == re.search(r's\d', words)[0] and found.epochs == (20 if 'short' in words else 600)
+  assert found.data.name == ('cifar100' if 'c100' in words else 'cifar10')
