@@ -152,11 +152,30 @@ def _total(parts):
 def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_channels: int = 3) -> int:
   """Number of weights theta of the search network, with every candidate operation on every edge.
 
-  BatchNorm inside cells has no parameters; that of the stem, of residual blocks and of the head has. The architecture
-  parameters are not counted. (The NAS-Bench-201 authors' own supernet gives its convolutions biases; this one has
+  BatchNorm inside cells has no parameters; that of the stem, of residual blocks and of the head has. In the one-shot
+  network of NAS-Bench-1Shot1 all have but the last. The architecture parameters are not counted. (The NAS-Bench-201 authors' own supernet gives its convolutions biases; this one has
   none.)
   """
+  if space.topology:
+    return _total(_oneshot(space, space.macro(cells, channels), num_classes, in_channels)).params
   edges = {name: [(op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops]
            for name, cell in space.cells.items()}
   parts = _parts(space, edges, space.macro(cells, channels), num_classes, in_channels, 2)
   return sum(part.weights + part.biases + (0 if part.in_cell else 2 * part.norms) for part in parts)
+
+
+def _oneshot(space: Space, stages: Sequence[Stage], num_classes: int, in_channels: int) -> Iterator[_Part]:
+  """The layers of the one-shot network of a space whose graph is searched; its pixels are not counted."""
+  width, blocks = in_channels, space.topology.blocks
+  for stage in stages:
+    c = stage.channels
+    if stage.kind == 'stem':
+      yield _Part(9 * width * c, 1, c)
+      width = c
+    elif stage.kind == 'cell':
+      yield _Part(2 * blocks * width * c, 1, 2 * blocks * c)  # into the blocks, and past them
+      yield _Part(blocks * (9 + 1) * c * c, 1, 2 * blocks * c)
+      width = blocks * c
+    elif stage.kind == 'head':
+      yield _Part(width * c, 1)
+      yield _Part(c * num_classes, 1, biases=num_classes)

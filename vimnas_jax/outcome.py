@@ -45,8 +45,8 @@ def dead_warnings(dead, space, step, pretraining):
   for name, edges in dead.items():
     whole = len(edges) == len(space.cells[name].edges)
     for e in () if whole and pretraining else edges:
-      source, target = space.cells[name].edges[e]
-      yield (name, e), (f'warning: edge {source}->{target} of cell {name!r} is dead at step {step}: phi gives all its '
+      kind = '' if space.cells[name].rows else 'edge '
+      yield (name, e), (f'warning: {kind}{space.cells[name].label(e)} of cell {name!r} is dead at step {step}: phi gives all its '
                         'operations the same value, so its choice is a tie')
     if whole:
       yield (name, 'all'), (f'warning: phi of cell {name!r} is dead at step {step}: it is constant and its gradient '

@@ -26,6 +26,7 @@ from vimnas_jax import (
   steps,
 )
 from vimnas_jax.errors import UserError
+from vimnas_jax.oneshot import OneShot
 from vimnas_jax.supernet import Supernet
 
 
@@ -112,11 +113,12 @@ class _Run:
                            config.pretrain.sampling, config.accumulate)
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
-    self.method = methods.get(config.method)
-    self.net = Supernet(space=space, cells=config.space.cells, channels=config.space.channels,
-                        num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat)
-    self.tx_theta, self.tx_phi = (optim.theta(config.theta, self.plan.steps),
-                                 optim.phi(config.phi, self.plan.search_steps))
+    self.method = methods.get(config.method, space.choices)
+    form = OneShot if space.topology else Supernet
+    self.net = form(space=space, cells=config.space.cells, channels=config.space.channels,
+                    num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat)
+    self.tx_theta = optim.theta(config.theta, self.plan.steps)
+    self.tx_phi = self.method.optimizer(optim.phi(config.phi, self.plan.search_steps))
 
     def prepare(key, images):
       return augment.augment(key, images, mean=loaded.mean, std=loaded.std, pad=config.data.pad,

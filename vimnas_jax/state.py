@@ -33,6 +33,7 @@ def create(seed, net, method, space, tx_theta, tx_phi, image_shape) -> SearchSta
   key = jax.random.key(seed)
   theta_key, phi_key, step_key = jax.random.split(key, 3)
   weights = {name: jnp.full((1, *cell.shape), 1 / cell.shape[1]) for name, cell in space.cells.items()}
+  weights |= {name: jnp.full((1, count), 1 / count) for name, count in space.choices.items()}
   theta = net.init({'params': theta_key, 'noise': phi_key}, jnp.zeros((1, *image_shape)), weights)['params']
   phi = method.init(phi_key, space)
   return SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),

@@ -83,8 +83,8 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
       weights, info = method.sample(phi, key, progress)
     if plan.pretrain_steps:
       before = pretrain_weights(plan.pretrain_sampling, space, key, method.samples)
-      weights = jax.tree.map(lambda a, b: jnp.where(searching, a, b), weights, before)
-    rngs = {'noise': jax.random.fold_in(key, len(weights))} if space.noisy else None
+      weights |= {name: jnp.where(searching, weights[name], other) for name, other in before.items()}
+    rngs = {'noise': jax.random.fold_in(key, len(space.cells))} if space.noisy else None
     logits = net.apply({'params': theta}, images, weights, rngs=rngs)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     accuracy = (logits.argmax(-1) == labels).mean()

@@ -15,7 +15,7 @@ from vimnas_jax.mixing import mixed
 from vimnas_jax.spaces import Cell, Space, Stage
 
 
-class _Module(nn.Module):
+class Module(nn.Module):
   """What all parts share: parameters in `param_dtype`, used in `dtype`."""
 
   dtype: jnp.dtype = jnp.float32
@@ -31,6 +31,13 @@ class _Module(nn.Module):
     bias = self.param(f'{name}_bias', nn.initializers.zeros, x.shape[-1:], self.param_dtype)
     return ops.normalise(x) * scale.astype(self.dtype)[None, None, None] + bias.astype(self.dtype)[None, None, None]
 
+  def classify(self, x, num_classes):
+    """Logits of x [n, h, w, c]: global mean and a linear layer, in float32 or wider."""
+    x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
+    kernel = self.param('head', ops.fan_in_uniform(x.shape[-1]), (x.shape[-1], num_classes), self.param_dtype)
+    bias = self.param('head_bias', ops.fan_in_uniform(x.shape[-1]), (num_classes,), self.param_dtype)
+    return x @ kernel + bias[None]
+
 
 def carriers(cell: Cell, edges):
   """{operation: those of some edges that carry it}, without `none`."""
@@ -45,7 +52,7 @@ def by_source(cell: Cell, weights):
               for op, edges in carriers(cell, leaving).items()} for s, leaving in sources.items()}
 
 
-class MixedCell(_Module):
+class MixedCell(Module):
   """One cell with a mixture on every edge."""
 
   cell: Cell = None
@@ -127,7 +134,7 @@ class MixedCell(_Module):
     return older, ops.normalise(jax.nn.relu(newer) @ self.weight('preprocess1', (width, channels), width))
 
 
-class Residual(_Module):
+class Residual(Module):
   """The ResNet basic block of stride 2 between the groups of NAS-Bench-201 (specs: no ReLU after the sum)."""
 
   channels: int = 0
@@ -161,7 +168,7 @@ def _again_backward(f, args, gradient):
 computed_again.defvjp(_again_forward, _again_backward)
 
 
-class Supernet(_Module):
+class Supernet(Module):
   """theta. `Supernet(space=..., cells=..., channels=..., num_classes=...)`; see `Space.macro` for what these mean."""
 
   space: Space = None
@@ -169,6 +176,14 @@ class Supernet(_Module):
   channels: int = 16
   num_classes: int = 10
   remat: bool = False  # whether the way back computes every cell again instead of keeping what is inside it
+
+  def run(self, module, name, inputs, weights, key=None):
+    """The cell `module`, called `name`, on `inputs`; computed again on the way back if `remat` asks for it."""
+    if not self.remat or self.is_initializing():
+      return module(inputs, weights, key)
+    free = module.clone(parent=None, name=None)
+    return computed_again(lambda params, *args: free.apply({'params': params}, *args), self.variables['params'][name],
+                          inputs, weights, key)
 
   @nn.compact
   def __call__(self, x, weights: Mapping[str, jax.Array]):
@@ -194,13 +209,7 @@ class Supernet(_Module):
         cell = self.space.cells[stage.cell]
         key = jax.random.key_data(jax.random.fold_in(noise, index)) if self.space.noisy else None
         module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}', **kinds)
-        if self.remat and not self.is_initializing():
-          free = module.clone(parent=None, name=None)
-          x = computed_again(lambda params, *args, free=free: free.apply({'params': params}, *args),
-                             self.variables['params'][f'cell_{index}'], outputs[-cell.inputs:], weights[stage.cell],
-                             key)
-        else:
-          x = module(outputs[-cell.inputs:], weights[stage.cell], key)
+        x = self.run(module, f'cell_{index}', outputs[-cell.inputs:], weights[stage.cell], key)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':
         x = Residual(channels=stage.channels, name=f'residual_{index}', **kinds)(x)
@@ -208,8 +217,5 @@ class Supernet(_Module):
       else:
         if stage.norm:
           x = jax.nn.relu(self.batch_norm('head_norm', x))
-        x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
-        kernel = self.param('head', ops.fan_in_uniform(x.shape[-1]), (x.shape[-1], self.num_classes), self.param_dtype)
-        bias = self.param('head_bias', ops.fan_in_uniform(x.shape[-1]), (self.num_classes,), self.param_dtype)
-        x = x @ kernel + bias[None]
+        x = self.classify(x, self.num_classes)
     return x

@@ -14,11 +14,12 @@ FAMILIES = {'separable': ('#1f5fa8', '#dce9f7'), 'dilated': ('#8e3b8a', '#f3e1f2
             'convolution': ('#1f5fa8', '#dce9f7'), 'pooling': ('#b86a00', '#fcebd0'), 'skip': ('#1d7a46', '#dbf1e3'),
             'none': (QUIET, 'white'), 'other': (INK, PALE)}
 _PREFIXES = {'sep_': 'separable', 'dil_': 'dilated', 'nor_': 'convolution', 'conv': 'convolution',
-             'max_': 'pooling', 'avg_': 'pooling', 'skip': 'skip', 'none': 'none'}
+             'max': 'pooling', 'avg_': 'pooling', 'skip': 'skip', 'none': 'none'}
 # op -> its line in `weights`: the family's hue, dark for the smaller kernel
 _COLORS = {'none': '#9aa5b1', 'max_pool_3x3': '#8c4a00', 'avg_pool_3x3': '#f0a030', 'skip_connect': '#1d9a50',
            'sep_conv_3x3': '#12407a', 'sep_conv_5x5': '#56a0e8', 'dil_conv_3x3': '#7a1f76', 'dil_conv_5x5': '#e078d0',
-           'nor_conv_1x1': '#56a0e8', 'nor_conv_3x3': '#12407a'}
+           'nor_conv_1x1': '#56a0e8', 'nor_conv_3x3': '#12407a', 'maxpool3x3': '#8c4a00',
+           'conv1x1-bn-relu': '#56a0e8', 'conv3x3-bn-relu': '#12407a'}
 _SPARE = ('#d62728', '#17becf', '#bcbd22', '#5f4b3a')
 TEXT = {'ha': 'center', 'va': 'center', 'color': INK}
 

@@ -34,7 +34,7 @@ def cell(genotype: Genotype, name: str, space: Space, path, title: str = '') -> 
   space.validate(genotype)
   if name not in space.cells:
     raise UserError(f'space {space.name!r} has no cell {name!r}; it has {", ".join(space.cells)}')
-  graph, edges = space.cells[name], genotype.cells[name]
+  graph, edges = space.graph(name), genotype.cells[name]
   nodes, lanes = _node_names(graph), _lanes(edges)
   top = BASE + LANE * max(0, max(lanes.values(), default=0) - 1) + 0.62  # centre of the title above the nodes'
   bottom = (-BUS if len(graph.output) > 1 else NODE / 2) + 0.6

@@ -44,11 +44,11 @@ def weights(steps: Sequence[float], probs: Mapping[str, np.ndarray], space: Spac
                              bottom=foot / height, wspace=0.16, hspace=0.42)
   row, last = 0, list(space.cells)[-1]
   for name, graph in space.cells.items():
-    for e, (source, target) in enumerate(graph.edges):
+    for e in range(len(graph.edges)):
       axes = figure.add_subplot(grid[row + e // columns, e % columns])
       for o, op in enumerate(graph.ops[e]):
         axes.plot(steps, probs[name][:, e, o], color=color[op], linewidth=1.4, marker='.' if len(steps) < 2 else '')
-      _panel(axes, f'{name} {source}->{target}', steps, left=e % columns == 0,
+      _panel(axes, f'{name} {graph.label(e)}', steps, left=e % columns == 0,
              lowest=name == last and e + columns >= len(graph.edges))
     row += math.ceil(len(graph.edges) / columns)
   figure.text(0.5 + 0.24 / width, (foot - 0.4) / height, 'search step', fontsize=10, **TEXT)

@@ -4,7 +4,7 @@ A method's module has FIELDS, OPTIMIZER, PRETRAIN (epochs of theta alone) and `m
 """
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import darts, random, vimnas
+from vimnas_jax.methods import darts, random, topology, vimnas
 from vimnas_jax.methods.types import Method
 
 __all__ = ['Method', 'NAMES', 'STRICT', 'field_types', 'fields', 'get', 'optimizer', 'pretrain']
@@ -20,9 +20,13 @@ def _module(name):
   return _MODULES[name]
 
 
-def get(config) -> Method:
-  """The method that config.method describes. Raises UserError on an unknown name or a bad field."""
-  return _module(config.name)[0].make(config)
+def get(config, choices=None) -> Method:
+  """The method that config.method describes. Raises UserError on an unknown name or a bad field.
+
+  `choices` are those of a space whose graph is searched too: rows beside the method's architecture.
+  """
+  method = _module(config.name)[0].make(config)
+  return topology.beside(method, choices) if choices else method
 
 
 def fields(name: str) -> dict:

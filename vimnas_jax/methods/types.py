@@ -22,6 +22,7 @@ class Method(NamedTuple):
     samples: architectures per step, each serving an equal group of the batch.
     features: `features(phi) -> {cell: [channels, edges, ops]}`, maps of phi worth drawing, or None.
     logits: `logits(phi) -> {cell: [edges, ops]}` before the softmax, or None; equal rows of these are dead.
+    optimizer: `optimizer(tx) -> tx`: the optimiser of phi['params'], made from the one that config.phi describes.
   """
 
   init: Callable[..., PyTree]
@@ -33,6 +34,7 @@ class Method(NamedTuple):
   samples: int = 1
   features: Callable[[PyTree], PyTree] | None = None
   logits: Callable[[PyTree], PyTree] | None = None
+  optimizer: Callable[[Any], Any] = lambda tx: tx
 
 
 def no_penalty(phi, weights):

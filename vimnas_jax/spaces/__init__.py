@@ -3,13 +3,14 @@
 import functools
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces import custom, darts, nb201, simplified
+from vimnas_jax.spaces import custom, darts, nb201, oneshot, simplified
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
-__all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'custom', 'get', 'NAMES']
+__all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'custom', 'get', 'oneshot', 'NAMES']
 
 _MAKERS = {'darts': darts.make, 'nb201': nb201.make,
-           **{name: functools.partial(simplified.make, name) for name in simplified.NAMES}}
+           **{name: functools.partial(simplified.make, name) for name in simplified.NAMES},
+           **{name: functools.partial(oneshot.make, name) for name in oneshot.NAMES}}
 NAMES = tuple(_MAKERS)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from vimnas_jax.errors import UserError
+from vimnas_jax.spaces.topology import OUTPUT, Topology
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Cell:
     ops: the names of the candidate operations of each edge; the same number on every edge of a cell type.
     output: the nodes that are concatenated along channels to give the cell's output.
     preprocess: whether each input first passes a 1x1 convolution to the cell's width.
+    rows: what the rows of the architecture parameters are called, if they are no edges.
   """
 
   inputs: int
@@ -31,6 +33,7 @@ class Cell:
   ops: tuple[tuple[str, ...], ...]
   output: tuple[int, ...]
   preprocess: bool = False
+  rows: tuple[str, ...] = ()
 
   def __post_init__(self):
     if len(self.edges) != len(self.ops) or len({len(names) for names in self.ops}) != 1:
@@ -49,6 +52,10 @@ class Cell:
     """(edges, ops): the shape of the architecture parameters of this cell type."""
     return len(self.edges), len(self.ops[0])
 
+  def label(self, row: int) -> str:
+    """How a row of the architecture parameters is called."""
+    return self.rows[row] if self.rows else '{}->{}'.format(*self.edges[row])
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -56,7 +63,8 @@ class Stage:
 
   Attributes:
     kind: 'stem' (3x3 convolution and BatchNorm), 'cell', 'residual' (the ResNet block between the stages of
-      NAS-Bench-201) or 'head' (global average pool and a linear layer). On ImageNet two stems: 'stem0' (3x3
+      NAS-Bench-201) or 'head' (global average pool and a linear layer). NAS-Bench-1Shot1 has a 'pool' (2x2 maximum of
+      stride 2, padded by 1) between its stacks and in its head a 1x1 convolution to `channels`. On ImageNet two stems: 'stem0' (3x3
       convolution to half the width, BatchNorm, ReLU, 3x3 convolution, BatchNorm) and 'stem1' (ReLU, 3x3 convolution,
       BatchNorm); every convolution has stride 2.
     channels: the width of the stage; of a cell, the width of one node.
@@ -121,6 +129,7 @@ class Space:
     pool_norm: whether pooling is followed by BatchNorm while searching (DARTS: yes; NAS-Bench-201: no).
     min_size: the smallest image side, in pixels, that the macro's strides allow.
     imagenet_macro: `imagenet_macro(cells, channels)` gives the stages of the evaluation network for ImageNet, or None.
+    topology: how the graph of the cell is searched, where it is; the rows of a cell are then its blocks.
   """
 
   name: str
@@ -132,6 +141,7 @@ class Space:
   pool_norm: bool
   min_size: int
   imagenet_macro: Callable[[int, int], tuple[Stage, ...]] | None = None
+  topology: Topology | None = None
 
   def stages(self, cells: int, channels: int, *, imagenet: bool = False, side: int | None = None) -> tuple[Stage, ...]:
     """The stages of the evaluation network.
@@ -143,8 +153,11 @@ class Space:
       side: the shorter side of its images in pixels, if it is to be checked.
 
     Raises:
-      UserError: the space has no network for ImageNet, or the images are smaller than the strides allow.
+      UserError: the space has no such network, or the images are smaller than the strides allow.
     """
+    if self.topology:
+      raise UserError(f'the networks of space {self.name!r} are trained in NAS-Bench-101, not here: look them up there '
+                      'with config.oracle.nasbench101')
     if imagenet and self.imagenet_macro is None:
       raise UserError(f'space {self.name!r} has no ImageNet network: set imagenet=False')
     stages = (self.imagenet_macro if imagenet else self.macro)(cells, channels)
@@ -156,17 +169,42 @@ class Space:
     return stages
 
   @property
+  def choices(self) -> Mapping[str, int]:
+    """{row of the searched graph: number of its candidates}; {} where the graph is given."""
+    return self.topology.choices if self.topology else {}
+
+  def graph(self, name: str) -> Cell:
+    """The cell as its architectures have it: where the graph is searched, with every edge that they may have."""
+    if not self.topology:
+      return self.cells[name]
+    last = self.topology.blocks + 1
+    edges = tuple((source, target) for target in range(1, last + 1) for source in range(target))
+    return Cell(1, edges, ((*self.topology.ops, OUTPUT),) * len(edges), (last,))
+
+  def operations(self, genotype: Genotype) -> list[str]:
+    """The operations that an architecture runs, each as often as it does."""
+    if not self.topology:
+      return [op for edges in genotype.cells.values() for op, _, _ in edges]
+    blocks = {target: op for op, _, target in genotype.cells['cell'] if op != OUTPUT}
+    return [blocks[node] for node in sorted(blocks)]
+
+  @property
   def noisy(self) -> bool:
     """Whether an operation is `noise`, so that the networks need an rng of that name."""
     return any('noise' in ops for cell in self.cells.values() for ops in cell.ops)
 
   def genotype(self, probs: Mapping[str, np.ndarray]) -> Genotype:
-    """The architecture that `probs` ({cell: [edges, ops]}, rows sum to 1) stands for. Ties go to the lower index."""
-    for name, cell in self.cells.items():
-      if np.shape(probs[name]) != cell.shape:
-        raise UserError(f'probabilities of cell {name!r} have shape {np.shape(probs[name])}, space {self.name!r} '
-                        f'needs {cell.shape}')
-    return self.decode(self, {name: np.asarray(probs[name], np.float64) for name in self.cells})
+    """The architecture that `probs` ({cell: [edges, ops]}, {choice: [1, candidates]}; rows sum to 1) stands for.
+
+    Ties go to the lower index.
+    """
+    shapes = {name: cell.shape for name, cell in self.cells.items()}
+    shapes |= {name: (1, count) for name, count in self.choices.items()}
+    for name, shape in shapes.items():
+      if np.shape(probs.get(name)) != shape:
+        raise UserError(f'probabilities of cell {name!r} have shape {np.shape(probs.get(name))}, space {self.name!r} '
+                        f'needs {shape}')
+    return self.decode(self, {name: np.asarray(probs[name], np.float64) for name in shapes})
 
   def validate(self, genotype: Genotype) -> Genotype:
     """Returns `genotype`. Raises UserError if it belongs to another space or uses what this space lacks."""
@@ -175,11 +213,14 @@ class Space:
                       f'to {genotype.space!r} or give another genotype')
     if set(genotype.cells) != set(self.cells):
       raise UserError(f'the genotype has cells {sorted(genotype.cells)}, space {self.name!r} has {sorted(self.cells)}')
-    for name, cell in self.cells.items():
+    for name in self.cells:
+      cell = self.graph(name)
       for op, source, target in genotype.cells[name]:
         if (source, target) not in cell.edges:
           raise UserError(f'cell {name!r} of space {self.name!r} has no edge {source}->{target}')
         ops = cell.ops[cell.edges.index((source, target))]
         if op not in ops:
           raise UserError(f'edge {source}->{target} of cell {name!r} has no op {op!r}; it has {", ".join(ops)}')
+    if self.topology:
+      self.topology.check(genotype.cells['cell'])
     return genotype

@@ -1,0 +1,60 @@
+"""The graph of a cell beside any method: NAS-Bench-1Shot1 (Zela, Siems and Hutter, ICLR 2020), section 3.
+
+Where a space has a searched graph (spaces/topology.py), every choice of it is a free parameter, a row over its
+candidates, drawn from 1e-3 N(0, 1). The supernet mixes the candidates by softmax of the row, without noise; the rows
+descend the loss, and see the batch, that phi does. They move by the benchmark's own optimiser of architecture
+parameters, whatever the method's is, and stand still while theta is pretrained.
+"""
+
+import jax
+import optax
+
+from vimnas_jax.methods.types import Method
+
+INIT = 1e-3  # standard deviation at the start
+LR, BETAS, WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3  # Adam; the decay is L2, added to the gradient
+_KEY = 1 << 16  # folded into the key of phi, beyond the cells that a method folds in
+
+
+def beside(method: Method, choices) -> Method:
+  """The method with rows {name: candidates} beside its architecture; phi['params'] is {'method', 'topology'}.
+
+  `sample` and `probs` then have one entry [1, candidates] more for every row.
+  """
+
+  def own(phi):
+    return {'params': phi['params']['method'], 'fixed': phi['fixed']}
+
+  def init(key, space):
+    phi = method.init(key, space)
+    rows = {name: INIT * jax.random.normal(jax.random.fold_in(key, _KEY + i), (count,))
+            for i, (name, count) in enumerate(choices.items())}
+    return {'params': {'method': phi['params'], 'topology': rows}, 'fixed': phi['fixed']}
+
+  def mixed(phi):
+    return {name: jax.nn.softmax(row)[None] for name, row in phi['params']['topology'].items()}
+
+  def sample(phi, key, progress):
+    weights, info = method.sample(own(phi), key, progress)
+    return {**weights, **mixed(phi)}, info
+
+  return method._replace(
+      init=init, sample=sample, probs=lambda phi: {**method.probs(own(phi)), **mixed(phi)},
+      penalty=lambda phi, weights: method.penalty(own(phi), weights),
+      features=method.features and (lambda phi: method.features(own(phi))),
+      logits=method.logits and (lambda phi: method.logits(own(phi))), optimizer=optimizer)
+
+
+def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+  """`tx` for the method's parameters, the benchmark's Adam for the rows."""
+  parts = {'method': tx, 'topology': optax.chain(optax.add_decayed_weights(WEIGHT_DECAY),
+                                                 optax.adam(LR, b1=BETAS[0], b2=BETAS[1], eps=1e-8))}
+
+  def init(params):
+    return {name: part.init(params[name]) for name, part in parts.items()}
+
+  def update(grads, state, params):
+    moved = {name: part.update(grads[name], state[name], params[name]) for name, part in parts.items()}
+    return tuple({name: pair[i] for name, pair in moved.items()} for i in range(2))
+
+  return optax.GradientTransformation(init, update)

@@ -1,0 +1,116 @@
+"""The one-shot network of NAS-Bench-1Shot1 (Zela, Siems and Hutter, ICLR 2020): theta where the graph is searched too.
+
+Three stacks of cells. Every block of a cell mixes its three operations on a mixture of what lies before it: the cell's
+input, through a 1x1 convolution of the block's own, and the blocks below. The cell puts out the blocks side by side,
+each weighted, on top of the weighted input through a 1x1 convolution to their width. Convolutions are followed by
+BatchNorm, with scale and bias, and ReLU. BatchNorm uses batch statistics, as in supernet.py; the authors' code keeps
+running averages that follow the last batch almost entirely.
+"""
+
+import functools
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vimnas_jax import ops
+from vimnas_jax.spaces import Stage
+from vimnas_jax.spaces.topology import OUTPUT, Topology
+from vimnas_jax.supernet import Module, Supernet
+
+
+def pool(x):
+  """2x2 maximum of x [n, h, w, c] with stride 2, padded by 1: [n, h // 2 + 1, w // 2 + 1, c]."""
+  n, h, w, c = x.shape
+  x = jnp.pad(x, ((0, 0), (1, 1 - h % 2), (1, 1 - w % 2), (0, 0)), constant_values=-jnp.inf)
+  return x.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, c).max((2, 4))
+
+
+class Cell(Module):
+  """One cell with all its operations and all its edges."""
+
+  topology: Topology = None
+  stage: Stage = None
+
+  def unit(self, name, x, shape):
+    """Convolution of x [n, h, w, c] with a kernel of `shape` [k, k, c, d], BatchNorm, ReLU."""
+    y = ops.conv(x, self.weight(name, shape, shape[0] * shape[1] * shape[2]))
+    return jax.nn.relu(self.batch_norm(f'{name}_norm', y))
+
+  @nn.compact
+  def __call__(self, inputs, weights, key=None):
+    """Mixes the cell.
+
+    Args:
+      inputs: the output of the previous cell, ([n, h, w, *],).
+      weights: mixing weights of the blocks' operations, 'cell' [samples, blocks, ops], and of every choice of the
+        graph [samples or 1, candidates].
+      key: not used.
+
+    Returns:
+      [n, h, w, channels * blocks].
+    """
+    del key
+    (x,), c, blocks = inputs, self.stage.channels, self.topology.blocks
+    mixing = {name: per_image(w, len(x)) for name, w in weights.items()}
+    with jax.named_scope('projections'):  # of the blocks, then of the output: one matrix product
+      projected = self.unit('projections', x, (1, 1, x.shape[-1], 2 * blocks * c))
+    nodes = []
+    for node in range(1, blocks + 1):
+      candidates = [projected[..., (node - 1) * c:node * c], *nodes]
+      row = mixing.get(self.topology.row(node))
+      if row is not None:
+        candidates = [row[:, j, None, None, None] * y for j, y in enumerate(candidates)]
+      nodes.append(self.block(node, functools.reduce(jnp.add, candidates), mixing['cell'][:, node - 1]))
+    row = mixing[OUTPUT]
+    side_by_side = [row[:, j, None, None, None] * y for j, y in enumerate(nodes, 1)]
+    return jnp.concatenate(side_by_side, -1) + row[:, 0, None, None, None] * projected[..., blocks * c:]
+
+  def block(self, node, x, weights):
+    """A block's operations on x [n, h, w, c], mixed by weights [n or 1, ops] in the order of the space."""
+    c = x.shape[-1]
+    found = []
+    for op in self.topology.ops:
+      with jax.named_scope(op):
+        if op == 'maxpool3x3':
+          found.append(ops.max_pool(x))
+        else:
+          size = int(op[4])  # conv3x3-bn-relu, conv1x1-bn-relu
+          found.append(self.unit(f'block{node}_conv{size}x{size}', x, (size, size, c, c)))
+    return functools.reduce(jnp.add, [weights[:, o, None, None, None] * y for o, y in enumerate(found)])
+
+
+def per_image(weights, images: int):
+  """Weights [samples, ...] as [images, ...], the samples serving equal groups in turn; one sample stays [1, ...]."""
+  return weights if len(weights) == 1 else jnp.repeat(weights, images // len(weights), 0)
+
+
+class OneShot(Supernet):
+  """theta of a space with a topology; fields as those of Supernet."""
+
+  @nn.compact
+  def __call__(self, x, weights: Mapping[str, jax.Array]):
+    """Logits [n, num_classes] of normalised images x [n, h, w, c].
+
+    Args:
+      x: images.
+      weights: {'cell': [samples, blocks, ops], choice of the graph: [samples or 1, candidates]}; n must be a multiple
+        of samples.
+    """
+    kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    x, weights = x.astype(self.dtype), jax.tree.map(lambda w: w.astype(self.dtype), dict(weights))
+    for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
+      if stage.kind == 'stem':
+        kernel = self.weight('stem', (3, 3, x.shape[-1], stage.channels), 9 * x.shape[-1])
+        x = jax.nn.relu(self.batch_norm('stem_norm', ops.conv(x, kernel)))
+      elif stage.kind == 'pool':
+        x = pool(x)
+      elif stage.kind == 'cell':
+        module = Cell(topology=self.space.topology, stage=stage, name=f'cell_{index}', **kinds)
+        x = self.run(module, f'cell_{index}', (x,), weights)
+      else:
+        width = x.shape[-1]
+        x = ops.normalise(jax.nn.relu(x) @ self.weight('last', (width, stage.channels), width))
+        x = self.classify(x, self.num_classes)
+    return x
