@@ -92,3 +92,160 @@ def test_network_equals_one_layer_at_a_time(x64, name, side, samples):
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.abs(b).max()))
   assert all(float(jnp.abs(got[1][row]).max()) > 1e-4 for row in (*space.choices, 'cell'))
+
+
+@pytest.mark.parametrize('name, count', [('oneshot1', 1_101_402), ('oneshot2', 1_101_402), ('oneshot3', 1_509_594)])
+def test_parameter_counts(name, count):
+  space = spaces.get(name)
+  assert cost.supernet(space, cells=9, channels=16, num_classes=10) == count
+  net = OneShot(space=space, cells=9, channels=16, num_classes=10)
+  weights = some_weights(space, jax.random.key(0))
+  shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)), weights)
+  assert sum(x.size for x in jax.tree.leaves(shapes)) == count
+
+
+@pytest.mark.parametrize('name, graphs, chained, all_graphs, everything', [
+    ('oneshot1', 49, 2_487, 66, 3_702), ('oneshot2', 65, 3_609, 190, 12_474),
+    ('oneshot3', 234, 24_066, 876, 135_900)])
+def test_counts_of_the_benchmark(name, graphs, chained, all_graphs, everything):
+  for kept, shapes, total in ((True, graphs, chained), (False, all_graphs, everything)):
+    found = list(oneshot.graphs(name, kept))
+    assert (len(found), sum(3 ** (len(parents) - 1) for parents in found)) == (shapes, total)
+  if name == 'oneshot1':
+    assert len(set(oneshot.everything(name, chained=True))) == chained
+    assert len({oneshot.write(genotype) for genotype in oneshot.everything(name)}) == everything
+
+
+def test_shapes_of_the_architecture_and_the_graph():
+  rows = {'oneshot1': {'inputs_3': 3, 'inputs_4': 4}, 'oneshot2': {'inputs_2': 2, 'inputs_3': 3, 'inputs_4': 4},
+          'oneshot3': {'inputs_2': 2, 'inputs_3': 3, 'inputs_4': 4, 'inputs_5': 5}}
+  for name, inputs in rows.items():
+    space, blocks = spaces.get(name), 5 if name == 'oneshot3' else 4
+    assert space.cells['cell'].shape == (blocks, 3) and space.choices == {**inputs, 'output': blocks + 1}
+    assert space.cells['cell'].label(0) == 'block 1'
+
+
+def test_derivation():
+  """Strongest parents, loose ends dropped, ties to the lower node and operation."""
+  space = spaces.get('oneshot1')
+  probs = {'cell': np.array([[0.1, 0.8, 0.1], [0.4, 0.2, 0.4], [0.1, 0.1, 0.8], [0.2, 0.6, 0.2]]),
+           'inputs_3': np.array([[0.2, 0.5, 0.3]]), 'inputs_4': np.array([[0.4, 0.3, 0.1, 0.2]]),
+           'output': np.array([[0.25, 0.25, 0.1, 0.1, 0.3]])}
+  genotype = space.validate(space.genotype(probs))
+  assert genotype.cells['cell'] == (('conv3x3-bn-relu', 0, 1), ('conv3x3-bn-relu', 0, 4), ('conv3x3-bn-relu', 1, 4),
+                                    ('output', 0, 5), ('output', 4, 5))  # blocks 2 and 3 are loose
+  assert space.operations(genotype) == ['conv3x3-bn-relu'] * 2
+  probs['output'] = np.array([[0.1, 0.1, 0.4, 0.3, 0.1]])
+  genotype = space.genotype(probs)
+  assert genotype.cells['cell'] == (
+      ('conv3x3-bn-relu', 0, 1), ('maxpool3x3', 0, 2), ('maxpool3x3', 1, 2), ('conv1x1-bn-relu', 1, 3),
+      ('conv1x1-bn-relu', 2, 3), ('output', 2, 5), ('output', 3, 5))
+  assert space.operations(genotype) == ['conv3x3-bn-relu', 'maxpool3x3', 'conv1x1-bn-relu']
+  assert spaces.Genotype.from_json(genotype.to_json()) == space.read(space.write(genotype)) == genotype
+
+
+def test_bad_input_is_one_line():
+  space = spaces.get('oneshot1')
+  good = next(oneshot.everything('oneshot1'))
+  text = space.write(good)
+  edges = good.cells['cell']
+
+  def fails(word, act):
+    with pytest.raises(UserError, match=word) as error:
+      act()
+    assert '\n' not in str(error.value)
+
+  fails('49 digits', lambda: space.read('|none~0|'))
+  fails('49 digits', lambda: space.read(text.replace('maxpool3x3', 'avgpool3x3')))
+  fails('49 digits', lambda: space.read(text[1:]))
+  fails('has an edge 1->0', lambda: space.read(f'{"0" * 7}1{text[8:]}'))
+  fails('the output takes its input from', lambda: space.read('0' * 6 + '1' + text[7:13] + '0' + text[14:]))
+  fails("belongs to space 'oneshot1'", lambda: spaces.get('oneshot2').validate(good))
+  fails('needs', lambda: space.validate(spaces.Genotype('oneshot1', {'cell': edges[:-1]})))
+  fails('ops', lambda: space.validate(spaces.Genotype('oneshot1', {'cell': (('output', *edges[0][1:]), *edges[1:])})))
+  fails("'inputs_3' have shape", lambda: space.genotype({'cell': np.ones((4, 3)) / 3}))
+  fails('config.space.cells=2', lambda: space.macro(2, 16))
+  fails('trained in NAS-Bench-101', lambda: space.stages(9, 16))
+  for task in ('retrain', 'evaluate'):
+    c = config_lib.defaults()
+    c.space.name, c.task = 'oneshot3', task
+    fails(f"config.task='{task}': .*NAS-Bench-101", lambda c=c: config_lib.resolve(c))
+
+
+def setup(method='vimnas', pretrain=0, parts=1, **fields):
+  space = spaces.get('oneshot1')
+  net = OneShot(space=space, cells=3, channels=2, num_classes=3)
+  config = config_lib.defaults()
+  config.method = ConfigDict({'name': method, **methods.fields(method), **fields})
+  config = config_lib.resolve(config)
+  made, plan = methods.get(config.method, space.choices), steps.Plan(pretrain, 10, 'noise', parts)
+  tx = optim.theta(config.theta, plan.steps), made.optimizer(optim.phi(config.phi, plan.search_steps))
+  step = jax.jit(steps.search_step(net, made, space, plan, *tx, lambda key, x: x.astype(jnp.float32) / 255))
+  now = jax.jit(lambda: state.create(0, net, made, space, *tx, (5, 5, 3)))()
+  batch = {}
+  for prefix, key in zip(('', 'valid_'), jax.random.split(jax.random.key(5), 2)):
+    batch[prefix + 'images'] = jax.random.randint(key, (8, 5, 5, 3), 0, 255).astype(jnp.uint8)
+    batch[prefix + 'labels'] = jnp.arange(8) % 3
+  return net, made, step, now, batch
+
+
+def test_the_graph_moves_in_search_alone_by_an_adam_of_its_own():
+  """And its gradient is that of the whole batch, sent through in two parts; phi's own optimiser is its own."""
+  net, method, step, now, batch = setup(pretrain=2, parts=2, samples=2)
+  start = jax.device_get(now.phi['params']['topology'])
+  assert set(start) == {'inputs_3', 'inputs_4', 'output'}
+  assert all(0 < np.abs(row).max() < 5e-3 for row in start.values())
+  for i in range(2):
+    now, _ = step(now, batch, jax.random.key(i))
+  held = jax.device_get(now.phi)
+  assert all(np.array_equal(held['params']['topology'][row], start[row]) for row in start)
+
+  key = jax.random.key(9)
+  after, metrics = step(now, batch, key)
+
+  def loss(params, images, labels):
+    weights, _ = method.sample({**now.phi, 'params': params}, jax.random.split(key, 4)[0], 0.0)
+    logits = net.apply({'params': now.theta}, images.astype(jnp.float32) / 255, weights)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+  grad = jax.jit(jax.grad(loss))
+  shares = [grad(now.phi['params'], batch['images'][i::2], batch['labels'][i::2]) for i in range(2)]
+  mean = jax.tree.map(lambda a, b: (a + b) / 2, *shares)
+  np.testing.assert_allclose(metrics['grad_phi'], optax.tree.norm(mean), rtol=1e-3)
+  for row, value in start.items():  # Adam's first step is the rate, against gradient and decay
+    wanted = value - 3e-4 * np.sign(mean['topology'][row] + 1e-3 * value)
+    np.testing.assert_allclose(after.phi['params']['topology'][row], wanted, atol=3e-6)
+  first = mean['method']['cell']['mu'][0]['kernel']
+  moved = after.phi['params']['method']['cell']['mu'][0]['kernel'] - held['params']['method']['cell']['mu'][0]['kernel']
+  np.testing.assert_allclose(moved, -0.1 * first, atol=1e-2 * float(jnp.abs(0.1 * first).max()))
+
+
+def test_bilevel_graph_descends_the_validation_batch():
+  _, _, step, now, batch = setup('darts')
+  key = jax.random.key(1)
+  a, metrics = step(now, batch, key)
+  b, _ = step(now, {**batch, 'labels': batch['labels'][::-1]}, key)
+  c, _ = step(now, {**batch, 'valid_labels': batch['valid_labels'] * 0}, key)
+  rows = [jnp.concatenate([*s.phi['params']['topology'].values(), s.phi['params']['method']['cell'].ravel()])
+          for s in (a, b, c)]
+  assert np.array_equal(rows[0], rows[1]) and not np.array_equal(rows[0], rows[2])
+  probs = jax.device_get(metrics['probs'])
+  assert {name: p.shape for name, p in probs.items()} == {'cell': (4, 3), 'inputs_3': (1, 3), 'inputs_4': (1, 4),
+                                                          'output': (1, 5)}
+
+
+@pytest.mark.parametrize('name', methods.NAMES)
+def test_every_method_has_the_graph_beside_it(name):
+  space = spaces.get('oneshot3')
+  config = ConfigDict({'name': name, **methods.fields(name)})
+  alone, method = methods.get(config), methods.get(config, space.choices)
+  key = jax.random.key(0)
+  phi, own = method.init(key, space), alone.init(key, space)
+  for a, b in zip(jax.tree.leaves(own), jax.tree.leaves({'params': phi['params']['method'], 'fixed': phi['fixed']}),
+                  strict=True):
+    assert np.array_equal(a, b)  # the method starts as it does without
+  weights, _ = method.sample(phi, key, 0.5)
+  assert weights['cell'].shape == (method.samples, 5, 3)
+  assert {row: weights[row].shape for row in space.choices} == {row: (1, n) for row, n in space.choices.items()}
+  assert space.validate(space.genotype(jax.device_get(method.probs(phi))))
+  assert method.penalty(phi, weights) == 0 and set(steps.dead_rows(method, phi)) <= {'cell'}

@@ -8,7 +8,8 @@ from vimnas_jax.spaces import Genotype
 
 def _random(space, seed):
   rng = np.random.default_rng(seed)
-  return {name: rng.dirichlet(np.ones(c.shape[1]), c.shape[0]) for name, c in space.cells.items()}
+  probs = {name: rng.dirichlet(np.ones(c.shape[1]), c.shape[0]) for name, c in space.cells.items()}
+  return probs | {name: rng.dirichlet(np.ones(count), 1) for name, count in space.choices.items()}
 
 
 @pytest.mark.parametrize('name', spaces.NAMES)

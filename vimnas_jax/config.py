@@ -32,7 +32,7 @@ def defaults() -> ConfigDict:
 
   c.space = ConfigDict()
   c.space.name = 'darts'  # one of spaces.NAMES
-  c.space.cells = 8  # DARTS: cells in all; NAS-Bench-201: cells per group (N)
+  c.space.cells = 8  # DARTS and NAS-Bench-1Shot1: cells in all; NAS-Bench-201: cells per group (N)
   c.space.channels = 16  # C, the width of the first cell
 
   c.method = ConfigDict()
@@ -91,6 +91,8 @@ def defaults() -> ConfigDict:
 
   c.oracle = ConfigDict()
   c.oracle.test_csv = ''  # NAS-Bench-201 test accuracies, a CSV; '' reports validation accuracies only
+  c.oracle.nasbench101 = ''  # NAS-Bench-1Shot1: nasbench_only108.tfrecord, or the .npz that a search leaves beside it;
+  #                            '' reports no errors. A report draws the regret over the epochs from it
 
   c.study = ConfigDict()  # task 'study'
   c.study.members = ()  # each 'NAME field=value field=value': what this member changes in the configuration
@@ -109,7 +111,10 @@ def resolve(config: ConfigDict) -> ConfigDict:
   c = ConfigDict(config.to_dict())
   if c.task not in TASKS:
     raise UserError(f'config.task={c.task!r} is no task; choose one of {", ".join(TASKS)}')
-  spaces.get(c.space.name)
+  space = spaces.get(c.space.name)
+  if space.topology and c.task in ('retrain', 'evaluate'):
+    raise UserError(f'config.task={c.task!r}: the networks of space {space.name!r} are those of NAS-Bench-101, trained '
+                    'there: look them up with config.oracle.nasbench101')
   own = methods.fields(c.method.name)
   for field, value in c.method.to_dict().items():
     if field != 'name' and field not in own and value is not None:

@@ -153,8 +153,8 @@ def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_ch
   """Number of weights theta of the search network, with every candidate operation on every edge.
 
   BatchNorm inside cells has no parameters; that of the stem, of residual blocks and of the head has. In the one-shot
-  network of NAS-Bench-1Shot1 all have but the last. The architecture parameters are not counted. (The NAS-Bench-201 authors' own supernet gives its convolutions biases; this one has
-  none.)
+  network of NAS-Bench-1Shot1 all have but the last. The architecture parameters are not counted. (The NAS-Bench-201
+  authors' own supernet gives its convolutions biases; this one has none.)
   """
   if space.topology:
     return _total(_oneshot(space, space.macro(cells, channels), num_classes, in_channels)).params

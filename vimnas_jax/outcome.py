@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from vimnas_jax import checkpoint, cost, draw, metrics, oracle, runfolder, steps
+from vimnas_jax import checkpoint, cost, draw, metrics, nasbench101, oracle, runfolder, spaces, steps
 
 
 class Unchanged:
@@ -21,14 +21,14 @@ class Unchanged:
     return step - self._since
 
 
-def one_hotness(probs) -> float:
+def one_hotness(probs, space) -> float:
   """Mean over all edges of the largest probability: 1 when every edge has decided."""
-  return round(float(np.mean(np.concatenate([np.max(p, 1) for p in probs.values()]))), 5)
+  return round(float(np.mean(np.concatenate([np.max(probs[name], 1) for name in space.cells]))), 5)
 
 
-def entropy(probs) -> float:
+def entropy(probs, space) -> float:
   """Mean entropy of an edge's operations, in nats: 0 when every edge has decided."""
-  rows = [-(p * np.log(np.maximum(p, 1e-30))).sum(1) for p in (v.astype(np.float64) for v in probs.values())]
+  rows = [-(p * np.log(np.maximum(p, 1e-30))).sum(1) for p in (probs[name].astype(np.float64) for name in space.cells)]
   return round(float(np.mean(np.concatenate(rows))), 5)
 
 
@@ -45,9 +45,9 @@ def dead_warnings(dead, space, step, pretraining):
   for name, edges in dead.items():
     whole = len(edges) == len(space.cells[name].edges)
     for e in () if whole and pretraining else edges:
-      kind = '' if space.cells[name].rows else 'edge '
-      yield (name, e), (f'warning: {kind}{space.cells[name].label(e)} of cell {name!r} is dead at step {step}: phi gives all its '
-                        'operations the same value, so its choice is a tie')
+      row = space.cells[name].label(e) if space.cells[name].rows else f'edge {space.cells[name].label(e)}'
+      yield (name, e), (f'warning: {row} of cell {name!r} is dead at step {step}: phi gives all its operations the '
+                        'same value, so its choice is a tie')
     if whole:
       yield (name, 'all'), (f'warning: phi of cell {name!r} is dead at step {step}: it is constant and its gradient '
                             'vanishes; its architecture is no choice. Try another config.seed or a lower config.phi.lr')
@@ -73,12 +73,13 @@ def write(folder, run, now, seconds, command) -> dict:
   if method.features:
     draw.feature_maps(jax.device_get(method.features(run.start().phi)), jax.device_get(method.features(now.phi)),
                       folder / 'phi.png')
-  found = cost.count(space, genotype, image_size=run.image_shape[0], **run.size)
+  found = (nasbench101.genotype_cost(genotype) if space.topology
+           else cost.count(space, genotype, image_size=run.image_shape[0], **run.size))
   result = {
       'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
       'seed': config.seed, 'steps': run.plan.steps, 'pretrain_steps': run.plan.pretrain_steps,
-      'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs),
-      'entropy': entropy(probs), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
+      'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs, space),
+      'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
       'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
       'params': found.params, 'madds': found.madds,
@@ -89,6 +90,8 @@ def write(folder, run, now, seconds, command) -> dict:
   }
   if space.name == 'nb201':
     result['oracle'] = oracle.load(config.oracle.test_csv or None).query(genotype)
+  if space.topology and config.oracle.nasbench101:
+    result['nasbench101'] = nasbench101.load(config.oracle.nasbench101).query(genotype)
   result |= run.environment
   runfolder.write_json(folder / 'result.json', result)
   return result
@@ -96,11 +99,11 @@ def write(folder, run, now, seconds, command) -> dict:
 
 def summary(result, folder) -> list[str]:
   """What a user wants to know at the end, in plain lines."""
+  where = 'in NAS-Bench-101' if result['space'] in spaces.oneshot.NAMES else 'at the search width and depth'
   lines = [f'architecture   {result["genotype"]}',
            f'one-hotness    {result["one_hot"]:.4f} (1 = every edge has decided), unchanged for the last '
            f'{result["unchanged_steps"]} steps',
-           f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds at the '
-           'search width and depth']
+           f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
   if result['seconds_per_step']:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
   for name, row in result.get('oracle', {}).items():
@@ -108,6 +111,10 @@ def summary(result, folder) -> list[str]:
              'the best)'
              for kind, label in (('valid', 'validation'), ('test', 'test')) if kind in row]
     lines.append(f'{name:<14} {", ".join(kinds)}')
+  if trained := result.get('nasbench101'):
+    lines.append('NAS-Bench-101  ' + ', '.join(
+        f'{label} error {100 * trained[kind + "_error"]:.2f} % (regret {100 * trained[kind + "_regret"]:.2f})'
+        for kind, label in (('valid', 'validation'), ('test', 'test'))))
   dead = {name: edges for name, edges in result['dead'].items() if edges}
   if dead:
     lines.append(f'dead rows      {dead}: on these edges phi says nothing and a tie was broken')

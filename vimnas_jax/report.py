@@ -8,7 +8,7 @@ import statistics
 
 import numpy as np
 
-from vimnas_jax import draw, metrics, runfolder, spaces
+from vimnas_jax import draw, metrics, nasbench101, runfolder, spaces
 from vimnas_jax.errors import UserError
 
 
@@ -25,11 +25,14 @@ def report(config, workdir) -> dict:
   if not found:
     raise UserError(f'config.report.runs={config.report.runs!r}: no finished run below it (result.json beside '
                     'config.json)')
-  return compare(found, runfolder.open_folder(workdir))
+  return compare(found, runfolder.open_folder(workdir), config.oracle.nasbench101)
 
 
-def compare(runs, folder: pathlib.Path) -> dict:
+def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
   """Writes report.md, report.json, first_edge.png and distributions.png into `folder`.
+
+  With the file of config.oracle.nasbench101, `nasbench`, also regret_test.png and regret_valid.png, if the runs are of
+  a space of NAS-Bench-1Shot1.
 
   Runs whose folders have the same parent, and whose configurations differ in the seed alone, are one experiment with
   several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row}; a row has
@@ -39,6 +42,7 @@ def compare(runs, folder: pathlib.Path) -> dict:
   Args:
     runs: run folders.
     folder: where the report goes.
+    nasbench: see above.
   """
   groups = _experiments(map(pathlib.Path, runs))
   names = {result['space'] for members in groups.values() for _, result in members}
@@ -50,11 +54,17 @@ def compare(runs, folder: pathlib.Path) -> dict:
   draw.first_edges(traces, space, folder / 'first_edge.png')
   draw.distributions({name: tuple({cell: p[at] for cell, p in probs.items()} for at in (0, -1))
                       for name, (_, probs) in traces.items()}, folder / 'distributions.png')
+  pictures, console = ['first_edge.png', 'distributions.png'], metrics.Console()
+  if space.topology and nasbench:
+    table = nasbench101.load(nasbench, console.say)
+    for kind in ('test', 'valid'):
+      draw.regret({name: _regrets(space, table, members, kind) for name, members in groups.items()},
+                  folder / f'regret_{kind}.png', kind)
+      pictures.append(f'regret_{kind}.png')
   runfolder.write_json(folder / 'report.json', rows)
-  (folder / 'report.md').write_text(_markdown(rows, groups, folder))
-  console = metrics.Console()
+  (folder / 'report.md').write_text(_markdown(rows, groups, folder, pictures))
   console.say(_table(rows))
-  console.say(f'{folder}: report.md, report.json, first_edge.png, distributions.png')
+  console.say(f'{folder}: report.md, report.json, {", ".join(pictures)}')
   return rows
 
 
@@ -88,6 +98,27 @@ def _trace(space, run, result):
     raise UserError(f'{run}/arch.jsonl is not readable: run it again or leave it out') from None
 
 
+def _regrets(space, table, members, kind):
+  """(Epochs [t], regrets [runs, t]) of an experiment: of what would have been derived at each recorded step."""
+  steps, values = None, []
+  for run, result in members:
+    rows = metrics.read(run / 'arch.jsonl')
+    try:
+      found = {row['step']: row['genotype'] for row in rows} or {result['steps']: result['genotype']}
+    except (KeyError, TypeError):
+      raise UserError(f'{run}/arch.jsonl is not readable: run it again or leave it out') from None
+    known = {text: table.query(space.read(text))[f'{kind}_regret'] for text in set(found.values())}
+    values.append({step: known[text] for step, text in found.items()})
+    steps = set(found) if steps is None else steps & set(found)
+  at = sorted(steps)
+  per_epoch = _per_epoch(members[0][1]) or 1
+  return [step / per_epoch for step in at], np.array([[of[step] for step in at] for of in values])
+
+
+def _per_epoch(result) -> float | None:
+  return (result['steps'] - result['pretrain_steps']) / result['epochs'] if result['epochs'] else None
+
+
 def _spread(values) -> dict | None:
   values = [v for v in values if v is not None]
   if not values:
@@ -97,11 +128,11 @@ def _spread(values) -> dict | None:
 
 
 def _row(space, results) -> dict:
-  per_epoch = [(r['steps'] - r['pretrain_steps']) / r['epochs'] if r['epochs'] else None for r in results]
+  per_epoch = _per_epoch(results[0])
   row = {
       'method': results[0]['method'], 'data': results[0]['data'], 'seeds': [r['seed'] for r in results],
       'genotypes': [r['genotype'] for r in results],
-      'epochs': results[0]['steps'] / per_epoch[0] if per_epoch[0] else 0.0,
+      'epochs': results[0]['steps'] / per_epoch if per_epoch else 0.0,
       'one_hot': _spread([r['one_hot'] for r in results]),
       'unchanged_steps': _spread([r['unchanged_steps'] for r in results]),
       'params': _spread([r['params'] for r in results]), 'seconds_per_step': _spread([r['seconds_per_step']
@@ -115,6 +146,9 @@ def _row(space, results) -> dict:
     values = [r.get('oracle', {}).get(data, {}).get(kind) for r in results]
     if all(v is not None for v in values):
       row.setdefault('oracle', {}).setdefault(data, {})[kind] = _spread(values)
+  if all('nasbench101' in r for r in results):
+    row['nasbench101'] = {kind: _spread([100 * r['nasbench101'][kind] for r in results])
+                          for kind in ('valid_error', 'test_error', 'test_regret')}
   return row
 
 
@@ -123,15 +157,15 @@ def _edges(space, text):
 
 
 def _count(space, text, word):
-  return sum(word in op and not (word == 'conv' and op == 'skip_connect')
-             for edges in space.read(text).cells.values() for op, _, _ in edges)
+  return sum(word in op and not (word == 'conv' and op == 'skip_connect') for op in space.operations(space.read(text)))
 
 
 def agreement(space, genotypes) -> float | None:
   """Mean over all pairs of architectures of the share of edges, with their ops, that both have; None for one."""
   shares = []
   for a, b in itertools.combinations([_edges(space, text) for text in genotypes], 2):
-    shares.append(sum(len(a[name] & b[name]) for name in a) / sum(len(edges) for edges in a.values()))
+    most = max(sum(map(len, edges.values())) for edges in (a, b))
+    shares.append(sum(len(a[name] & b[name]) for name in a) / most)
   return statistics.fmean(shares) if shares else None
 
 
@@ -146,25 +180,31 @@ def _table(rows) -> str:
   """A Markdown table of the rows."""
   oracle = list(dict.fromkeys((data, kind) for row in rows.values() for data, kinds in row.get('oracle', {}).items()
                               for kind in kinds))
+  trained = list(dict.fromkeys(kind for row in rows.values() for kind in row.get('nasbench101', {})))
   head = ['experiment', 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
-          'agreement', *(f'{data} {kind} %' for data, kind in oracle)]
+          'agreement', *(f'{data} {kind} %' for data, kind in oracle), *(f'{kind.replace("_", " ")} %' for kind in
+                                                                         trained)]
   lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
   for name, row in rows.items():
     cells = [name, str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3), _cell(row['skips'], 1),
              _cell(row['pools'], 1), _cell(row['convolutions'], 1), _cell(row['params'], 3, 1e6),
              '–' if row['agreement'] is None else f'{row["agreement"]:.2f}',
-             *(_cell(row.get('oracle', {}).get(data, {}).get(kind)) for data, kind in oracle)]
+             *(_cell(row.get('oracle', {}).get(data, {}).get(kind)) for data, kind in oracle),
+             *(_cell(row.get('nasbench101', {}).get(kind)) for kind in trained)]
     lines.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
 
 
-def _markdown(rows, groups, folder) -> str:
+def _markdown(rows, groups, folder, pictures) -> str:
   lines = ['# Report', '', _table(rows), '',
            'Means and standard deviations over seeds. Epochs count pretraining. Agreement: the share of edges, with '
            'their operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at '
            'the width and depth of the search.', '', '![first edge](first_edge.png)', '',
            'Probabilities on the first edge of every cell, first seed of each experiment.', '',
            '![distributions](distributions.png)', '', 'Distributions of all edges at the start and at the end.', '']
+  for picture in pictures[2:]:
+    lines += [f'![regret]({picture})', '', 'Regret of what would have been derived at every recorded step: mean over '
+              'seeds, and standard error.', '']
   for name, members in groups.items():
     lines += [f'## {name}', '']
     for _, result in members:

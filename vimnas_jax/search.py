@@ -15,6 +15,7 @@ from vimnas_jax import (
   loop,
   methods,
   metrics,
+  nasbench101,
   ops,
   optim,
   outcome,
@@ -46,6 +47,8 @@ def _search(config, workdir, command, loaded, stop):
   folder = runfolder.open_folder(workdir)
   space = spaces.get(config.space.name)
   mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate)
+  if space.topology and config.oracle.nasbench101:  # a bad file is told before the search, not after it
+    nasbench101.load(config.oracle.nasbench101, console.say)
   loaded = data.get(config.data) if loaded is None else loaded
   _fits(config, space, loaded)
   runfolder.write_config(folder, config, loaded.fingerprint())
@@ -182,13 +185,13 @@ class _Run:
     warned = set()
 
     def note_architecture(at, probs, dead):
-      genotype, hot = self.space.write(self.space.genotype(probs)), outcome.one_hotness(probs)
+      genotype, hot = self.space.write(self.space.genotype(probs)), outcome.one_hotness(probs, self.space)
       rows = outcome.dead_edges(dead)
       for what, line in outcome.dead_warnings(rows, self.space, at, at <= self.plan.pretrain_steps):
         if what not in warned:
           warned.add(what)
           console.say(line)
-      arch.write(step=at, one_hot=hot, entropy=outcome.entropy(probs), genotype=genotype,
+      arch.write(step=at, one_hot=hot, entropy=outcome.entropy(probs, self.space), genotype=genotype,
                  unchanged=history.since(at, genotype), dead=rows,
                  probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
       return hot

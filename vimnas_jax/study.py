@@ -35,7 +35,7 @@ def study(config, workdir, command: str = '') -> dict | None:
                     *(f'--config.{change}' for change in changes.split()), f'--workdir={path}'])
     if search.search(resolved, path, own, loaded[key]) is None:
       return None
-  return report.compare([folder / where for where, _, _ in runs], folder)
+  return report.compare([folder / where for where, _, _ in runs], folder, config.oracle.nasbench101)
 
 
 def members(config):

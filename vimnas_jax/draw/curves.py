@@ -1,5 +1,6 @@
-"""How a training went, and what its network confuses."""
+"""How a training or a search went, and what a network confuses."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,38 @@ def curves(lines: dict[str, tuple[Sequence[float], Sequence[float]]], path, ylab
   axes.grid(True, color=PALE)
   axes.spines[:].set_color(FAINT)
   axes.tick_params(labelsize=9, labelcolor=INK, color=FAINT)
+  axes.legend(frameon=False, labelcolor=INK)
+  return save(figure, path)
+
+
+def regret(experiments: dict[str, tuple[Sequence[float], np.ndarray]], path, kind: str = 'test') -> Figure:
+  """Draws regret over epochs on a logarithmic axis, mean over seeds with standard error: figure 4 of the paper.
+
+  Args:
+    experiments: label -> (epochs [t], regrets [seeds, t], above 0), t > 0.
+    path: the file to write.
+    kind: 'test' or 'valid', which errors they come from.
+
+  Raises:
+    UserError: if there is no experiment, or a shape does not fit.
+  """
+  if not experiments or any(np.shape(r)[1:] != (len(x),) or not np.size(r) for x, r in experiments.values()):
+    raise UserError('regret is drawn from regrets [seeds, t] at epochs [t], t > 0, of at least one experiment; got '
+                    f'{[(label, len(x), np.shape(r)) for label, (x, r) in experiments.items()]}')
+  figure = blank(5.6, 3.6)
+  axes = figure.add_axes((0.14, 0.15, 0.83, 0.8))
+  hues = ('#12407a', '#f0a030', '#1d9a50', '#b8336a', '#7a1f76', '#8c4a00', '#17becf', '#7b8794')
+  for (label, (x, regrets)), color in zip(experiments.items(), itertools.cycle(hues)):
+    mean, seeds = np.mean(regrets, 0), len(regrets)
+    error = np.std(regrets, 0, ddof=1) / seeds ** 0.5 if seeds > 1 else np.zeros_like(mean)
+    axes.plot(x, mean, color=color, linewidth=1.6, label=label, marker='.' if len(x) < 30 else '', gid='mean')
+    axes.fill_between(x, np.maximum(mean - error, 1e-6), mean + error, color=color, alpha=0.2, linewidth=0, gid='error')
+  axes.set_yscale('log')
+  axes.set_xlabel('epoch', color=INK)
+  axes.set_ylabel(f'{"validation" if kind == "valid" else kind} regret', color=INK)
+  axes.grid(True, which='both', color=PALE)
+  axes.spines[:].set_color(FAINT)
+  axes.tick_params(which='both', labelsize=9, labelcolor=INK, color=FAINT)
   axes.legend(frameon=False, labelcolor=INK)
   return save(figure, path)
 

@@ -77,8 +77,8 @@ def read(text: str, name: str) -> Genotype:
   found = re.fullmatch(rf'([01]{{{VERTICES ** 2}}}) input,(.*),output', text.strip())
   ops = found[2].split(',') if found else ()
   if len(ops) != VERTICES - 2 or not set(ops) <= set(OPS):
-    raise UserError(f'not an architecture of {name}: {text[:120]!r}; expected 49 digits and input,op,op,op,op,op,output '
-                    f'with ops {", ".join(OPS)}')
+    raise UserError(f'not an architecture of {name}: {text[:120]!r}; expected 49 digits and input,op,op,op,op,op,'
+                    f'output with ops {", ".join(OPS)}')
   last, edges = len(PARENTS[name]), np.argwhere(np.array(list(found[1])).reshape(VERTICES, VERTICES) == '1')
   node = {place: place for place in range(last)} | {VERTICES - 1: last}
   parents = {}

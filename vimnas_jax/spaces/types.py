@@ -64,9 +64,9 @@ class Stage:
   Attributes:
     kind: 'stem' (3x3 convolution and BatchNorm), 'cell', 'residual' (the ResNet block between the stages of
       NAS-Bench-201) or 'head' (global average pool and a linear layer). NAS-Bench-1Shot1 has a 'pool' (2x2 maximum of
-      stride 2, padded by 1) between its stacks and in its head a 1x1 convolution to `channels`. On ImageNet two stems: 'stem0' (3x3
-      convolution to half the width, BatchNorm, ReLU, 3x3 convolution, BatchNorm) and 'stem1' (ReLU, 3x3 convolution,
-      BatchNorm); every convolution has stride 2.
+      stride 2, padded by 1) between its stacks and in its head a 1x1 convolution to `channels`. On ImageNet
+      two stems: 'stem0' (3x3 convolution to half the width, BatchNorm, ReLU, 3x3 convolution, BatchNorm) and 'stem1'
+      (ReLU, 3x3 convolution, BatchNorm); every convolution has stride 2.
     channels: the width of the stage; of a cell, the width of one node.
     cell: for kind 'cell', the name of its type.
     stride: by what height and width shrink.
