@@ -1,3 +1,6 @@
+import json
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,7 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import cost, methods, optim, spaces, state, steps
+from vimnas_jax import cost, methods, nasbench101, optim, report, search, spaces, state, steps
 from vimnas_jax.errors import UserError
 from vimnas_jax.oneshot import OneShot
 from vimnas_jax.spaces import oneshot
@@ -249,3 +252,47 @@ def test_every_method_has_the_graph_beside_it(name):
   assert {row: weights[row].shape for row in space.choices} == {row: (1, n) for row, n in space.choices.items()}
   assert space.validate(space.genotype(jax.device_get(method.probs(phi))))
   assert method.penalty(phi, weights) == 0 and set(steps.dead_rows(method, phi)) <= {'cell'}
+
+
+def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, capsys):
+  hashes = sorted(nasbench101.needed(('oneshot1',)))
+  accuracies = np.random.default_rng(0).uniform(0.8, 0.94, (len(hashes), 3))
+  table = tmp_path / 'table.npz'
+  np.savez(table, hashes=hashes, valid=accuracies, test=accuracies, seconds=accuracies, params=np.arange(len(hashes)))
+  c = config_lib.defaults()
+  c.space.name, c.space.cells, c.space.channels = 'oneshot1', 3, 2
+  c.data.name, c.data.num_train, c.data.image_size, c.batch_size = 'synthetic', 32, 8, 8
+  c.epochs, c.pretrain.epochs, c.method.samples, c.log_steps, c.checkpoint_steps = 3.0, 1.0, 2, 1, 6
+  c.oracle.nasbench101 = str(tmp_path / 'none.npz')
+  with pytest.raises(UserError, match='no such file'):
+    search.search(config_lib.resolve(c), tmp_path / 'missing')
+  c.oracle.nasbench101 = str(table)
+  first, second = tmp_path / 'runs' / 'vimnas' / 'seed_0', tmp_path / 'again'
+  found = search.search(config_lib.resolve(c), first)
+  out, space = capsys.readouterr().out, spaces.get('oneshot1')
+  genotype = space.read(found['genotype'])
+  assert found['params'] == nasbench101.genotype_cost(genotype).params and f'{found["params"]:,} parameters' in out
+  assert found['nasbench101'] == nasbench101.load(str(table)).query(genotype)
+  assert f'test error {100 * found["nasbench101"]["test_error"]:.2f} %' in out and 'in NAS-Bench-101' in out
+  assert set(found['probs']) == {'cell', *space.choices} and set(found['dead']) == {'cell'}
+  rows = [json.loads(line) for line in (first / 'arch.jsonl').read_text().splitlines()]
+  assert [row['step'] for row in rows] == list(range(9)) and rows[-1]['genotype'] == found['genotype']
+  assert rows[0]['probs']['output'] == rows[2]['probs']['output'] != rows[-1]['probs']['output']
+  assert (first / 'cell_normal.png').exists() and (first / 'weights.png').exists()
+
+  shutil.copytree(first, second)  # as if killed after step 6
+  shutil.rmtree(second / 'checkpoints' / '8')
+  (second / 'result.json').unlink()
+  again = search.search(config_lib.resolve(c), second)
+  assert 'after step 6 of 8' in capsys.readouterr().out and again['state_sha256'] == found['state_sha256']
+  assert (second / 'arch.jsonl').read_text() == (first / 'arch.jsonl').read_text()
+
+  c.method.name, c.method.samples, c.epochs, c.pretrain.epochs = 'random', None, 0.0, None
+  search.search(config_lib.resolve(c), tmp_path / 'runs' / 'random' / 'seed_0')
+  c.task, c.report.runs = 'report', str(tmp_path / 'runs')
+  compared = report.report(config_lib.resolve(c), tmp_path / 'report')
+  assert compared['vimnas']['nasbench101']['test_regret']['mean'] == pytest.approx(
+      100 * found['nasbench101']['test_regret'])
+  names = {path.name for path in (tmp_path / 'report').iterdir()}
+  assert {'regret_test.png', 'regret_valid.png', 'report.md'} <= names
+  assert 'test regret %' in (tmp_path / 'report' / 'report.md').read_text()
