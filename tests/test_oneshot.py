@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from vimnas_jax import config as config_lib
 from vimnas_jax import cost, methods, nasbench101, optim, report, search, spaces, state, steps
 from vimnas_jax.errors import UserError
-from vimnas_jax.oneshot import OneShot
-from vimnas_jax.spaces import oneshot
+from vimnas_jax.oneshot import Cell, OneShot, pool
+from vimnas_jax.spaces import Stage, oneshot
 
 
 def some_weights(space, key, samples=1):
@@ -23,78 +23,100 @@ def some_weights(space, key, samples=1):
                     for k, (name, count) in zip(keys[1:], space.choices.items())}
 
 
-def straight(space, params, x, weights):
-  """The network one layer at a time, written from the description of the benchmark, weights per image."""
-  relu, blocks, parents = jax.nn.relu, space.topology.blocks, space.topology.parents
+def norm(x):
+  return (x - x.mean((0, 1, 2), keepdims=True)) / jnp.sqrt(x.var((0, 1, 2), keepdims=True) + 1e-5)
 
-  def norm(x):
-    return (x - x.mean((0, 1, 2), keepdims=True)) / jnp.sqrt(x.var((0, 1, 2), keepdims=True) + 1e-5)
 
-  def conv(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+def conv(x, kernel):
+  return lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
-  def affine(p, name, x, part=slice(None)):
-    return norm(x) * p[f'{name}_scale'][part][None, None, None] + p[f'{name}_bias'][part][None, None, None]
 
-  def window(x, size, stride):
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, size, size, 1), (1, stride, stride, 1),
-                             ((0, 0), (1, 1), (1, 1), (0, 0)))
+def unit(p, name, x, part=slice(None)):
+  """Convolution, BatchNorm, ReLU; `part` of the output's channels."""
+  y = norm(conv(x, p[name][..., part]))
+  return jax.nn.relu(y * p[f'{name}_norm_scale'][part][None, None, None] + p[f'{name}_norm_bias'][part][None, None, None])
 
+
+def window(x, size, stride):
+  return lax.reduce_window(x, -jnp.inf, lax.max, (1, size, size, 1), (1, stride, stride, 1),
+                           ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def straight_cell(space, p, x, weights, c):
+  """A cell one layer at a time, written from the description of the benchmark, weights per image."""
+  blocks, parents = space.topology.blocks, space.topology.parents
   mixing = jnp.repeat(weights['cell'], len(x) // len(weights['cell']), 0)[:, :, :, None, None, None]
-  x = relu(affine(params, 'stem_norm', conv(x, params['stem'])))
-  for index, stage in [(i, s) for i, s in enumerate(space.macro(3, 2)) if s.kind != 'stem']:
-    if stage.kind == 'pool':
-      x = window(x, 2, 2)
-    elif stage.kind == 'cell':
-      p, c = params[f'cell_{index}'], stage.channels
-
-      def project(first, last, p=p, c=c, x=x):
-        part = slice(first * c, last * c)
-        return relu(affine(p, 'projections_norm', conv(x, p['projections'][..., part]), part))
-
-      out = []
-      for node in range(1, blocks + 1):
-        lower = [project(node - 1, node), *out]
-        share = weights[f'inputs_{node}'][0] if parents[node - 1] < node else jnp.ones(node)
-        into = sum(share[j] * y for j, y in enumerate(lower))
-        three, one = (relu(affine(p, f'block{node}_conv{k}x{k}_norm', conv(into, p[f'block{node}_conv{k}x{k}'])))
-                      for k in (3, 1))
-        w = mixing[:, node - 1]
-        out.append(w[:, 0] * window(into, 3, 1) + w[:, 1] * three + w[:, 2] * one)
-      share = weights['output'][0]
-      x = share[0] * project(blocks, 2 * blocks) + jnp.concatenate([share[j] * y for j, y in enumerate(out, 1)], -1)
-    else:
-      x = norm(conv(relu(x), params['last'][None, None])).mean((1, 2))
-      x = x @ params['head'] + params['head_bias'][None]
-  return x
+  out = []
+  for node in range(1, blocks + 1):
+    lower = [unit(p, 'projections', x, slice((node - 1) * c, node * c)), *out]
+    share = weights[f'inputs_{node}'][0] if parents[node - 1] < node else jnp.ones(node)
+    into = sum(share[j] * y for j, y in enumerate(lower))
+    w = mixing[:, node - 1]
+    out.append(w[:, 0] * window(into, 3, 1) + w[:, 1] * unit(p, f'block{node}_conv3x3', into)
+               + w[:, 2] * unit(p, f'block{node}_conv1x1', into))
+  share, past = weights['output'][0], unit(p, 'projections', x, slice(blocks * c, 2 * blocks * c))
+  return share[0] * past + jnp.concatenate([share[j] * y for j, y in enumerate(out, 1)], -1)
 
 
-@pytest.mark.parametrize('name, side, samples', [('oneshot1', 8, 2), ('oneshot2', 7, 1), ('oneshot3', 5, 2)])
-def test_network_equals_one_layer_at_a_time(x64, name, side, samples):
-  """Logits and all gradients; computing cells again on the way back changes nothing. Odd sides go 7, 4, 3."""
-  space = spaces.get(name)
-  remat = name == 'oneshot1'
-  net = OneShot(space=space, cells=3, channels=2, num_classes=3, dtype=jnp.float64, param_dtype=jnp.float64,
-                remat=remat)
-  x = jax.random.normal(jax.random.key(side), (4, side, side, 3))
-  weights = some_weights(space, jax.random.key(1), samples)
-  params = jax.jit(net.init)(jax.random.key(2), x, weights)['params']
-  # scales and biases of their own, so that none is mistaken for another
-  params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), params)
-  probe = jax.random.normal(jax.random.key(3), (4, 3))
+def straight(space, params, x, weights):
+  """The network of three cells, C = 2."""
+  x = unit(params, 'stem', x)
+  for index, c in ((1, 2), (3, 4), (5, 8)):
+    x = window(x, 2, 2) if index > 1 else x
+    x = straight_cell(space, params[f'cell_{index}'], x, weights, c)
+  x = norm(conv(jax.nn.relu(x), params['last'][None, None])).mean((1, 2))
+  return x @ params['head'] + params['head_bias'][None]
 
-  def both(forward):
-    def f(params, weights, x):
-      logits = forward(params, x, weights)
-      return (logits * probe).sum(), logits
-    return jax.jit(jax.value_and_grad(f, (0, 1, 2), has_aux=True))(params, weights, x)
 
-  (_, logits), got = both(lambda params, x, weights: net.apply({'params': params}, x, weights))
-  (_, wanted), want = both(lambda params, x, weights: straight(space, params, x, weights))
-  np.testing.assert_allclose(logits, wanted, rtol=1e-10, atol=1e-10)
+def apart(params):
+  """Scales and biases of their own, so that none is mistaken for another."""
+  return jax.tree.map(lambda p: p + 0.1 * np.random.default_rng(p.size).standard_normal(p.shape), params)
+
+
+def same(forward, reference, params, weights, x):
+  """Values and all gradients of two forms agree; returns those of the weights."""
+  probe = jax.random.normal(jax.random.key(3), jax.eval_shape(reference, params, weights, x).shape)
+
+  def both(f):
+    def total(*args):
+      y = f(*args)
+      return (y * probe).sum(), y
+    return jax.jit(jax.value_and_grad(total, (0, 1, 2), has_aux=True))(params, weights, x)
+
+  (_, y), got = both(forward)
+  (_, wanted), want = both(reference)
+  np.testing.assert_allclose(y, wanted, rtol=1e-10, atol=1e-10)
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.abs(b).max()))
-  assert all(float(jnp.abs(got[1][row]).max()) > 1e-4 for row in (*space.choices, 'cell'))
+  return got[1]
+
+
+@pytest.mark.parametrize('name, side, samples', [('oneshot1', 6, 1), ('oneshot2', 7, 1), ('oneshot3', 5, 2)])
+def test_cell_equals_one_layer_at_a_time(x64, name, side, samples):
+  space = spaces.get(name)
+  cell = Cell(topology=space.topology, stage=Stage('cell', 3, cell='cell'), dtype=jnp.float64, param_dtype=jnp.float64)
+  x, weights = jax.random.normal(jax.random.key(side), (4, side, side, 5)), some_weights(space, jax.random.key(1), samples)
+  params = apart(jax.jit(cell.init)(jax.random.key(2), (x,), weights)['params'])
+  grad = same(lambda p, w, x: cell.apply({'params': p}, (x,), w), lambda p, w, x: straight_cell(space, p, x, w, 3),
+              params, weights, x)
+  assert all(float(jnp.abs(grad[row]).max()) > 1e-2 for row in (*space.choices, 'cell'))
+
+
+def test_network_equals_one_layer_at_a_time(x64):
+  """Computing cells again on the way back changes nothing; sides go 7, 4, 3."""
+  space = spaces.get('oneshot1')
+  net = OneShot(space=space, cells=3, channels=2, num_classes=3, dtype=jnp.float64, param_dtype=jnp.float64, remat=True)
+  x, weights = jax.random.normal(jax.random.key(0), (4, 7, 7, 3)), some_weights(space, jax.random.key(1), 2)
+  params = jax.eval_shape(net.init, jax.random.key(2), x, weights)['params']
+  params = apart(jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params))
+  same(lambda p, w, x: net.apply({'params': p}, x, w), lambda p, w, x: straight(space, p, x, w), params, weights, x)
+
+
+@pytest.mark.parametrize('sides', [(8, 5), (9, 5), (7, 4), (5, 3), (1, 1), (32, 17), (17, 9)])
+def test_pool_is_that_of_the_benchmark(sides):
+  x = jax.random.normal(jax.random.key(0), (1, sides[0], sides[0], 2))
+  assert pool(x).shape == (1, sides[1], sides[1], 2)
+  np.testing.assert_array_equal(pool(x), window(x, 2, 2))
 
 
 @pytest.mark.parametrize('name, count', [('oneshot1', 1_101_402), ('oneshot2', 1_101_402), ('oneshot3', 1_509_594)])

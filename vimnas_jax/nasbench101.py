@@ -10,6 +10,7 @@ is left beside it, in a few megabytes.
 
 import base64
 import binascii
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -210,13 +211,14 @@ def load(path: str, say=None) -> Table:
   if say:
     say(f'reading {path}, once: a minute or two …')
   arrays = extract(path, needed())
+  part = beside.with_name(f'{beside.name}.part')
   try:
-    part = beside.with_name(f'{beside.name}.part')
     with part.open('wb') as file:
       np.savez_compressed(file, **arrays)
     part.replace(beside)
-  except OSError:
-    pass  # a folder that cannot be written: it is read again next time
+  except OSError:  # a folder that cannot be written: it is read again next time
+    with contextlib.suppress(OSError):
+      part.unlink(missing_ok=True)
   return _table(path, arrays)
 
 
@@ -291,8 +293,8 @@ def _fields(message: bytes) -> dict[int, list]:
 
 def _read(path) -> Table:
   try:
-    with np.load(path) as file:
-      arrays = {name: file[name] for name in _ARRAYS}
+    with path.open('rb') as file, np.load(file) as held:
+      arrays = {name: held[name] for name in _ARRAYS}
     return _table(path, arrays)
   except (OSError, KeyError, ValueError, EOFError, IndexError, AttributeError, zipfile.BadZipFile) as e:
     raise UserError(f'{path} is no table made of nasbench_only108.tfrecord ({type(e).__name__}): remove it, and give '

@@ -22,7 +22,7 @@ _FAULTS = {1: 'the file ends within it: it was cut short; fetch it again',
 def records(path) -> Iterator[bytes]:
   """The contents of all records of the file. Raises UserError if it cannot be read, is damaged or cut short."""
   try:
-    data = np.memmap(path, np.uint8, 'r')
+    data = np.memmap(path, np.uint8, 'r').view(np.ndarray)
   except (OSError, ValueError) as e:  # an empty file cannot be mapped
     raise UserError(f'{path} cannot be read ({getattr(e, "strerror", None) or e}): give a file of records') from None
   scan, table, at, number = _scanner(), _table(), 0, 0
