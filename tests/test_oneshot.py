@@ -33,8 +33,8 @@ def conv(x, kernel):
 
 def unit(p, name, x, part=slice(None)):
   """Convolution, BatchNorm, ReLU; `part` of the output's channels."""
-  y = norm(conv(x, p[name][..., part]))
-  return jax.nn.relu(y * p[f'{name}_norm_scale'][part][None, None, None] + p[f'{name}_norm_bias'][part][None, None, None])
+  scale, bias = (p[f'{name}_norm_{kind}'][part][None, None, None] for kind in ('scale', 'bias'))
+  return jax.nn.relu(norm(conv(x, p[name][..., part])) * scale + bias)
 
 
 def window(x, size, stride):
@@ -95,7 +95,8 @@ def same(forward, reference, params, weights, x):
 def test_cell_equals_one_layer_at_a_time(x64, name, side, samples):
   space = spaces.get(name)
   cell = Cell(topology=space.topology, stage=Stage('cell', 3, cell='cell'), dtype=jnp.float64, param_dtype=jnp.float64)
-  x, weights = jax.random.normal(jax.random.key(side), (4, side, side, 5)), some_weights(space, jax.random.key(1), samples)
+  x = jax.random.normal(jax.random.key(side), (4, side, side, 5))
+  weights = some_weights(space, jax.random.key(1), samples)
   params = apart(jax.jit(cell.init)(jax.random.key(2), (x,), weights)['params'])
   grad = same(lambda p, w, x: cell.apply({'params': p}, (x,), w), lambda p, w, x: straight_cell(space, p, x, w, 3),
               params, weights, x)
@@ -112,7 +113,7 @@ def test_network_equals_one_layer_at_a_time(x64):
   same(lambda p, w, x: net.apply({'params': p}, x, w), lambda p, w, x: straight(space, p, x, w), params, weights, x)
 
 
-@pytest.mark.parametrize('sides', [(8, 5), (9, 5), (7, 4), (5, 3), (1, 1), (32, 17), (17, 9)])
+@pytest.mark.parametrize('sides', [(32, 17), (17, 9), (1, 1)])
 def test_pool_is_that_of_the_benchmark(sides):
   x = jax.random.normal(jax.random.key(0), (1, sides[0], sides[0], 2))
   assert pool(x).shape == (1, sides[1], sides[1], 2)
@@ -171,7 +172,7 @@ def test_derivation():
 
 def test_bad_input_is_one_line():
   space = spaces.get('oneshot1')
-  good = next(oneshot.everything('oneshot1'))
+  good = oneshot.make_genotype('oneshot1', {1: (0,), 5: (0, 1)}, oneshot.OPS[:1] * 4)
   text = space.write(good)
   edges = good.cells['cell']
 
