@@ -32,7 +32,7 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
   """Writes report.md, report.json, first_edge.png and distributions.png into `folder`.
 
   With the file of config.oracle.nasbench101, `nasbench`, also regret_test.png and regret_valid.png, if the runs are of
-  a space of NAS-Bench-1Shot1.
+  a space of NAS-Bench-1Shot1; their errors are then read from it, whether the runs had it or not.
 
   Runs whose folders have the same parent, and whose configurations differ in the seed alone, are one experiment with
   several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row}; a row has
@@ -49,14 +49,18 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
   if len(names) > 1:
     raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
   space = spaces.get(names.pop())
+  console, table = metrics.Console(), None
+  if space.topology and nasbench:
+    table = nasbench101.load(nasbench, console.say)
+    for _, result in itertools.chain(*groups.values()):
+      result['nasbench101'] = table.query(space.read(result['genotype']))
   rows = {name: _row(space, [result for _, result in members]) for name, members in groups.items()}
   traces = {name: _trace(space, *members[0]) for name, members in groups.items()}
   draw.first_edges(traces, space, folder / 'first_edge.png')
   draw.distributions({name: tuple({cell: p[at] for cell, p in probs.items()} for at in (0, -1))
                       for name, (_, probs) in traces.items()}, folder / 'distributions.png')
-  pictures, console = ['first_edge.png', 'distributions.png'], metrics.Console()
-  if space.topology and nasbench:
-    table = nasbench101.load(nasbench, console.say)
+  pictures = ['first_edge.png', 'distributions.png']
+  if table:
     for kind in ('test', 'valid'):
       draw.regret({name: _regrets(space, table, members, kind) for name, members in groups.items()},
                   folder / f'regret_{kind}.png', kind)
