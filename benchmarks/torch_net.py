@@ -24,10 +24,10 @@ class Zero(nn.Module):
 class FactorizedReduce(nn.Module):
   """[n, c, h, w] -> [n, d, h / 2, w / 2]: two 1x1 convolutions of stride 2, the second one pixel further on."""
 
-  def __init__(self, c, d):
+  def __init__(self, c, d, affine=False):
     super().__init__()
     self.conv1, self.conv2 = (nn.Conv2d(c, d // 2, 1, stride=2, bias=False) for _ in range(2))
-    self.norm = nn.BatchNorm2d(d, affine=False)
+    self.norm = nn.BatchNorm2d(d, affine=affine)
 
   def forward(self, x):  # noqa: D102
     x = F.relu(x)
@@ -35,49 +35,51 @@ class FactorizedReduce(nn.Module):
     return self.norm(torch.cat([self.conv1(x), self.conv2(x[:, :, 1:, 1:])], 1))
 
 
-def relu_conv_norm(c, d, kernel=1, stride=1):
+def relu_conv_norm(c, d, kernel=1, stride=1, affine=False):
   """ReLU, dense convolution, BatchNorm."""
   return nn.Sequential(nn.ReLU(), nn.Conv2d(c, d, kernel, stride, (kernel - 1) // 2, bias=False),
-                       nn.BatchNorm2d(d, affine=False))
+                       nn.BatchNorm2d(d, affine=affine))
 
 
-def separable(c, kernel, stride=1, dilation=1):
+def separable(c, kernel, stride=1, dilation=1, affine=False):
   """ReLU, depthwise convolution, 1x1 convolution, BatchNorm."""
   return [nn.ReLU(), nn.Conv2d(c, c, kernel, stride, dilation * (kernel - 1) // 2, dilation, c, bias=False),
-          nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c, affine=False)]
+          nn.Conv2d(c, c, 1, bias=False), nn.BatchNorm2d(c, affine=affine)]
 
 
 def _pool(kind):
-  def make(c, stride, pool_norm):
+  def make(c, stride, pool_norm, affine=False):
     pool = nn.MaxPool2d(3, stride, 1) if kind == 'max' else nn.AvgPool2d(3, stride, 1, count_include_pad=False)
-    return nn.Sequential(pool, nn.BatchNorm2d(c, affine=False)) if pool_norm else pool
+    return nn.Sequential(pool, nn.BatchNorm2d(c, affine=affine)) if pool_norm else pool
   return make
 
 
 def _sep(kernel):
-  return lambda c, stride, _: nn.Sequential(*separable(c, kernel, stride), *separable(c, kernel))
+  return lambda c, stride, _, affine=False: nn.Sequential(*separable(c, kernel, stride, affine=affine),
+                                                          *separable(c, kernel, affine=affine))
 
 
 def _dil(kernel):
-  return lambda c, stride, _: nn.Sequential(*separable(c, kernel, stride, 2))
+  return lambda c, stride, _, affine=False: nn.Sequential(*separable(c, kernel, stride, 2, affine))
 
 
-# op -> f(channels, stride, pool_norm) = module
+# op -> f(channels, stride, pool_norm, affine=False) = module
 OPS = {
-    'none': lambda c, stride, _: Zero(stride),
+    'none': lambda c, stride, _, affine=False: Zero(stride),
     'max_pool_3x3': _pool('max'),
     'avg_pool_3x3': _pool('avg'),
-    'skip_connect': lambda c, stride, _: nn.Identity() if stride == 1 else FactorizedReduce(c, c),
+    'skip_connect': lambda c, stride, _, affine=False: (nn.Identity() if stride == 1
+                                                        else FactorizedReduce(c, c, affine)),
     'sep_conv_3x3': _sep(3),
     'sep_conv_5x5': _sep(5),
     'dil_conv_3x3': _dil(3),
     'dil_conv_5x5': _dil(5),
-    'nor_conv_1x1': lambda c, stride, _: relu_conv_norm(c, c, 1, stride),
-    'nor_conv_3x3': lambda c, stride, _: relu_conv_norm(c, c, 3, stride),
+    'nor_conv_1x1': lambda c, stride, _, affine=False: relu_conv_norm(c, c, 1, stride, affine),
+    'nor_conv_3x3': lambda c, stride, _, affine=False: relu_conv_norm(c, c, 3, stride, affine),
 }
 
 # Prefix of an op -> where each of its parameters, in order, lies in the JAX tree: name and, of a pair, which.
-_NAMES = {'sep': [('depthwise1',), ('pointwise1',), ('depthwise2',), ('pointwise2',)],
+NAMES = {'sep': [('depthwise1',), ('pointwise1',), ('depthwise2',), ('pointwise2',)],
           'dil': [('depthwise',), ('pointwise',)], 'nor': [('kernel',)], 'ski': [('kernel', 0), ('kernel', 1)]}
 
 
@@ -127,7 +129,7 @@ class MixedCell(nn.Module):
       stride = self.stride(self.cell.edges[e][0])
       for op, module in zip(self.cell.ops[e], self.edges[e].ops):
         row = stacked[op, stride] = stacked.get((op, stride), -1) + 1
-        for parameter, (name, *which) in zip(module.parameters(), _NAMES.get(op[:3], [])):
+        for parameter, (name, *which) in zip(module.parameters(), NAMES.get(op[:3], [])):
           yield parameter, (f'{op}_{name}' + ('_stride2' if stride == 2 else ''), row, *which)
 
 
@@ -215,18 +217,23 @@ def load(net, tree):
 
 
 def macs(net, space, side, in_channels=3):
-  """Multiply-adds of one image of `side` pixels, in convolutions and linear layers, counted by hooks on device meta."""
+  """Multiply-adds of one image of `side` pixels, in convolutions and linear layers."""
+  net = net.to('meta')
+  return hooked_macs(net, torch.empty(2, in_channels, side, side, device='meta'),
+                     {name: torch.empty(cell.shape, device='meta') for name, cell in space.cells.items()})
+
+
+def hooked_macs(net, *inputs):
+  """Multiply-adds of one image when `net` is called with `inputs`, counted by hooks."""
   total = 0
 
   def count(module, _, output):
     nonlocal total
     total += module.weight.numel() * output[0, 0].numel()
 
-  net = net.to('meta')
   handles = [m.register_forward_hook(count) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
   with torch.no_grad():
-    net(torch.empty(2, in_channels, side, side, device='meta'),
-        {name: torch.empty(cell.shape, device='meta') for name, cell in space.cells.items()})
+    net(*inputs)
   for handle in handles:
     handle.remove()
   return total
