@@ -43,8 +43,6 @@ def main():
   parser.add_argument('--out', default='')
   args = parser.parse_args()
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before XLA counts the cores
-  import jax
-
   from benchmarks import worker
   from vimnas_jax import mixing
   if args.form == 'plain':
@@ -54,13 +52,7 @@ def main():
   compiled, step, matmul = worker.build(spec)
   step()
   times = sorted(worker.times(step, 3))
-  with tempfile.TemporaryDirectory() as folder:
-    with jax.profiler.trace(folder, create_perfetto_trace=True):
-      begin = time.perf_counter()
-      step()
-      traced = time.perf_counter() - begin
-    with gzip.open(glob.glob(f'{folder}/**/perfetto_trace.json.gz', recursive=True)[0]) as f:
-      events = json.load(f)['traceEvents']
+  traced, events = trace(step)
   table = by_kind(compiled.as_text(), events)
   record = {'command': 'python -m benchmarks.profile ' + ' '.join(sys.argv[1:]), 'spec': spec, 'cores': 1,
             'step_s': times[1], 'traced_step_s': traced, 'matmul_gflops': matmul(),
@@ -75,8 +67,22 @@ def main():
       json.dump(record, f, indent=1)
 
 
-def by_kind(text: str, events) -> collections.Counter:
-  """Milliseconds of each kind: `text` is the compiled program, `events` a trace of one execution on one thread."""
+def trace(step):
+  """(seconds of one `step()`, the events that XLA's profiler saw in it)."""
+  import jax
+  with tempfile.TemporaryDirectory() as folder:
+    with jax.profiler.trace(folder, create_perfetto_trace=True):
+      begin = time.perf_counter()
+      step()
+      seconds = time.perf_counter() - begin
+    with gzip.open(glob.glob(f'{folder}/**/perfetto_trace.json.gz', recursive=True)[0]) as f:
+      return seconds, json.load(f)['traceEvents']
+
+
+def by_kind(text: str, events, kinds=tuple(KINDS)) -> collections.Counter:
+  """Milliseconds of each of `kinds`, (kind, pattern of an operation's name): `text` is the compiled program, `events`
+  a trace of one execution on one thread.
+  """
   names = {}
   for line in text.splitlines():
     found = re.match(r'\s*(?:ROOT )?%?([\w.\-]+) = ', line)
@@ -96,7 +102,7 @@ def by_kind(text: str, events) -> collections.Counter:
       own[stack[-1]] -= end - begin
     stack.append(i)
   for (_, _, name), duration in zip(spans, own):
-    table[next(kind for kind, pattern in KINDS if re.search(pattern, names[name]))] += duration / 1e3
+    table[next(kind for kind, pattern in kinds if re.search(pattern, names[name]))] += duration / 1e3
   return table
 
 

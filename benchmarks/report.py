@@ -4,8 +4,9 @@ import statistics
 
 from vimnas_jax.draw import INK, QUIET
 
-_FILLS = {'fused': '#1f5fa8', 'reference': '#a9c6e8', 'torch': '#b86a00', 'torch_malloc': '#f0a030'}
-_NAMES = {'fused': 'fused', 'reference': 'reference form', 'torch': 'PyTorch', 'torch_malloc': 'PyTorch, malloc set'}
+_FILLS = {'fused': '#1f5fa8', 'ours': '#1f5fa8', 'reference': '#a9c6e8', 'torch': '#b86a00', 'torch_malloc': '#f0a030'}
+_NAMES = {'fused': 'fused', 'ours': 'ours', 'reference': 'reference form', 'torch': 'PyTorch',
+          'torch_malloc': 'PyTorch, malloc set'}
 GIB = 2 ** 30
 
 
@@ -76,15 +77,19 @@ def draw(found, path):
   kinds = (('seconds per step', 'step_s', 'torch_time_ratio', '{:.3g} s'),
            ('peak memory, GiB', 'peak_gib', 'torch_memory_ratio', '{:.2f} GiB'))
   for axes, (label, key, ratio, how) in zip(figure.subplots(1, 2, sharey=True), kinds):
-    values = [figures[key] for figures in forms.values()]
-    bars = axes.barh([_NAMES[form] for form in forms], values, color=[_FILLS[form] for form in forms], height=0.62)
     texts = [how.format(f[key]) + ('' if f[ratio] is None or form.startswith('torch') else f'   ({f[ratio]:.2f}x)')
              for form, f in forms.items()]
-    axes.bar_label(bars, texts, padding=4, fontsize=9, color=INK)
-    axes.set_xlim(0, 1.45 * max(values))
-    axes.set_xlabel(label, color=INK)
-    axes.tick_params(colors=QUIET, labelcolor=INK, left=False)
-    axes.spines[['top', 'right', 'left']].set_visible(False)
-    axes.spines['bottom'].set_color(QUIET)
+    bars(axes, label, forms, [figures[key] for figures in forms.values()], texts)
   axes.invert_yaxis()
   figure.savefig(path, dpi=120)
+
+
+def bars(axes, label, forms, values, texts):
+  """One bar of `values` with its text for each of `forms`, on `axes`."""
+  drawn = axes.barh([_NAMES[form] for form in forms], values, color=[_FILLS[form] for form in forms], height=0.62)
+  axes.bar_label(drawn, texts, padding=4, fontsize=9, color=INK)
+  axes.set_xlim(0, 1.45 * max(values))
+  axes.set_xlabel(label, color=INK)
+  axes.tick_params(colors=QUIET, labelcolor=INK, left=False)
+  axes.spines[['top', 'right', 'left']].set_visible(False)
+  axes.spines['bottom'].set_color(QUIET)

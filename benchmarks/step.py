@@ -35,14 +35,16 @@ FORMS = ('fused', 'reference', 'torch')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message):
+class Parser(argparse.ArgumentParser):
+  """Raises UserError where argparse would end the process."""
+
+  def error(self, message):  # noqa: D102
     raise UserError(message)
 
 
 def parse(argv) -> argparse.Namespace:
   """The checked options. Raises UserError."""
-  parser = _Parser(prog='python -m benchmarks.step', description=__doc__,
+  parser = Parser(prog='python -m benchmarks.step', description=__doc__,
                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--space', default='darts', help=', '.join(spaces.NAMES))
   parser.add_argument('--out', required=True, help='where the results go, without suffix')
@@ -78,19 +80,29 @@ def parse(argv) -> argparse.Namespace:
   if args.batch < 2:
     raise UserError('--batch=1: BatchNorm needs at least 2 images')
   space.macro(args.cells, args.channels)  # raises on too few cells
-  for package in {'torch', 'matplotlib'} & {*args.forms, 'matplotlib'}:
+  installed({'torch', 'matplotlib'} & {*args.forms, 'matplotlib'})
+  writable(args.out)
+  return args
+
+
+def installed(packages):
+  """Raises UserError if one of `packages` is missing."""
+  for package in packages:
     try:
       importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
       raise UserError(f'{package} is not installed: pip install -r requirements-bench.txt') from None
-  out = pathlib.Path(args.out)
+
+
+def writable(out):
+  """Makes the folder of the file `out`. Raises UserError if nothing can be written there."""
+  folder = pathlib.Path(out).parent
   try:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out.parent):
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
       pass
   except OSError as e:
-    raise UserError(f'--out={args.out}: cannot write there ({e.strerror})') from None
-  return args
+    raise UserError(f'--out={out}: cannot write there ({e.strerror})') from None
 
 
 def environment() -> dict:
@@ -143,21 +155,29 @@ def schedule(args):
 
 def measure(args, turn, form, cache) -> dict:
   """The record of one fresh process. Raises UserError if it fails."""
-  env = {k: v for k, v in os.environ.items() if k not in MALLOC}
-  env |= MALLOC if form != 'torch' and sys.platform == 'linux' else {}
-  env |= {'JAX_PLATFORMS': 'cuda' if args.device == 'gpu' else 'cpu', 'JAX_COMPILATION_CACHE_DIR': cache,
-          'NPROC': str(args.threads), 'OMP_NUM_THREADS': str(args.threads), 'TF_CPP_MIN_LOG_LEVEL': '3'}
   spec = {name: getattr(args, name) for name in ('space', 'cells', 'channels', 'batch', 'side', 'dtype', 'remat',
                                                  'device', 'threads')}
-  spec |= {'form': form, 'round': turn, 'layout': args.torch_layout, 'started': time.time(),
+  spec |= {'form': form, 'round': turn, 'layout': args.torch_layout,
            'steps': args.reference_steps if form == 'reference' else args.steps}
-  done = subprocess.run([sys.executable, '-m', 'benchmarks.worker', json.dumps(spec)], env=env, capture_output=True,
-                        text=True, cwd=pathlib.Path(__file__).parents[1])
+  return fresh('benchmarks.worker', spec, cache)
+
+
+def fresh(module, spec, cache) -> dict:
+  """What a fresh process of `module` measures, told `spec` (form, round, device, threads and what `module` wants);
+  `cache` is the folder of compiled programs. Raises UserError if it fails.
+  """
+  form = spec['form']
+  env = {k: v for k, v in os.environ.items() if k not in MALLOC}
+  env |= MALLOC if form != 'torch' and sys.platform == 'linux' else {}
+  env |= {'JAX_PLATFORMS': 'cuda' if spec['device'] == 'gpu' else 'cpu', 'JAX_COMPILATION_CACHE_DIR': cache,
+          'NPROC': str(spec['threads']), 'OMP_NUM_THREADS': str(spec['threads']), 'TF_CPP_MIN_LOG_LEVEL': '3'}
+  done = subprocess.run([sys.executable, '-m', module, json.dumps(spec | {'started': time.time()})], env=env,
+                        capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[1])
   lines = done.stdout.strip().splitlines()
   record = json.loads(lines[-1]) if done.returncode == 0 and lines else {
       'error': (done.stderr.strip().splitlines() or ['no message'])[-1] + f' (exit code {done.returncode})'}
   if 'error' in record:
-    raise UserError(f'form {form!r}, round {turn}: {record["error"]}')
+    raise UserError(f'form {form!r}, round {spec["round"]}: {record["error"]}')
   return record
 
 
@@ -188,7 +208,8 @@ def main(argv) -> int:
   return 0
 
 
-if __name__ == '__main__':
+def run(main):
+  """Ends the process with the exit code of `main(arguments)`; what the user can mend becomes one line."""
   try:
     sys.exit(main(sys.argv[1:]))
   except UserError as error:
@@ -197,3 +218,7 @@ if __name__ == '__main__':
   except KeyboardInterrupt:
     print('stopped, nothing written', file=sys.stderr)
     sys.exit(130)
+
+
+if __name__ == '__main__':
+  run(main)

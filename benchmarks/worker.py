@@ -34,17 +34,18 @@ def times(call, count):
   return times
 
 
-def _gflops(multiply):
+def gflops(multiply):
+  """GFLOP/s of `multiply`, a product of two square matrices of side MATMUL."""
   multiply()
   return 2 * MATMUL ** 3 / statistics.median(times(multiply, 5)) / 1e9
 
 
-def _peak():
+def peak():
   """Most memory that this process has held, bytes. It starts from what the parent held, which is little."""
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 
 
-def _images(spec):
+def noise(spec):
   """Images of uniform noise, uint8 [n, h, w, 3], and labels, int32 [n]."""
   import numpy as np
   rng = np.random.default_rng(0)
@@ -78,7 +79,7 @@ def build(spec):
   net = Reference(net) if spec['form'] == 'reference' else net
   tx_theta, tx_phi = optim.theta(c.theta, plan.steps), optim.phi(c.phi, plan.search_steps)
   mesh = parallel.mesh(1, spec['batch'])
-  images, labels = _images(spec)
+  images, labels = noise(spec)
   data = jax.device_put({'images': images, 'labels': labels}, parallel.replicated(mesh))
   index = {'train': jnp.arange(spec['batch'])}
 
@@ -99,7 +100,7 @@ def build(spec):
 
   a = jnp.ones((MATMUL, MATMUL), jnp.float32) / 3
   multiply = jax.jit(jnp.matmul)
-  return compiled, call, lambda: _gflops(lambda: jax.block_until_ready(multiply(a, a)))
+  return compiled, call, lambda: gflops(lambda: jax.block_until_ready(multiply(a, a)))
 
 
 def _jax(spec):
@@ -110,7 +111,7 @@ def _jax(spec):
   first = times(call, 1)[0]
   start_s = time.time() - spec['started']
   record = {'compile_s': compile_s, 'start_s': start_s, 'first_step_s': first, 'step_s': times(call, spec['steps']),
-            'peak_rss_bytes': _peak(), 'loss': float(call()), 'device': jax.devices()[0].device_kind}
+            'peak_rss_bytes': peak(), 'loss': float(call()), 'device': jax.devices()[0].device_kind}
   analysis = compiled.memory_analysis()
   record['xla_temp_bytes'] = getattr(analysis, 'temp_size_in_bytes', None)
   stats = jax.devices()[0].memory_stats() or {}
@@ -134,7 +135,7 @@ def _torch(spec):
   torch.manual_seed(0)
   device, space = torch.device('cuda' if gpu else 'cpu'), spaces.get(spec['space'])
   net = torch_net.Supernet(space, spec['cells'], spec['channels'], CLASSES).to(device).train()
-  images, labels = _images(spec)
+  images, labels = noise(spec)
   images = torch.tensor(images.transpose(0, 3, 1, 2), device=device).float().div(255).sub(0.5).div(0.25)
   labels = torch.tensor(labels, dtype=torch.int64, device=device)
   if spec['layout'] == 'channels_last':
@@ -156,7 +157,7 @@ def _torch(spec):
   first = times(call, 1)[0]
   start_s = time.time() - spec['started']
   record = {'compile_s': None, 'start_s': start_s, 'first_step_s': first, 'step_s': times(call, spec['steps']),
-            'peak_rss_bytes': _peak(), 'loss': float(loss), 'xla_temp_bytes': None,
+            'peak_rss_bytes': peak(), 'loss': float(loss), 'xla_temp_bytes': None,
             'device': torch.cuda.get_device_name() if gpu else 'cpu',
             'device_peak_bytes': torch.cuda.max_memory_allocated() if gpu else None}
   a = torch.ones((MATMUL, MATMUL), device=device) / 3
@@ -165,7 +166,7 @@ def _torch(spec):
     a.matmul(a)
     wait()
 
-  return record | {'matmul_gflops': _gflops(multiply)}
+  return record | {'matmul_gflops': gflops(multiply)}
 
 
 if __name__ == '__main__':
