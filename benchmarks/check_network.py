@@ -104,7 +104,8 @@ def theirs(net, x, labels, factors):
   logits, second = out if net.auxiliary is not None else (out, None)
   loss = F.cross_entropy(logits, labels)
   (loss if second is None else loss + AUXILIARY * F.cross_entropy(second, labels)).backward()
-  grads = {path: tensor.grad.numpy() for tensor, path in torch_network.tensors(net) if path[0] == 'params'}
+  grads = {path: np.zeros(tensor.shape) if tensor.grad is None else tensor.grad.numpy()  # of a node that leads nowhere
+           for tensor, path in torch_network.tensors(net) if path[0] == 'params'}
   unbiased = {('batch_stats', *path, 'var'): counts[module] / (counts[module] - 1) for module, path in net.places()
               if module in counts}
   stats = {path: (0.9 * before[path] + (tensor - 0.9 * before[path]) / unbiased.get(path, 1)).numpy()

@@ -131,6 +131,7 @@ class Port:
 
   def scores(self, split) -> dict:
     """Top-1 and top-5 accuracy in % and the mean loss of `split`, by the running statistics."""
+    import numpy as np
     import torch
     import torch.nn.functional as F
 
@@ -140,7 +141,7 @@ class Port:
     with torch.inference_mode():
       for start in range(0, len(split), size):
         images = augment.normalise(split.images[start:start + size], self.run.loaded.mean, self.run.loaded.std)
-        images = torch.from_numpy(images.copy()).permute(0, 3, 1, 2).contiguous()
+        images = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).contiguous()
         labels = torch.from_numpy(split.labels[start:start + size]).long()
         logits = self.net(images)
         best = logits.topk(min(5, logits.shape[1]), 1).indices
