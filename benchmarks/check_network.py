@@ -23,6 +23,7 @@ from benchmarks import torch_net, torch_network
 from vimnas_jax import cost, genotypes, network, spaces
 
 TOLERANCE = {'float64': 1e-9, 'float32': 1e-4}  # of a leaf's largest number
+SMALL = 1e-3  # of the largest number of all leaves: what a leaf is measured by at least
 QUICK = {'xla_backend_optimization_level': 0}  # compiles sooner
 AUXILIARY = 0.4  # weight of the second loss
 # Every operation of the DARTS space, with and without stride.
@@ -136,11 +137,14 @@ def compare(case) -> dict:
     if sum(p.size for p in jax.tree.leaves(mine)) != sum(p.size for p in other.values()):
       raise SystemExit('error: the port has another number of parameters or statistics')
 
-  def off(a, b):
-    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-6))
+  def off(a, b, least=1e-6):
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), least))
 
   def worst(tree, kind, others):
-    return max(off(other, torch_net.from_jax({kind: tree}, path, other.shape)) for path, other in others.items())
+    # Some gradients are 0 but for rounding, as that of a bias before another BatchNorm: measure them by the others.
+    least = SMALL * max(np.abs(leaf).max() for leaf in jax.tree.leaves(tree))
+    return max(off(other, torch_net.from_jax({kind: tree}, path, other.shape), least)
+               for path, other in others.items())
 
   return {'logits': off(t_logits, logits), **({} if second is None else {'auxiliary': off(t_second, second)}),
           'gradients': worst(grads, 'params', t_grads), 'statistics': worst(stats, 'batch_stats', t_stats),

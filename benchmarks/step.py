@@ -91,7 +91,8 @@ def installed(packages):
     try:
       importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-      raise UserError(f'{package} is not installed: pip install -r requirements-bench.txt') from None
+      which = 'onnx' if 'onnx' in package else 'bench'
+      raise UserError(f'{package} is not installed: pip install -r requirements-{which}.txt') from None
 
 
 def writable(out):
