@@ -91,8 +91,8 @@ class Port:
     import numpy as np
 
     from vimnas_jax import optim
-    rate = jax.jit(optim.rate(self.run.config.theta, self.run.steps, self.run.per_epoch))
-    return np.array([rate(at) for at in range(self.run.steps)], np.float64)
+    rate = jax.jit(optim.rate(self.run.config.theta, self.run.total, self.run.per_epoch))
+    return np.array([rate(at) for at in range(self.run.total)], np.float64)
 
   def _augmented(self, key, step, images):
     """As `retrain.Training` augments the images of a step."""
@@ -184,30 +184,30 @@ def train_port(config, folder, command) -> bool:
     port, state = signals.interruptible(lambda: Port(training)), folder / 'state.pt'
     port.restore(state)
     if port.step:
-      console.say(f'resuming {folder} after step {port.step} of {training.steps}')
+      console.say(f'resuming {folder} after step {port.step} of {training.total}')
     log, curve = (metrics.Lines(folder / f'{name}.jsonl', port.step) for name in ('metrics', 'curve'))
     every = max(1, round(config.eval_epochs * training.per_epoch))
-    with console.progress(training.steps, port.step), stop.noted():
-      while port.step < training.steps and not stop.asked:
+    with console.progress(training.total, port.step), stop.noted():
+      while port.step < training.total and not stop.asked:
         begin = time.monotonic()
         row = port.advance()
         row |= {'step': port.step, 'epoch': round(port.step / training.per_epoch, 4)}
         log.write(**row, seconds=round(time.monotonic() - begin, 4))
-        console.step(port.step, training.steps, f'loss {row["loss"]:.3f}  accuracy {row["accuracy"]:.3f}')
-        done = port.step == training.steps
+        console.step(port.step, training.total, f'loss {row["loss"]:.3f}  accuracy {row["accuracy"]:.3f}')
+        done = port.step == training.total
         if done or port.step % every == 0:
           found = port.scores(training.test)
           curve.write(step=port.step, epoch=row['epoch'], **found)
-          console.say(f'step {port.step}/{training.steps}  {training.test_name} accuracy {found["top1"]:.2f} %')
+          console.say(f'step {port.step}/{training.total}  {training.test_name} accuracy {found["top1"]:.2f} %')
         if done or stop.asked or port.step % config.checkpoint_steps == 0 or port.step % every == 0:
           port.save(state)
     log.close()
     curve.close()
-    if port.step < training.steps:
-      console.say(f'stopped after step {port.step} of {training.steps}, all saved: run the same command to go on')
+    if port.step < training.total:
+      console.say(f'stopped after step {port.step} of {training.total}, all saved: run the same command to go on')
       return False
     runfolder.write_json(folder / 'result.json', {
-        'command': command, 'form': 'torch', 'steps': training.steps, 'params': training.size.params,
+        'command': command, 'form': 'torch', 'steps': training.total, 'params': training.size.params,
         'threads': torch.get_num_threads(), 'torch': torch.__version__, **runfolder.environment()})
   return True
 

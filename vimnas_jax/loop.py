@@ -1,5 +1,6 @@
 """The loop of every run: a compiled step, metrics one step behind the device, checkpoints, and a stop at any moment."""
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimnas_jax import signals
+from vimnas_jax import checkpoint, signals
 from vimnas_jax.errors import Diverged
 
 
@@ -37,6 +38,37 @@ class Loop(NamedTuple):
   remedy: str
   after: Callable[[int, Any], None] | None = None
   after_steps: int = 0
+
+
+def to_the_end(run, folder, console, stop, write) -> dict | None:
+  """Takes a run from what `folder` holds to its end, or to a stop.
+
+  Returns its result; None if a signal ended it early, all saved. A run that is finished already is not run again.
+
+  Args:
+    run: has `total` (steps in all), start(), abstract() and advance(state, folder, saved, console, stop), which gives
+      the state and the seconds of a step.
+    folder: the run folder.
+    console: metrics.Console.
+    stop: signals.Stop, entered.
+    write: `write(state, seconds) -> result`, after the last step.
+  """
+  saved = checkpoint.Checkpoints(folder)
+  now = saved.restore(run.abstract(), console.say)
+  if now is None:
+    now = signals.interruptible(run.start)
+  elif int(now.step) < run.total:
+    console.say(f'resuming {folder} after step {int(now.step)} of {run.total}')
+  first = int(now.step)
+  now, seconds = run.advance(now, folder, saved, console, stop)
+  saved.close()
+  if int(now.step) < run.total:
+    console.say(f'stopped after step {int(now.step)} of {run.total}, all saved: run the same command to go on')
+    return None
+  if first == run.total and (folder / 'result.json').exists():
+    console.say(f'{folder} holds the finished run:')
+    return json.loads((folder / 'result.json').read_text())
+  return write(now, seconds)
 
 
 def advance(loop: Loop, now, saved, console, stop):

@@ -1,6 +1,5 @@
 """The retrain verb: an architecture in, a trained, evaluated and exported network out."""
 
-import json
 import math
 from typing import Any
 
@@ -67,25 +66,10 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None)
     runfolder.write_config(folder, config, loaded.fingerprint())
     _keep_genotype(folder, genotype)
     console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
-                f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.steps} steps of {config.batch_size}')
-    saved = checkpoint.Checkpoints(folder)
-    now = saved.restore(run.abstract(), console.say)
-    if now is None:
-      now = signals.interruptible(run.start)
-    elif int(now.step) < run.steps:
-      console.say(f'resuming {folder} after step {int(now.step)} of {run.steps}')
-    first = int(now.step)
-    now, seconds = run.advance(now, folder, saved, console, stop)
-    saved.close()
-    if int(now.step) < run.steps:
-      console.say(f'stopped after step {int(now.step)} of {run.steps}, all saved: run the same command to go on')
-      return None
-    if first == run.steps and (folder / 'result.json').exists():
-      console.say(f'{folder} holds the finished run:')
-      result = json.loads((folder / 'result.json').read_text())
-    else:
-      result = run.finish(folder, now, seconds, command, console)
-    for line in evaluate.summary(result, folder):
+                f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.total} steps of {config.batch_size}')
+    result = loop.to_the_end(run, folder, console, stop,
+                             lambda now, seconds: run.finish(folder, now, seconds, command, console))
+    for line in evaluate.summary(result, folder) if result else ():
       console.say(line)
     return result
 
@@ -113,14 +97,14 @@ class Training:
     if len(self.train) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
     self.per_epoch = len(self.train) // config.batch_size
-    self.steps = round(config.epochs * self.per_epoch)
+    self.total = round(config.epochs * self.per_epoch)
     net = config.network
     size = {'cells': net.cells, 'channels': net.channels, 'num_classes': loaded.num_classes}
     self.net = Network(space=space, genotype=genotype, **size, auxiliary=net.auxiliary > 0, imagenet=net.imagenet,
                        dtype=jnp.dtype(config.dtype))
     self.size = cost.count(space, genotype, **size, image_size=min(loaded.image_shape[:2]),
                            in_channels=loaded.image_shape[-1], imagenet=net.imagenet)
-    self.tx = optim.theta(config.theta, self.steps, self.per_epoch)
+    self.tx = optim.theta(config.theta, self.total, self.per_epoch)
     self._create = jax.jit(self._init, out_shardings=parallel.replicated(mesh))
     self.step = jax.jit(self._step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
     self.environment = runfolder.environment()
@@ -184,7 +168,7 @@ class Training:
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end or to a stop. Returns the state and the seconds per step (median)."""
     first = int(now.step)
-    if first >= self.steps:
+    if first >= self.total:
       return now, None
     held = jax.device_put({'images': self.train.images, 'labels': self.train.labels}, parallel.replicated(self.mesh))
     epoch, order = None, None
@@ -208,10 +192,10 @@ class Training:
     def after(at, state):
       found = scores.of(self.variables(state), self.test)
       curve.write(step=at, epoch=round(at / self.per_epoch, 4), top1=found.top1, top5=found.top5, loss=found.loss)
-      console.say(f'step {at}/{self.steps}  {self.test_name} accuracy {found.top1:.2f} %')
+      console.say(f'step {at}/{self.total}  {self.test_name} accuracy {found.top1:.2f} %')
 
     try:
-      return loop.advance(loop.Loop(self.steps, self.step, held, index, note, self.config.log_steps,
+      return loop.advance(loop.Loop(self.total, self.step, held, index, note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr', after,
                                     max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
     finally:
@@ -232,7 +216,7 @@ class Training:
       draw.cell(self.genotype, name, self.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
     result = {
         'command': command, 'task': 'retrain', 'space': self.space.name, 'data': self.config.data.name,
-        'genotype': self.space.write(self.genotype), 'seed': self.config.seed, 'steps': self.steps,
+        'genotype': self.space.write(self.genotype), 'seed': self.config.seed, 'steps': self.total,
         'epochs': self.config.epochs, 'params': self.size.params, 'madds': self.size.madds,
         'seconds_per_step': seconds and round(seconds, 4),
         **evaluate.measure(model, self.test, self.test_name, folder, self.config, console),

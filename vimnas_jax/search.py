@@ -1,6 +1,5 @@
 """The search verb: data and a configuration in, a run folder with an architecture out."""
 
-import json
 import math
 
 import jax
@@ -9,7 +8,6 @@ import numpy as np
 
 from vimnas_jax import (
   augment,
-  checkpoint,
   cost,
   data,
   loop,
@@ -54,26 +52,11 @@ def _search(config, workdir, command, loaded, stop):
   runfolder.write_config(folder, config, loaded.fingerprint())
   run = _Run(config, space, loaded, mesh)
   console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
-              f'{run.plan.steps} steps of {config.batch_size}, {cost.supernet(space, **run.size):,} weights')
+              f'{run.total} steps of {config.batch_size}, {cost.supernet(space, **run.size):,} weights')
 
-  saved = checkpoint.Checkpoints(folder)
-  now = saved.restore(run.abstract(), console.say)
-  if now is None:
-    now = signals.interruptible(run.start)
-  elif int(now.step) < run.plan.steps:
-    console.say(f'resuming {folder} after step {int(now.step)} of {run.plan.steps}')
-  first = int(now.step)
-  now, seconds = run.advance(now, folder, saved, console, stop)
-  saved.close()
-  if int(now.step) < run.plan.steps:
-    console.say(f'stopped after step {int(now.step)} of {run.plan.steps}, all saved: run the same command to go on')
-    return None
-  if first == run.plan.steps and (folder / 'result.json').exists():
-    console.say(f'{folder} holds the finished run:')
-    result = json.loads((folder / 'result.json').read_text())
-  else:
-    result = outcome.write(folder, run, now, seconds, command)
-  for line in outcome.summary(result, folder):
+  result = loop.to_the_end(run, folder, console, stop,
+                           lambda now, seconds: outcome.write(folder, run, now, seconds, command))
+  for line in outcome.summary(result, folder) if result else ():
     console.say(line)
   return result
 
@@ -114,6 +97,7 @@ class _Run:
     self.per_epoch = per_epoch
     self.plan = steps.Plan(round(config.pretrain.epochs * per_epoch), round(config.epochs * per_epoch),
                            config.pretrain.sampling, config.accumulate)
+    self.total = self.plan.steps
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
     self.method = methods.get(config.method, space.choices)
