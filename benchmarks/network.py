@@ -35,10 +35,10 @@ CLASSES = 10
 # The first that matches an operation's name names its kind: see benchmarks/profile.py.
 KINDS = [('pools', r'_pool_3x3'), ('skip connections of stride 2', r'skip_connect'),
          ('BatchNorm of the cells', r'/(norm\d|preprocess\d_norm)/'),
-         ('depthwise convolutions, backward', r'transpose.*(sep|dil)_conv.*depthwise'),
-         ('depthwise convolutions', r'depthwise'),
          ('1x1 convolutions of separable ones', r'(sep|dil)_conv.*dot_general'),
-         ('separable convolutions, rest', r'(sep|dil)_conv'), ('dense convolutions of cells', r'nor_conv'),
+         ('depthwise kernels, gradient', r'transpose.*(sep|dil)_conv_\dx\d/while'),
+         ('depthwise convolutions and ReLU, backward', r'transpose.*(sep|dil)_conv'),
+         ('depthwise convolutions and ReLU, forward', r'(sep|dil)_conv'), ('dense convolutions of cells', r'nor_conv'),
          ('preprocess', r'preprocess'), ('residual blocks', r'residual'), ('auxiliary head', r'auxiliary'),
          ('augmentation', r'augment'), ('sums and concatenation in cells', r'cell_\d+'),
          ('stem and head', r'Network'), ('optimiser, rest', r'')]
@@ -173,7 +173,7 @@ def draw(found, path):
   figure.suptitle(title(found) + '\n(in brackets: how many times less than the better PyTorch run)', fontsize=10,
                   color=INK)
   panels = figure.subplots(rows, 2, squeeze=False).flat
-  for axes, (measure, forms) in zip(panels, measures.items(), strict=False):
+  for (measure, forms), axes in zip(measures.items(), panels, strict=False):
     memory = measure.startswith('memory')
     values = [figures['median'] * (1 if memory else 1e3) for figures in forms.values()]
     ratio = found['ratios'].get(measure)
