@@ -47,9 +47,11 @@ class Case(NamedTuple):
   drop: float = 0.0
   layout: str = 'nchw'
   imagenet: bool = False
+  hole: bool = False  # whether a part of the images is constant, as cutout leaves it: pools see ties
 
 
-CASES = (Case('DARTS_V2', 3, 16, 'float64'), Case(ALL_OPS, 3, 13, 'float64', drop=0.3),
+CASES = (Case('DARTS_V2', 3, 16, 'float64'), Case('DARTS_V2', 3, 16, 'float64', hole=True),
+         Case(ALL_OPS, 3, 13, 'float64', drop=0.3),
          Case(ALL_OPS, 3, 32, 'float64', auxiliary=True), Case(NB201, 1, 16, 'float64', drop=0.3),
          Case(EMPTY, 1, 9, 'float64', layout='channels_last'),
          Case('DARTS_V2', 3, 224, 'float64', auxiliary=True, imagenet=True),
@@ -121,6 +123,8 @@ def compare(case) -> dict:
   size = {'cells': case.cells, 'channels': 4, 'num_classes': 10, 'auxiliary': case.auxiliary, 'imagenet': case.imagenet}
   net = network.Network(space=space, genotype=genotype, **size, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype))
   x = rng.normal(size=(2, case.side, case.side, 3)).astype(dtype)
+  if case.hole:
+    x[:, 3:14, 3:14] = 0
   labels = rng.integers(0, 10, 2).astype(np.int32)
   variables = jax.jit(lambda: net.init(jax.random.key(1), x, True), compiler_options=QUICK)()
   variables = jax.device_get(_perturbed(dict(variables), dtype))
@@ -174,7 +178,8 @@ def main() -> int:
     good = all(value <= TOLERANCE[case.dtype] for value in found.values())  # false for NaN
     failed |= not good
     kinds = ' '.join(word for word, on in (('auxiliary', case.auxiliary), ('drop path', case.drop),
-                                           ('ImageNet', case.imagenet)) if on)
+                                           ('ImageNet', case.imagenet),
+                                           ('hole', case.hole)) if on)
     print(f'{"ok  " if good else "FAIL"} {case.genotype[:16]} side {case.side} {case.dtype} {case.layout} {kinds}: '
           + ', '.join(f'{name} {value:.1e}' for name, value in found.items()), flush=True)
   for what, got, want in (sizes('DARTS_V2', 8, 16), sizes('DARTS_V2', 20, 36), sizes(NB201, 5, 16),
