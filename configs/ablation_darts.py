@@ -14,7 +14,7 @@ MEMBERS = ('DARTS method.name=darts pretrain.epochs=1', 'DARTS-noise method.name
 
 
 def smoke(config):
-  config.space.cells, config.space.channels = 3, 2
+  config.space.name, config.space.cells, config.space.channels = 's2', 3, 2  # which compiles in less time
   config.data.limit, config.batch_size = 64, 8
   config.study.members = MEMBERS[3:4]
 

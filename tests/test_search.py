@@ -75,8 +75,8 @@ def wait_for(process, workdir, steps):
   raise AssertionError('the run does not get on')
 
 
-@pytest.mark.parametrize('cuts', [[(3, signal.SIGKILL)], [(20, signal.SIGTERM), (40, signal.SIGKILL)],
-                                  [(15, signal.SIGUSR1), (29, signal.SIGTERM)]])
+@pytest.mark.parametrize('cuts', [[(3, signal.SIGKILL)],
+                                  [(12, signal.SIGTERM), (26, signal.SIGUSR1), (40, signal.SIGKILL)]])
 def test_interrupted_equals_uninterrupted(env, whole, tmp_path, cuts):
   for steps, how in cuts:
     process = start(env, tmp_path)
@@ -96,8 +96,7 @@ def test_interrupted_equals_uninterrupted(env, whole, tmp_path, cuts):
   assert timeless[0] == timeless[1] and timeless[2] == timeless[3]
 
 
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_gets_through_while_xla_compiles(env, tmp_path, how):
+def test_a_signal_gets_through_while_xla_compiles(env, tmp_path, how=signal.SIGINT):
   process = start({**env, 'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache')}, tmp_path / 'run')
   for line in process.stdout:
     if line.startswith('compiling'):

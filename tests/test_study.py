@@ -14,6 +14,7 @@ def tiny():
   c = config_lib.defaults()
   c.task, c.data.name, c.data.image_size, c.data.num_train = 'study', 'synthetic', 8, 64
   c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = 'nb201', 1, 2, 8, 1
+  c.devices = 1
   c.study.members = ('small method.variant=small method.samples=2', 'random method.name=random epochs=0')
   c.study.seeds = (0, 3)
   return c
