@@ -9,7 +9,7 @@ the architecture gives, and a report of several such runs the regret over the ep
 its smoke size only.
 """
 
-from vimnas_jax.config import defaults, with_arguments
+from vimnas_jax.config import defaults, in_spaces, with_arguments
 
 
 def smoke(config):
@@ -17,14 +17,8 @@ def smoke(config):
   config.data.limit, config.batch_size, config.epochs = 128, 8, 1.0
 
 
-def in_space(number):
-  def choose(config):
-    config.space.name = f'oneshot{number}'
-  return choose
-
-
 def get_config(arg=''):
   config = defaults()
   config.space.name, config.space.cells, config.space.channels = 'oneshot1', 9, 16
   config.batch_size, config.epochs = 96, 50.0
-  return with_arguments(config, arg, smoke, **{f'space{number}': in_space(number) for number in (1, 2, 3)})
+  return with_arguments(config, arg, smoke, **in_spaces({f'space{number}': f'oneshot{number}' for number in (1, 2, 3)}))

@@ -9,7 +9,7 @@ and 16. `short` ranks seeds, as in configs/retrain_c10.py, which takes the publi
 written in the DARTS space.
 """
 
-from vimnas_jax.config import defaults, retraining, short, with_arguments
+from vimnas_jax.config import defaults, in_spaces, retraining, short, with_arguments
 from vimnas_jax.spaces.simplified import NAMES
 
 
@@ -29,16 +29,10 @@ def rdarts(config):
   config.network.channels = 16 if small or config.space.name in ('s2', 's4') else 36
 
 
-def in_space(name):
-  def choose(config):
-    config.space.name = name
-  return choose
-
-
 def get_config(arg=''):
   config = defaults()
   config.space.name = 's1'
   words = arg.split(',')
   ordered = ','.join(sorted(words, key=lambda word: (word == 'rdarts', word == 'short', word == 'smoke')))
   return with_arguments(retraining(config), ordered, smoke, short=short, c100=cifar100, rdarts=rdarts,
-                        **{name: in_space(name) for name in NAMES})
+                        **in_spaces(dict(zip(NAMES, NAMES))))

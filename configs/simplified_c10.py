@@ -5,7 +5,7 @@
 An epoch of theta alone and one of search, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3.
 """
 
-from vimnas_jax.config import defaults, with_arguments
+from vimnas_jax.config import defaults, in_spaces, with_arguments
 from vimnas_jax.spaces.simplified import NAMES
 
 
@@ -14,13 +14,7 @@ def smoke(config):
   config.data.limit, config.batch_size = 128, 8
 
 
-def in_space(name):
-  def choose(config):
-    config.space.name = name
-  return choose
-
-
 def get_config(arg=''):
   config = defaults()
   config.space.name = 's1'
-  return with_arguments(config, arg, smoke, **{name: in_space(name) for name in NAMES})
+  return with_arguments(config, arg, smoke, **in_spaces(dict(zip(NAMES, NAMES))))

@@ -96,7 +96,8 @@ def test_interrupted_equals_uninterrupted(env, whole, tmp_path, cuts):
   assert timeless[0] == timeless[1] and timeless[2] == timeless[3]
 
 
-def test_a_signal_gets_through_while_xla_compiles(env, tmp_path, how=signal.SIGINT):
+@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_gets_through_while_xla_compiles(env, tmp_path, how):
   process = start({**env, 'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache')}, tmp_path / 'run')
   for line in process.stdout:
     if line.startswith('compiling'):

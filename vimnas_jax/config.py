@@ -235,6 +235,16 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
   return c
 
 
+def in_spaces(names) -> dict:
+  """Words for `with_arguments`, {word: function}: each word of `names`, {word: space}, chooses its space."""
+  def choosing(space):
+    def choose(config):
+      config.space.name = space
+    return choose
+
+  return {word: choosing(space) for word, space in names.items()}
+
+
 def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
   """Applies what follows the colon of --config=FILE:ARG: words separated by commas.
 
