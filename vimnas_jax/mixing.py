@@ -52,9 +52,21 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
 
 
 @functools.cache
+def _installed() -> bool:
+  return all(importlib.util.find_spec(name) for name in ('numba', 'llvmlite'))
+
+
 def kernels():
-  """The CPU's kernels, or None where numba, or the LLVM below it, is missing."""
-  if not all(importlib.util.find_spec(name) for name in ('numba', 'llvmlite')):
+  """The CPU's kernels of the supernet, or None where numba, or the LLVM below it, is missing."""
+  if not _installed():
     return None
   from vimnas_jax.cpu import bank
   return bank
+
+
+def normed():
+  """The CPU's kernels of networks that train, or None where they are missing or another backend is at work."""
+  if jax.default_backend() != 'cpu' or not _installed():
+    return None
+  from vimnas_jax.cpu import normed
+  return normed

@@ -5,6 +5,7 @@ none follows a pool. Evaluation networks of Liu et al., DARTS (ICLR 2019), for C
 NAS-Bench-201 (ICLR 2020), as benchmarked.
 """
 
+import functools
 import itertools
 import numbers
 
@@ -12,9 +13,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import ops
+from vimnas_jax import mixing, ops
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Cell, Genotype, Space, Stage
+
+MOMENTUM = 0.9  # of the running statistics: 0.1 in PyTorch's words
 
 
 def drop_path(key, rate, shape):
@@ -23,11 +26,38 @@ def drop_path(key, rate, shape):
   return jax.random.bernoulli(key, keep, shape) / keep
 
 
+class FusedNorm(nn.Module):
+  """BatchNorm in training, behind a convolution that comes with it; variables as those of `nn.BatchNorm`."""
+
+  param_dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, convolve, width):
+    """The map of `convolve(scale, bias) -> (map [..., width], mean [width], variance [width])`."""
+    scale = self.param('scale', nn.initializers.ones, (width,), self.param_dtype)
+    bias = self.param('bias', nn.initializers.zeros, (width,), self.param_dtype)
+    running = [self.variable('batch_stats', name, make, (width,), self.param_dtype)
+               for name, make in (('mean', jnp.zeros), ('var', jnp.ones))]
+    y, *found = convolve(scale, bias)
+    if self.is_mutable_collection('batch_stats'):
+      for held, new in zip(running, found):
+        held.value = MOMENTUM * held.value + (1 - MOMENTUM) * new
+    return y
+
+
 class _Module(nn.Module):
-  """What all parts share: parameters in `param_dtype`, used in `dtype`; statistics in float32 or wider."""
+  """What all parts share: parameters in `param_dtype`, used in `dtype`; statistics in float32 or wider.
+
+  With `kernels` convolutions and their BatchNorm run in the CPU's kernels while they train, where those fit.
+  """
 
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
+  kernels: bool = False
+
+  def kinds(self):
+    """The fields that a part hands on to its own parts."""
+    return {'dtype': self.dtype, 'param_dtype': self.param_dtype, 'kernels': self.kernels}
 
   def weight(self, name, shape, fan_in):
     """A parameter with PyTorch's default initialisation, cast to the compute type."""
@@ -35,8 +65,21 @@ class _Module(nn.Module):
 
   def batch_norm(self, train):
     """`f(name, x [..., c])`, BatchNorm by the batch's statistics in training, by the running ones else."""
-    return lambda name, x: nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=ops.BN_EPS,
+    return lambda name, x: nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=ops.BN_EPS,
                                         dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
+
+  def fused(self, train, channels, width):
+    """The CPU's kernels, if a convolution from `channels` to `width` runs in them now, else None."""
+    found = mixing.normed() if self.kernels and train and not self.is_initializing() else None
+    return found if found and self.dtype == self.param_dtype and found.fits(channels, width, self.dtype) else None
+
+  def pointwise(self, name, x, width, train):
+    """ReLU, 1x1 convolution `name` and BatchNorm `name`_norm on x [n, h, w, c] -> [n, h, w, width]."""
+    kernel, fused = self.weight(name, (x.shape[-1], width), x.shape[-1]), self.fused(train, x.shape[-1], width)
+    if not fused:
+      return self.batch_norm(train)(f'{name}_norm', jax.nn.relu(x) @ kernel)
+    return FusedNorm(self.param_dtype, name=f'{name}_norm')(
+        lambda *affine: fused.convolution(x, kernel[None, None], *affine, ops.BN_EPS), width)
 
   def linear(self, name, x, width):
     """A linear layer with bias on x [n, c], in float32 or wider."""
@@ -57,10 +100,16 @@ class Edge(_Module):
     """X [n, h, w, c] -> [n, h / stride, w / stride, c]. The operation `noise` needs an rng 'noise', always."""
     if self.op == 'noise':
       return jax.random.normal(self.make_rng('noise'), x[:, ::self.stride, ::self.stride].shape, self.dtype)
-    op, count, norm = ops.OPS[self.op], itertools.count(1), self.batch_norm(train)
-    params = {name: self.weight(name, shape, fan_in)[None]
-              for name, (shape, fan_in) in op.shapes(x.shape[-1], self.stride).items()}
-    return op.apply(x, params, self.stride, lambda y: norm(f'norm{next(count)}', y))
+    op, count, norm, c = ops.OPS[self.op], itertools.count(1), self.batch_norm(train), x.shape[-1]
+    params = {name: self.weight(name, shape, fan_in) for name, (shape, fan_in) in op.shapes(c, self.stride).items()}
+    fused = self.fused(train, c, c)
+    calls = fused.calls(self.op, params, self.stride, ops.BN_EPS) if fused else ()
+    for call in calls:
+      x = FusedNorm(self.param_dtype, name=f'norm{next(count)}')(functools.partial(call, x), c)
+    if calls:
+      return x
+    return op.apply(x, {name: value[None] for name, value in params.items()}, self.stride,
+                    lambda y: norm(f'norm{next(count)}', y))
 
 
 class DiscreteCell(_Module):
@@ -82,8 +131,8 @@ class DiscreteCell(_Module):
     Returns:
       [n, h / stride, w / stride, channels * len(cell.output)].
     """
-    cell, stride, kinds = self.cell, self.stage.stride, {'dtype': self.dtype, 'param_dtype': self.param_dtype}
-    nodes = list(self._preprocess(inputs, self.batch_norm(train)) if cell.preprocess else inputs)
+    cell, stride, kinds = self.cell, self.stage.stride, self.kinds()
+    nodes = list(self._preprocess(inputs, train) if cell.preprocess else inputs)
     n, h, w, _ = nodes[-1].shape
     empty = (n, -(-h // stride), -(-w // stride), self.stage.channels)
     for node in range(cell.inputs, cell.nodes):
@@ -100,17 +149,15 @@ class DiscreteCell(_Module):
     return jnp.concatenate([nodes[i] for i in cell.output], -1)
 
   @jax.named_scope('preprocess')
-  def _preprocess(self, inputs, norm):
+  def _preprocess(self, inputs, train):
     older, newer = inputs
-    width, channels = older.shape[-1], self.stage.channels
+    width, channels, norm = older.shape[-1], self.stage.channels, self.batch_norm(train)
     if self.stage.shrunk:
       kernel = self.weight('preprocess0', (2, width, channels // 2), width)
       older = ops.factorized_reduce(older, kernel, lambda y: norm('preprocess0_norm', y))
     else:
-      older = norm('preprocess0_norm', jax.nn.relu(older) @ self.weight('preprocess0', (width, channels), width))
-    width = newer.shape[-1]
-    newer = norm('preprocess1_norm', jax.nn.relu(newer) @ self.weight('preprocess1', (width, channels), width))
-    return older, newer
+      older = self.pointwise('preprocess0', older, channels, train)
+    return older, self.pointwise('preprocess1', newer, channels, train)
 
 
 class Residual(_Module):
@@ -190,7 +237,7 @@ class Network(_Module):
     stages = self.space.stages(self.cells, self.channels, imagenet=self.imagenet, side=min(x.shape[1:3]))
     if self.auxiliary and not any(stage.auxiliary for stage in stages):
       raise UserError(f'space {self.space.name!r} has no auxiliary head: set auxiliary=False')
-    kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    kinds = self.kinds()
     factors = self._factors(x.shape[0], len(stages), drop_path_rate) if train else None
     norm, x, outputs, second = self.batch_norm(train), x.astype(self.dtype), (), None
     for index, stage in enumerate(stages):

@@ -1,0 +1,101 @@
+"""A convolution and the BatchNorm behind it, with scale and bias, in training: what the network of a genotype consists
+of.
+
+The kernels of stage.py and dense.py give every image's moments with the convolution's output, and take the gradient of
+the normalisation as three coefficients of each channel, so BatchNorm costs one pass over the map each way.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vimnas_jax.cpu import bank, dense, library, mix, stage
+
+
+def fits(channels: int, width: int, dtype) -> bool:
+  """Whether a convolution from `channels` to `width` of this type has kernels here."""
+  return np.dtype(dtype).name in ('float32', 'float64') and library.vector_length(np.gcd(channels, width), dtype) >= 4
+
+
+def calls(op: str, params, stride: int, eps: float):
+  """What an operation does, one after the other: functions `f(x, scale, bias)` as `separable` and `convolution`.
+
+  Empty for an operation that has no convolutions, or none with kernels here.
+  """
+  if op in bank.DENSE:
+    return [lambda x, *affine: convolution(x, params['kernel'], *affine, eps, stride)]
+  _, dilation, names = bank.STAGES.get(op, (0, 0, ()))
+  return [lambda x, *affine, pair=pair, step=1 if i else stride: separable(
+      x, *(params[name] for name in pair), *affine, eps, dilation, step) for i, pair in enumerate(names)]
+
+
+def separable(x, kernel, matrix, scale, bias, eps, dilation=1, stride=1):
+  """ReLU, depthwise convolution, 1x1 convolution and BatchNorm by the batch's statistics.
+
+  Args:
+    x: [n, h, w, c].
+    kernel: depthwise, [k, k, c].
+    matrix: of the 1x1 convolution, [c, d].
+    scale: of BatchNorm, [d].
+    bias: of BatchNorm, [d].
+    eps: of BatchNorm.
+    dilation: of the depthwise convolution.
+    stride: of the depthwise convolution.
+
+  Returns:
+    (y [n, h / stride, w / stride, d], mean [d], biased variance [d]); no gradient goes through the last two.
+  """
+  return _normed((eps, dilation, stride), x, (kernel, matrix), scale, bias)
+
+
+def convolution(x, kernel, scale, bias, eps, stride=1):
+  """ReLU, ordinary convolution with kernel [k, k, c, d] and BatchNorm; otherwise as `separable`."""
+  return _normed((eps, stride), x, (kernel,), scale, bias)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normed(how, x, weights, scale, bias):
+  return _forward(how, x, weights, scale, bias)[0]
+
+
+def _forward(how, x, weights, scale, bias):
+  eps, *window = how
+  if len(weights) == 2:
+    a, moments = stage.forward(x[:, None], *_as_is(x), *(w[None] for w in weights), *window)
+    a = a[:, 0]
+  else:
+    a, moments = dense.forward(x, *weights, *window)
+  pixels = a.shape[1] * a.shape[2]
+  mean = moments[:, 0].mean(0)
+  # Distances are summed from every image's own mean, so the variance is never negative and nothing cancels.
+  var = moments[:, 1].mean(0) / pixels + jnp.square(moments[:, 0] - mean[None]).mean(0)
+  inverse = jax.lax.rsqrt(var + eps)
+  y = (a - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
+  return (y, mean, var), (x, weights, scale, a, mean, inverse)
+
+
+def _as_is(x):
+  """Mean and scale that leave the input of a stage what it is."""
+  return np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
+
+
+def _backward(how, saved, gradients):
+  _, *window = how
+  x, weights, scale, a, mean, inverse = saved
+  g = gradients[0]
+  count = a.size // a.shape[-1]
+  d_bias, spread = mix.sums([g], [(a[:, None], mean)]).sum(0)
+  p = scale * inverse
+  coefficients = p[None], -p * jnp.square(inverse) * spread / count, -p * d_bias / count
+  if len(weights) == 2:
+    u, _, *own = stage.backward(x[:, None], *_as_is(x), *(w[None] for w in weights), [g], a[:, None], mean,
+                                *coefficients, *window)
+    dx, own = u[:, 0], [w[0] for w in own]
+  else:
+    dx, *own = dense.backward(x, *weights, [g], a, mean, *coefficients, *window)
+  return dx, tuple(own), spread * inverse, d_bias
+
+
+_normed.defvjp(_forward, _backward)
