@@ -33,7 +33,10 @@ FORMS = ('ours', 'torch')
 WHATS = ('step', 'inference')
 CLASSES = 10
 # The first that matches an operation's name names its kind: see benchmarks/profile.py.
-KINDS = [('pools', r'_pool_3x3'), ('skip connections of stride 2', r'skip_connect'),
+KINDS = [('convolutions with ReLU, forward (kernels)', r'^(stage|dense)_forward$'),
+         ('convolutions with ReLU and BatchNorm, backward (kernels)', r'^(stage|dense)_backward$'),
+         ('sums for BatchNorm, backward (kernel)', r'^sums$'), ('sums of gradients (kernel)', r'^fold$'),
+         ('pools', r'_pool_3x3'), ('skip connections of stride 2', r'skip_connect'),
          ('BatchNorm of the cells', r'/(norm\d|preprocess\d_norm)/'),
          ('1x1 convolutions of separable ones', r'(sep|dil)_conv.*dot_general'),
          ('depthwise kernels, gradient', r'transpose.*(sep|dil)_conv_\dx\d/while'),
