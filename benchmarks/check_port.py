@@ -16,20 +16,15 @@ import optax
 import torch
 import torch.nn.functional as F
 
-from benchmarks import torch_net
+from benchmarks import torch_net, torch_oneshot
 from tests import reference
 from vimnas_jax import cost, spaces
-from vimnas_jax.spaces import Genotype, darts
+from vimnas_jax.oneshot import OneShot
+from vimnas_jax.spaces import darts
 from vimnas_jax.supernet import Supernet
 
 TOLERANCE = {'float64': 1e-8, 'float32': 1e-4}  # of a leaf's largest number
 QUICK = {'xla_backend_optimization_level': 0}  # compiles sooner
-
-
-def everything(space) -> Genotype:
-  """The 'architecture' that keeps every candidate of every edge, for `cost.count`."""
-  return Genotype(space.name, {name: tuple((op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops)
-                               for name, cell in space.cells.items()})
 
 
 def narrowed():
@@ -96,6 +91,38 @@ def compare(space, cells, side, dtype, layout) -> dict:
           'torch theta': worst(t_grads, theirs), 'torch weights': worst(t_w, ours_w)}
 
 
+def compare_oneshot(name, side, dtype) -> dict:
+  """As `compare`, of the one-shot network of a space and its port; there is no reference form here."""
+  space, keys = spaces.get(name), jax.random.split(jax.random.key(side), 4)
+  net = OneShot(space=space, cells=3, channels=4, num_classes=10, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype))
+  x = jax.random.normal(keys[0], (4, side, side, 3), dtype)
+  labels = jax.random.randint(keys[1], (4,), 0, 10)
+  shapes = {'cell': space.cells['cell'].shape} | {row: (count,) for row, count in space.choices.items()}
+  weights = {row: jax.nn.softmax(2 * jax.random.normal(jax.random.fold_in(keys[2], i), (1, *shape), dtype))
+             for i, (row, shape) in enumerate(shapes.items())}
+  params = jax.jit(net.init, compiler_options=QUICK)(keys[3], x, weights)['params']
+  params = jax.tree_util.tree_map_with_path(
+      lambda path, leaf: leaf + 0.3 * jax.random.normal(jax.random.key(len(str(path))), leaf.shape, dtype)
+      if 'norm' in str(path[-1]) else leaf, params)
+
+  def loss(params, weights):
+    logits = net.apply({'params': params}, x, weights)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
+
+  grad = jax.jit(jax.grad(loss, (0, 1), has_aux=True), compiler_options=QUICK)
+  (ours, ours_w), logits = jax.device_get(grad(params, weights))
+  port = torch_oneshot.OneShot(space, 3, 4, 10).to(getattr(torch, dtype)).train()
+  t_logits, t_grads, t_w = torch_oneshot.gradients(
+      port, jax.device_get(params), np.asarray(x), {row: np.asarray(w[0]) for row, w in weights.items()},
+      np.asarray(labels))
+  off = {'torch logits': (t_logits, logits)} | {
+      f'theta {path} {own}': (g, torch_oneshot.from_jax(ours, path, own, g.shape)) for g, path, own in t_grads.values()
+  } | {f'weights {row}': (w, ours_w[row][0]) for row, w in t_w.items()}
+  off = {what: float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-6)) for what, (a, b) in off.items()}
+  return {'torch logits': off['torch logits'], 'torch theta': max(v for k, v in off.items() if k.startswith('theta')),
+          'torch weights': max(v for k, v in off.items() if k.startswith('weights'))}
+
+
 def main() -> int:
   """Prints one line per check; returns 1 if one failed."""
   jax.config.update('jax_enable_x64', True)
@@ -110,12 +137,19 @@ def main() -> int:
     failed |= not good
     print(f'{"ok  " if good else "FAIL"} {space.name} side {side} {dtype} {layout}: '
           + ', '.join(f'{name} {value:.1e}' for name, value in found.items()), flush=True)
-  for name, cells, classes in [('darts', 8, 10), ('darts', 8, 100), ('nb201', 5, 10)]:
+  for name, side, dtype in [('oneshot1', 8, 'float64'), ('oneshot2', 7, 'float64'), ('oneshot3', 8, 'float32')]:
+    found = compare_oneshot(name, side, dtype)
+    good = all(value <= TOLERANCE[dtype] for value in found.values())  # false for NaN
+    failed |= not good
+    print(f'{"ok  " if good else "FAIL"} {name} side {side} {dtype} nchw: '
+          + ', '.join(f'{what} {value:.1e}' for what, value in found.items()), flush=True)
+  for name, cells, classes in [('darts', 8, 10), ('darts', 8, 100), ('nb201', 5, 10), ('s1', 8, 10),
+                               ('s2', 8, 10), ('s3', 8, 10), ('s4', 8, 100), ('oneshot1', 9, 10), ('oneshot3', 9, 10)]:
     space, size = spaces.get(name), {'cells': cells, 'channels': 16, 'num_classes': classes}
     with torch.device('meta'):
-      net = torch_net.Supernet(space, **size)
+      net = (torch_oneshot.OneShot if space.topology else torch_net.Supernet)(space, **size)
     got = sum(p.numel() for p in net.parameters()), torch_net.macs(net, space, 32)
-    want = cost.supernet(space, **size), cost.count(space, everything(space), **size).madds
+    want = cost.supernet(space, **size), cost.supernet_madds(space, **size)
     failed |= got != want
     print(f'{"ok  " if got == want else "FAIL"} {name} {classes} classes: {got[0]:,} parameters, {got[1]:,} '
           f'multiply-adds (cost.py: {want[0]:,}, {want[1]:,})')

@@ -48,7 +48,7 @@ def parse(argv) -> argparse.Namespace:
                    formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--space', default='darts', help=', '.join(spaces.NAMES))
   parser.add_argument('--out', required=True, help='where the results go, without suffix')
-  parser.add_argument('--cells', type=int, help='default: 5 (per group) for nb201, else 8')
+  parser.add_argument('--cells', type=int, help='default: 5 (per group) for nb201, 9 for oneshot1 to 3, else 8')
   parser.add_argument('--channels', type=int, default=16)
   parser.add_argument('--batch', type=int, default=64)
   parser.add_argument('--side', type=int, default=32, help='height and width of the images, in pixels')
@@ -66,7 +66,9 @@ def parse(argv) -> argparse.Namespace:
   args.forms = args.forms.split(',')
   space = spaces.get(args.space)
   if args.cells is None:
-    args.cells = 5 if args.space == 'nb201' else 8
+    args.cells = 5 if args.space == 'nb201' else 9 if space.topology else 8
+  if space.topology and 'reference' in args.forms:
+    raise UserError(f'--forms: space {space.name!r} has no form of one operation at a time; choose fused,torch')
   for name in ('cells', 'channels', 'batch', 'side', 'rounds', 'steps', 'reference_rounds', 'reference_steps',
                'threads'):
     if getattr(args, name) < 1:
@@ -135,15 +137,6 @@ def sources() -> str:
   return digest.hexdigest()
 
 
-def madds(args) -> int:
-  """Multiply-adds of the supernet for one image: those of the 'architecture' that keeps every candidate."""
-  space = spaces.get(args.space)
-  kept = {name: tuple((op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops)
-          for name, cell in space.cells.items()}
-  return cost.count(space, spaces.Genotype(space.name, kept), cells=args.cells, channels=args.channels,
-                    num_classes=10, image_size=args.side).madds
-
-
 def schedule(args):
   """Yields (round, form) in the order of measurement."""
   for turn in range(args.rounds):
@@ -186,7 +179,9 @@ def main(argv) -> int:
   """Measures, writes and prints. Returns the exit code."""
   args = parse(argv)
   found = {'command': 'python -m benchmarks.step ' + ' '.join(argv), 'args': vars(args), **environment(),
-           'sources_sha256': sources(), 'malloc': MALLOC, 'madds_per_image': madds(args)}
+           'sources_sha256': sources(), 'malloc': MALLOC, 'madds_per_image': cost.supernet_madds(
+               spaces.get(args.space), cells=args.cells, channels=args.channels, num_classes=10,
+               image_size=args.side)}
   found['gflop_per_step'] = 3 * 2 * found['madds_per_image'] * args.batch / 1e9  # forward, and twice that backward
   if found['load'] > 0.5:
     print(f'warning: load average {found["load"]:.1f}: other work slows some forms more than others', file=sys.stderr)

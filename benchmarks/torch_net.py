@@ -21,6 +21,17 @@ class Zero(nn.Module):
     return x[:, :, ::self.stride, ::self.stride].mul(0.0)
 
 
+class Noise(nn.Module):
+  """The op `noise` of S4: fresh normal numbers of the shape that `Zero` has."""
+
+  def __init__(self, stride):
+    super().__init__()
+    self.stride = stride
+
+  def forward(self, x):  # noqa: D102
+    return torch.randn_like(x[:, :, ::self.stride, ::self.stride])
+
+
 class FactorizedReduce(nn.Module):
   """[n, c, h, w] -> [n, d, h / 2, w / 2]: two 1x1 convolutions of stride 2, the second one pixel further on."""
 
@@ -74,6 +85,7 @@ OPS = {
     'sep_conv_5x5': _sep(5),
     'dil_conv_3x3': _dil(3),
     'dil_conv_5x5': _dil(5),
+    'noise': lambda c, stride, _, affine=False: Noise(stride),
     'nor_conv_1x1': lambda c, stride, _, affine=False: relu_conv_norm(c, c, 1, stride, affine),
     'nor_conv_3x3': lambda c, stride, _, affine=False: relu_conv_norm(c, c, 3, stride, affine),
 }
@@ -220,7 +232,9 @@ def macs(net, space, side, in_channels=3):
   """Multiply-adds of one image of `side` pixels, in convolutions and linear layers."""
   net = net.to('meta')
   return hooked_macs(net, torch.empty(2, in_channels, side, side, device='meta'),
-                     {name: torch.empty(cell.shape, device='meta') for name, cell in space.cells.items()})
+                     {name: torch.empty(shape, device='meta') for name, shape in (
+                         *((name, cell.shape) for name, cell in space.cells.items()),
+                         *((name, (count,)) for name, count in space.choices.items()))})
 
 
 def hooked_macs(net, *inputs):

@@ -61,6 +61,7 @@ def build(spec):
   import jax.numpy as jnp
 
   from vimnas_jax import augment, config, methods, optim, parallel, spaces, state, steps
+  from vimnas_jax.oneshot import OneShot
   from vimnas_jax.supernet import Supernet
 
   class Reference:
@@ -73,11 +74,13 @@ def build(spec):
   c = config.defaults()
   c.space.name, c.method.name = spec['space'], 'vimnas'
   c = config.resolve(c)
-  space, method, plan = spaces.get(c.space.name), methods.get(c.method), steps.Plan(0, 390, 'noise')
-  net = Supernet(space=space, cells=spec['cells'], channels=spec['channels'], num_classes=CLASSES,
-                 dtype=jnp.dtype(spec['dtype']), remat=spec.get('remat', False))
+  space, plan = spaces.get(c.space.name), steps.Plan(0, 390, 'noise')
+  method = methods.get(c.method, space.choices)
+  net = (OneShot if space.topology else Supernet)(
+      space=space, cells=spec['cells'], channels=spec['channels'], num_classes=CLASSES,
+      dtype=jnp.dtype(spec['dtype']), remat=spec.get('remat', False))
   net = Reference(net) if spec['form'] == 'reference' else net
-  tx_theta, tx_phi = optim.theta(c.theta, plan.steps), optim.phi(c.phi, plan.search_steps)
+  tx_theta, tx_phi = optim.theta(c.theta, plan.steps), method.optimizer(optim.phi(c.phi, plan.search_steps))
   mesh = parallel.mesh(1, spec['batch'])
   images, labels = noise(spec)
   data = jax.device_put({'images': images, 'labels': labels}, parallel.replicated(mesh))
@@ -122,7 +125,7 @@ def _jax(spec):
 def _torch(spec):
   import torch
 
-  from benchmarks import torch_net
+  from benchmarks import torch_net, torch_oneshot
   from vimnas_jax import spaces
 
   gpu = spec['device'] == 'gpu'
@@ -134,13 +137,16 @@ def _torch(spec):
   torch.set_num_threads(spec['threads'])
   torch.manual_seed(0)
   device, space = torch.device('cuda' if gpu else 'cpu'), spaces.get(spec['space'])
-  net = torch_net.Supernet(space, spec['cells'], spec['channels'], CLASSES).to(device).train()
+  form = torch_oneshot.OneShot if space.topology else torch_net.Supernet
+  net = form(space, spec['cells'], spec['channels'], CLASSES).to(device).train()
   images, labels = noise(spec)
   images = torch.tensor(images.transpose(0, 3, 1, 2), device=device).float().div(255).sub(0.5).div(0.25)
   labels = torch.tensor(labels, dtype=torch.int64, device=device)
   if spec['layout'] == 'channels_last':
     net, images = net.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
-  logits = {name: torch.zeros(cell.shape, device=device, requires_grad=True) for name, cell in space.cells.items()}
+  shapes = {name: cell.shape for name, cell in space.cells.items()} | {
+      name: (count,) for name, count in space.choices.items()}
+  logits = {name: torch.zeros(shape, device=device, requires_grad=True) for name, shape in shapes.items()}
   step = torch_net.train_step(net, logits, torch.optim.SGD(net.parameters(), 0.025, 0.9, weight_decay=3e-4),
                               torch.optim.SGD(list(logits.values()), 0.025))
   loss = None

@@ -17,25 +17,26 @@ TFDS = SHARED / 'tfds'
 
 # TFDS
 
-def write_tfds(folder, count, label_of, encoding='png'):
+def write_tfds(folder, count, label_of, encoding='png', name='cifar10', sides=None, test='test'):
   from array_record.python import array_record_module
   from PIL import Image
   with tfds._quiet():
     import tensorflow_datasets
   features = tensorflow_datasets.features.FeaturesDict({
-      'image': tensorflow_datasets.features.Image(shape=(32, 32, 3), encoding_format=encoding),
+      'image': tensorflow_datasets.features.Image(shape=(None, None, 3) if sides else (32, 32, 3),
+                                                   encoding_format=encoding),
       'label': tensorflow_datasets.features.ClassLabel(num_classes=10)})
   folder.mkdir(parents=True)
   features.save_config(folder)
   rng, wanted, splits = np.random.default_rng(count), {}, []
-  for part in ('train', 'test'):
+  for part in ('train', test):
     images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
     labels = [label_of(i) for i in range(count)]
-    writer = array_record_module.ArrayRecordWriter(str(folder / f'cifar10-{part}.array_record-00000-of-00001'),
+    writer = array_record_module.ArrayRecordWriter(str(folder / f'{name}-{part}.array_record-00000-of-00001'),
                                                    'group_size:1')
     for image, label in zip(images, labels):
       buffer = io.BytesIO()
-      Image.fromarray(image).save(buffer, encoding)
+      Image.fromarray(image).resize(sides or (32, 32)).save(buffer, encoding)
       example = {'image': io.BytesIO(buffer.getvalue()), 'label': label}
       writer.write(features.serialize_example(features.encode_example(example)))
     writer.close()
@@ -43,7 +44,7 @@ def write_tfds(folder, count, label_of, encoding='png'):
     splits.append({'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}', 'name': part,
                    'numBytes': '1', 'shardLengths': [str(count)]})
   (folder / 'dataset_info.json').write_text(json.dumps(
-      {'fileFormat': 'array_record', 'name': 'cifar10', 'splits': splits, 'version': folder.name}))
+      {'fileFormat': 'array_record', 'name': name, 'splits': splits, 'version': folder.name}))
   return wanted
 
 
@@ -52,6 +53,28 @@ def test_tfds_reads_the_newest_version_exactly(tmp_path):
   wanted = write_tfds(tmp_path / 'cifar10' / '3.0.10', 1030, lambda i: (i * 7) % 10)  # more than one block
   (tmp_path / 'cifar10' / '9.9.9').mkdir()  # nothing in it yet
   agree(data.get(data_config('cifar10', dir=str(tmp_path))), wanted)
+
+
+def test_any_set_of_tfds(tmp_path):
+  """Of images whose size is not fixed, under a config of its own, with a validation split."""
+  wanted = write_tfds(tmp_path / 'flowers' / '160px' / '1.0.0', 20, lambda i: i % 10, name='flowers', sides=(48, 96),
+                      test='validation')
+  got = data.get(data_config('tfds/flowers/160px', dir=str(tmp_path), image_size=16))
+  assert (got.image_shape, len(got.test), got.num_classes) == ((16, 16, 3), 20, 10)
+  np.testing.assert_array_equal(got.train.labels, wanted['train'][1])
+  np.testing.assert_allclose(got.mean, got.train.images.mean((0, 1, 2)) / 255)
+  # the middle of an image that is twice as high as wide: rows 8 to 24 of 32
+  middle = wanted['train'][0][:, 8:24].mean((1, 2))
+  assert np.corrcoef(middle.ravel(), got.train.images.mean((1, 2)).ravel())[0, 1] > 0.9
+  again = data.get(data_config('tfds/flowers/160px', dir=str(tmp_path), image_size=24))
+  assert again.image_shape == (24, 24, 3)
+  for name, fields, word in (('tfds/birds', {}, 'no birds/VERSION'), ('tfds/flowers/160px', {'image_size': 0}, '=0')):
+    with pytest.raises(UserError, match=word) as e:
+      data.get(data_config(name, **{'dir': str(tmp_path), **fields}))
+    one_line(e)
+  write_tfds(tmp_path / 'untested' / '1.0.0', 10, lambda i: i, name='untested', test='extra')
+  with pytest.raises(UserError, match='splits train, extra'):
+    data.get(data_config('tfds/untested', dir=str(tmp_path)))
 
 
 @pytest.mark.parametrize('damage', ['missing', 'junk', 'truncated', 'json'])
@@ -133,7 +156,7 @@ def test_synthetic_errors(fields, says):
 def test_unknown_name():
   with pytest.raises(UserError) as e:
     data.get(data_config('cifar'))
-  names = ('cifar10', 'cifar100', 'imagenet16-120', 'folder', 'digits', 'synthetic')
+  names = ('cifar10', 'cifar100', 'imagenet16-120', 'folder', 'digits', 'synthetic', 'tfds/NAME')
   assert one_line(e) == f"config.data.name='cifar' is no data set; choose one of {', '.join(names)}"
   assert names == data.NAMES
 

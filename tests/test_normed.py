@@ -26,7 +26,7 @@ def both(space, genotype, side, dtype):
     return jax.value_and_grad(loss, has_aux=True)(variables['params'])
 
   programs = [jax.jit(lambda net=net: step(net)).lower() for net in nets]
-  assert [program.as_text().count('vimnas_jax_') > 0 for program in programs] == [False, True]
+  assert ['@vimnas_jax_' in program.as_text() for program in programs] == [False, True]
   return [program.compile()() for program in programs]
 
 
@@ -38,15 +38,26 @@ def test_a_step_in_kernels_is_the_same_step(x64, space, genotype, side):
                plain, fused)
 
 
-def test_what_has_no_kernels_runs_without_them():
-  """Other types and widths; and evaluations: what is exported goes to machines that have no such kernels."""
-  for train, fields in ((True, {'dtype': jnp.bfloat16}), (True, {'channels': 2}), (False, {})):
+@pytest.mark.parametrize('space, genotype, side', [(DARTS, EVERY_OP, 9), (NB201, MIXED, 7)])
+def test_an_evaluation_in_kernels_is_the_same(x64, space, genotype, side):
+  net = Network(space=space, genotype=genotype, cells=3 if space is DARTS else 1, channels=4, num_classes=5,
+                dtype=jnp.float64, param_dtype=jnp.float64)
+  x = jax.random.normal(jax.random.key(0), (3, side, side, 3))
+  variables = randomised(shapes(net, side), 3)
+  plain, fused = (jax.jit(lambda v, net=net: net.apply(v, x, False))(variables)
+                  for net in (net, net.clone(kernels=True)))
+  np.testing.assert_allclose(fused, plain, rtol=1e-9)
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_what_has_no_kernels_runs_without_them(train):
+  """Another type; where two channels are too few, the second and third group still have them: three convolutions."""
+  for fields, count in (({'dtype': jnp.bfloat16}, 0), ({'kernels': False}, 0), ({'channels': 2}, 6)):
     net = Network(**{'space': NB201, 'genotype': MIXED, 'cells': 1, 'channels': 8, 'kernels': True, **fields})
     variables = randomised(shapes(net, 8), 0)
-    kernels = jax.jit(lambda v, net=net, train=train: net.apply(
-        v, jnp.zeros((2, 8, 8, 3)), train, mutable=['batch_stats'])[0]).lower(variables).as_text().count('vimnas_jax_')
-    # with two channels the first group has none, the others, with 4 and 8, do: three convolutions each
-    assert kernels == (6 if 'channels' in fields else 0)
+    text = jax.jit(lambda v, net=net: net.apply(v, jnp.zeros((2, 8, 8, 3)), train, mutable=['batch_stats'])[0]).lower(
+        variables).as_text()
+    assert text.count('@vimnas_jax_') == count
 
 
 def test_without_numba_the_plain_form_runs(monkeypatch):

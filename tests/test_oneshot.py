@@ -9,7 +9,7 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import cost, methods, nasbench101, optim, report, search, spaces, state, steps
+from vimnas_jax import cost, methods, mixing, nasbench101, optim, report, search, spaces, state, steps
 from vimnas_jax.errors import UserError
 from vimnas_jax.oneshot import Cell, OneShot, pool
 from vimnas_jax.spaces import Stage, oneshot
@@ -110,6 +110,29 @@ def test_network_equals_one_layer_at_a_time(x64):
   params = jax.eval_shape(net.init, jax.random.key(2), x, weights)['params']
   params = apart(jax.tree.map(lambda p: jax.random.normal(jax.random.key(p.size), p.shape), params))
   same(lambda p, w, x: net.apply({'params': p}, x, w), lambda p, w, x: straight(space, p, x, w), params, weights, x)
+
+
+def test_kernels_change_nothing(x64, monkeypatch):
+  """Of a width that has them, with a weight of 0 among those that mix."""
+  space = spaces.get('oneshot3')
+  net = OneShot(space=space, cells=3, channels=4, num_classes=3, dtype=jnp.float64, param_dtype=jnp.float64)
+  x, weights = jax.random.normal(jax.random.key(0), (4, 6, 6, 3)), some_weights(space, jax.random.key(1), 2)
+  weights['inputs_4'] = weights['inputs_4'].at[:, 1].set(0.0)
+  params = apart(jax.jit(net.init)(jax.random.key(2), x, weights)['params'])
+  probe = jax.random.normal(jax.random.key(3), (4, 3))
+
+  def program():
+    return jax.jit(jax.grad(lambda p, w: (net.apply({'params': p}, x, w) * probe).sum(), (0, 1))).lower(params, weights)
+
+  programs = [program()]
+  monkeypatch.setattr(mixing, 'normed', lambda: None)
+  programs.append(program())
+  assert ['@vimnas_jax_' in p.as_text() for p in programs] == [True, False]
+  got, want = (p.compile()(params, weights) for p in programs)
+  # a candidate with weight 0 has no say through a softmax, whose gradient has that factor
+  got[1]['inputs_4'], want[1]['inputs_4'] = (w[1]['inputs_4'].at[:, 1].set(0.0) for w in (got, want))
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.abs(b).max()))
 
 
 @pytest.mark.parametrize('sides', [(32, 17), (17, 9), (1, 1)])

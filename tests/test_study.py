@@ -33,7 +33,7 @@ def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
   held = json.loads((tmp_path / 'small' / 'seed_3' / 'config.json').read_text())['config']
   assert held['method']['samples'] == 2 and 'study' not in held
   names = {p.name for p in tmp_path.iterdir()}
-  assert names == {*rows, 'report.md', 'report.json', 'first_edge.png', 'distributions.png'}
+  assert names == {*rows, 'report.md', 'report.json', 'first_edge.png', 'distributions.png', 'comparison.png'}
   text = (tmp_path / 'report.md').read_text()
   assert found['small', 0]['genotype'] in text and '(small/seed_0/phi.png)' in text
 
@@ -61,6 +61,36 @@ def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
   assert {name: row['params'] for name, row in alike.items()} == {name: row['params'] for name, row in rows.items()}
 
 
+def test_a_study_retrains_what_it_finds_and_spaces_stand_side_by_side(tiny, tmp_path):
+  """Random cells of two spaces, their supernets and networks scored; one of them trained."""
+  tiny.study.members, tiny.study.seeds, tiny.supernet_images = ('random method.name=random epochs=0',), (0,), 20
+  tiny.then = 'retrain'
+  tiny.then_changes = 'network.cells=1 network.channels=2 epochs=1 batch_size=8 measure_batches=() eval_batch=32'
+  rows = study.study(tiny, tmp_path / 'nb201', 'the command')
+  run = tmp_path / 'nb201' / 'random' / 'seed_0'
+  found, trained = (json.loads((at / 'result.json').read_text()) for at in (run, run / 'retrain'))
+  assert found['supernet']['images'] == 16 and trained['genotype'] == found['genotype']
+  assert rows['random']['supernet_mixed']['values'] == [found['supernet']['mixed']]
+  assert found['supernet']['mixed'] == found['supernet']['derived']  # random cells are one-hot
+  assert rows['random']['retrained'] == {**rows['random']['retrained'], 'values': [trained['test_top1']],
+                                         'images': 'test'}
+  before = (run / 'retrain' / 'result.json').stat().st_mtime_ns
+  study.study(tiny, tmp_path / 'nb201', 'the command')
+  assert (run / 'retrain' / 'result.json').stat().st_mtime_ns == before
+
+  tiny.then, tiny.space.name, tiny.space.cells = '', 's2', 3
+  study.study(tiny, tmp_path / 's2', 'the command')
+  c = config_lib.resolve(config_lib.changed(tiny, f'task=report report.runs={tmp_path}'))
+  both = report.report(c, tmp_path / 'both')  # the retraining is no search
+  assert {space: list(own) for space, own in both.items()} == {'nb201': ['random'], 's2': ['random']}
+  names = {p.name for p in (tmp_path / 'both').iterdir()}
+  assert names == {'nb201', 's2', 'comparison.png', 'report.md', 'report.json'}
+  assert f'| {trained["test_top1"]:.2f} |' in (tmp_path / 'both' / 'report.md').read_text()
+  tiny.supernet_images = 1000
+  with pytest.raises(UserError, match='supernet_images=1000'):
+    study.study(tiny, tmp_path / 'more')
+
+
 def test_agreement_counts_edges_in_common():
   space = spaces.get('nb201')
   a = '|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|'
@@ -81,7 +111,7 @@ def test_bad_members_are_told_before_anything_runs(tiny, tmp_path, members, word
 
 
 def test_a_report_needs_runs(tmp_path):
-  for runs, word in (('', 'no folder'), (f'{tmp_path}/none', 'none'), (str(tmp_path), 'no finished run')):
+  for runs, word in (('', 'no folder'), (f'{tmp_path}/none', 'none'), (str(tmp_path), 'no finished search')):
     c = config_lib.defaults()
     c.task, c.report.runs = 'report', runs
     with pytest.raises(UserError, match=word):

@@ -18,7 +18,8 @@ def defaults() -> ConfigDict:
   c.task = 'search'  # 'search' finds an architecture; 'study' searches with several methods and seeds, then reports;
   #                    'report' compares the runs that are there; 'retrain' trains, evaluates and exports the network
   #                    of an architecture; 'evaluate' evaluates what a retraining left
-  c.then = ''  # task that a search goes on with: 'retrain', of what it found, in workdir/retrain; '' for none
+  c.then = ''  # task that a search, or every search of a study, goes on with: 'retrain', of what it found, in the
+  #              folder `retrain` of its run folder; '' for none
   c.then_changes = ''  # 'field=value field=value': what that task changes in its own defaults (`retraining`)
   c.genotype = ''  # retrain: a run folder, a genotype file, a published name or its notation; evaluate: a run folder
   c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation
@@ -28,6 +29,7 @@ def defaults() -> ConfigDict:
   c.dtype = 'float32'  # type the supernet computes in, 'float32' or 'bfloat16'; parameters stay float32
   c.remat = False  # True: the way back computes every cell again; less memory, a forward pass more
   c.accumulate = 1  # parts that a batch goes through the supernet in, one after the other; BatchNorm sees one part
+  c.supernet_images = 0  # search: validation images that the supernet is scored on at the end; 0 does without
   c.devices = 0  # devices to share a batch; 0 takes all there are
 
   c.space = ConfigDict()
@@ -74,11 +76,11 @@ def defaults() -> ConfigDict:
   c.phi.clip = 0.0
 
   c.data = ConfigDict()
-  c.data.name = 'cifar10'
+  c.data.name = 'cifar10'  # one of data.NAMES
   c.data.dir = ''  # where the data lies: a TFDS data dir, an archive or its folder
   c.data.download = False  # whether a missing official archive may be downloaded into data.dir
   c.data.limit = 0  # use only the first so many training images; 0 uses all
-  c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' are brought
+  c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' and 'tfds/NAME' are brought
   c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only
   c.data.seed = 0  # 'synthetic' only
   c.data.shrink = 1  # images are averaged over squares of so many pixels: 2 halves their sides
@@ -91,6 +93,7 @@ def defaults() -> ConfigDict:
 
   c.oracle = ConfigDict()
   c.oracle.test_csv = ''  # NAS-Bench-201 test accuracies, a CSV; '' reports validation accuracies only
+  c.oracle.nasbench201 = ''  # instead: the benchmark's own file or folder (natsbench.py), for validation and test
   c.oracle.nasbench101 = ''  # NAS-Bench-1Shot1: nasbench_only108.tfrecord, or the .npz that a search leaves beside it;
   #                            '' reports no errors. A report draws the regret over the epochs from it
 
@@ -140,9 +143,10 @@ def _keep_own(c):
   alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
                       'measure_batches', 'then', 'then_changes'),
            'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                       'then_changes'),
+                       'then_changes', 'supernet_images'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                        'then_changes', 'network', 'theta', 'label_smoothing', 'eval_epochs', 'epochs')}
+                        'then_changes', 'supernet_images', 'network', 'theta', 'label_smoothing', 'eval_epochs',
+                        'epochs')}
   for field in alone.get(c.task, ()):
     del c[field]
 
@@ -158,6 +162,7 @@ def _positive(c):
               'phi.lr': c.phi.lr, 'phi.lr_end': c.phi.lr_end, 'phi.momentum': c.phi.momentum,
               'phi.weight_decay': c.phi.weight_decay,
               'phi.clip': c.phi.clip, 'data.pad': c.data.pad, 'data.cutout': c.data.cutout, 'data.limit': c.data.limit,
+              'supernet_images': c.supernet_images,
               'devices': c.devices, 'seed': c.seed, 'network.auxiliary': c.network.auxiliary,
               'theta.warmup': c.theta.warmup}
   for name, value in (above | at_least).items():

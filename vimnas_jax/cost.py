@@ -156,26 +156,41 @@ def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_ch
   network of NAS-Bench-1Shot1 all have but the last. The architecture parameters are not counted. (The NAS-Bench-201
   authors' own supernet gives its convolutions biases; this one has none.)
   """
+  parts = _supernet(space, cells, channels, num_classes, in_channels, 2)
   if space.topology:
-    return _total(_oneshot(space, space.macro(cells, channels), num_classes, in_channels)).params
-  edges = {name: [(op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops]
-           for name, cell in space.cells.items()}
-  parts = _parts(space, edges, space.macro(cells, channels), num_classes, in_channels, 2)
+    return _total(parts).params
   return sum(part.weights + part.biases + (0 if part.in_cell else 2 * part.norms) for part in parts)
 
 
-def _oneshot(space: Space, stages: Sequence[Stage], num_classes: int, in_channels: int) -> Iterator[_Part]:
-  """The layers of the one-shot network of a space whose graph is searched; its pixels are not counted."""
+def supernet_madds(space: Space, *, cells: int, channels: int, num_classes: int, image_size: int = 32,
+                   in_channels: int = 3) -> int:
+  """Multiply-adds of the search network for one image, with every candidate operation on every edge."""
+  return _total(_supernet(space, cells, channels, num_classes, in_channels, image_size)).madds
+
+
+def _supernet(space, cells, channels, num_classes, in_channels, size):
+  stages = space.macro(cells, channels)
+  if space.topology:
+    return _oneshot(space, stages, num_classes, in_channels, size)
+  edges = {name: [(op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops]
+           for name, cell in space.cells.items()}
+  return _parts(space, edges, stages, num_classes, in_channels, size)
+
+
+def _oneshot(space: Space, stages: Sequence[Stage], num_classes: int, in_channels: int, size: int) -> Iterator[_Part]:
+  """The layers of the one-shot network of a space whose graph is searched; `size` is the image's side."""
   width, blocks = in_channels, space.topology.blocks
   for stage in stages:
     c = stage.channels
     if stage.kind == 'stem':
-      yield _Part(9 * width * c, 1, c)
+      yield _Part(9 * width * c, size * size, c)
       width = c
+    elif stage.kind == 'pool':
+      size = size // 2 + 1
     elif stage.kind == 'cell':
-      yield _Part(2 * blocks * width * c, 1, 2 * blocks * c)  # into the blocks, and past them
-      yield _Part(blocks * (9 + 1) * c * c, 1, 2 * blocks * c)
+      yield _Part(2 * blocks * width * c, size * size, 2 * blocks * c)  # into the blocks, and past them
+      yield _Part(blocks * (9 + 1) * c * c, size * size, 2 * blocks * c)
       width = blocks * c
     elif stage.kind == 'head':
-      yield _Part(width * c, 1)
+      yield _Part(width * c, size * size)
       yield _Part(c * num_classes, 1, biases=num_classes)

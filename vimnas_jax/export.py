@@ -35,7 +35,7 @@ class Model:
   Attributes:
     space: its search space.
     genotype: its architecture.
-    net: the Flax module.
+    net: the Flax module; on a CPU its kernels are at work (`apply`).
     variables: {'params', 'batch_stats'}.
     image_shape: (height, width, channels).
     mean: of each channel, pixel values scaled to 0 .. 1.
@@ -58,7 +58,10 @@ class Model:
 
 
 def apply(net: Network, variables, images):
-  """Logits of normalised float images [n, h, w, c], as in evaluation."""
+  """Logits of normalised float images [n, h, w, c], as in evaluation.
+
+  With net.kernels for this machine, and without a gradient; `net.clone(kernels=False)` is an ordinary function.
+  """
   return net.apply(variables, images, False, rngs={'noise': jax.random.key(0)})
 
 
@@ -66,7 +69,7 @@ def write(folder, model: Model):
   """Writes the model into `folder`, file by file, each whole or not at all; the auxiliary head is left out."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  net = model.net.clone(auxiliary=False)
+  net = model.net.clone(auxiliary=False, kernels=False)
   variables = {kind: {name: value for name, value in jax.device_get(tree).items() if name != 'auxiliary'}
                for kind, tree in model.variables.items()}
   model = dataclasses.replace(model, net=net, variables=variables)
@@ -98,7 +101,7 @@ def read(folder) -> Model:
     told = json.loads((folder / 'model.json').read_text())
     space, genotype = spaces.get(told['space']), Genotype.from_json(json.dumps(told['genotype']))
     net = Network(space=space, genotype=genotype, **{name: told[name] for name in _SIZES},
-                  dtype=jnp.dtype(told['dtype']))
+                  dtype=jnp.dtype(told['dtype']), kernels=True)
     image_shape = tuple(told['image_shape'])
   except (ValueError, KeyError, TypeError):
     raise UserError(f'{folder}/model.json is damaged: export the network again') from None

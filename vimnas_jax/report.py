@@ -13,7 +13,7 @@ from vimnas_jax.errors import UserError
 
 
 def report(config, workdir) -> dict:
-  """Compares the finished runs below the folders of config.report.runs; see `compare`."""
+  """Compares the finished searches below the folders of config.report.runs; see `across`."""
   roots = [pathlib.Path(p.strip()).expanduser() for p in config.report.runs.split(',') if p.strip()]
   if not roots:
     raise UserError('config.report.runs names no folder: give --config.report.runs=DIR, where DIR holds run folders')
@@ -21,23 +21,59 @@ def report(config, workdir) -> dict:
   for root in roots:
     if not root.is_dir():
       raise UserError(f'config.report.runs: {root} is no folder')
-    found += sorted(p.parent for p in root.rglob('result.json') if (p.parent / 'config.json').exists())
+    found += sorted(p.parent for p in root.rglob('result.json') if (p.parent / 'config.json').exists()
+                    and 'task' not in _read(p))  # what trained or evaluated a network names its task
   if not found:
-    raise UserError(f'config.report.runs={config.report.runs!r}: no finished run below it (result.json beside '
+    raise UserError(f'config.report.runs={config.report.runs!r}: no finished search below it (result.json beside '
                     'config.json)')
-  return compare(found, runfolder.open_folder(workdir), config.oracle.nasbench101)
+  return across(found, runfolder.open_folder(workdir), config.oracle.nasbench101)
+
+
+def across(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
+  """Compares searches of one space, or of several; arguments as those of `compare`.
+
+  Of one: what `compare` writes and returns. Of several: that in a folder for each space, and above them report.md with
+  all tables, report.json, and comparison.png with the spaces side by side; returns {space: rows}.
+  """
+  spaces_of = {}
+  for run in map(pathlib.Path, runs):
+    spaces_of.setdefault(_read(run / 'result.json')['space'], []).append(run)
+  if len(spaces_of) == 1:
+    return compare(runs, folder, nasbench)
+  rows = {space: compare(own, runfolder.open_folder(folder / pathlib.Path(space).stem), nasbench)
+          for space, own in spaces_of.items()}
+  draw.comparison(_panels(rows), folder / 'comparison.png')
+  runfolder.write_json(folder / 'report.json', rows)
+  lines = ['# Report', '', '![comparison](comparison.png)', '', LEGEND, '']
+  for space, own in rows.items():
+    lines += [f'## [{space}]({pathlib.Path(space).stem}/report.md)', '', _table(own), '']
+  (folder / 'report.md').write_text('\n'.join(lines))
+  return rows
+
+
+# title of a panel -> key of a row
+_MEASURES = {'accuracy after retraining, %': 'retrained', 'accuracy of the supernet, %': 'supernet_mixed',
+             'accuracy of the architecture in the supernet, %': 'supernet_derived', 'one-hotness': 'one_hot',
+             'skip connections': 'skips', 'pools': 'pools', 'convolutions': 'convolutions'}
+
+
+def _panels(rows) -> dict:
+  """What `draw.comparison` takes, of {space: rows}: the measures that all rows have."""
+  return {title: {space: {name: row[key]['values'] for name, row in own.items()} for space, own in rows.items()}
+          for title, key in _MEASURES.items() if all(row.get(key) for own in rows.values() for row in own.values())}
 
 
 def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
-  """Writes report.md, report.json, first_edge.png and distributions.png into `folder`.
+  """Writes report.md, report.json, comparison.png, first_edge.png and distributions.png into `folder`.
 
   With the file of config.oracle.nasbench101, `nasbench`, also regret_test.png and regret_valid.png, if the runs are of
   a space of NAS-Bench-1Shot1; their errors are then read from it, whether the runs had it or not.
 
   Runs whose folders have the same parent, and whose configurations differ in the seed alone, are one experiment with
   several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row}; a row has
-  means and standard deviations (over seeds, n - 1) of what report.md shows. Raises UserError if a run is not readable
-  or the runs are of several spaces.
+  means and standard deviations (over seeds, n - 1) of what report.md shows. A run whose folder has a finished
+  retraining, in `retrain`, is shown with its accuracy. Raises UserError if a run is not readable or the runs are of
+  several spaces.
 
   Args:
     runs: run folders.
@@ -45,6 +81,9 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
     nasbench: see above.
   """
   groups = _experiments(map(pathlib.Path, runs))
+  for run, result in itertools.chain(*groups.values()):
+    if (run / 'retrain' / 'result.json').exists():
+      result['retrained'] = _read(run / 'retrain' / 'result.json')
   names = {result['space'] for members in groups.values() for _, result in members}
   if len(names) > 1:
     raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
@@ -59,7 +98,8 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
   draw.first_edges(traces, space, folder / 'first_edge.png')
   draw.distributions({name: tuple({cell: p[at] for cell, p in probs.items()} for at in (0, -1))
                       for name, (_, probs) in traces.items()}, folder / 'distributions.png')
-  pictures = ['first_edge.png', 'distributions.png']
+  draw.comparison(_panels({space.name: rows}), folder / 'comparison.png')
+  pictures = ['first_edge.png', 'distributions.png', 'comparison.png']
   if table:
     for kind in ('test', 'valid'):
       draw.regret({name: _regrets(space, table, members, kind) for name, members in groups.items()},
@@ -128,7 +168,7 @@ def _spread(values) -> dict | None:
   if not values:
     return None
   return {'mean': statistics.fmean(values), 'std': statistics.stdev(values) if len(values) > 1 else None,
-          'min': min(values), 'max': max(values), 'runs': len(values)}
+          'min': min(values), 'max': max(values), 'runs': len(values), 'values': values}
 
 
 def _row(space, results) -> dict:
@@ -146,6 +186,12 @@ def _row(space, results) -> dict:
       'pools': _spread([_count(space, r['genotype'], 'pool') for r in results]),
       'convolutions': _spread([_count(space, r['genotype'], 'conv') for r in results]),
   }
+  if all('supernet' in r for r in results):
+    row |= {f'supernet_{kind}': _spread([r['supernet'].get(kind) for r in results]) for kind in ('mixed', 'derived')}
+  if all('retrained' in r for r in results):
+    name = 'test' if 'test_top1' in results[0]['retrained'] else 'valid'
+    row['retrained'] = {**_spread([r['retrained'][f'{name}_top1'] for r in results]), 'images': name}
+    row['retrained_params'] = _spread([r['retrained']['params'] for r in results])
   for data, kind in itertools.product(results[0].get('oracle', {}), ('valid', 'test')):
     values = [r.get('oracle', {}).get(data, {}).get(kind) for r in results]
     if all(v is not None for v in values):
@@ -180,19 +226,31 @@ def _cell(spread, digits=2, scale=1.0) -> str:
   return mean if spread['std'] is None else f'{mean} ± {spread["std"] / scale:.{digits}f}'
 
 
+# columns that only some reports have: key of a row -> heading
+_COLUMNS = {'supernet_mixed': 'supernet %', 'supernet_derived': 'architecture in it %', 'retrained': 'retrained %'}
+LEGEND = """\
+Means and standard deviations over seeds. Epochs count pretraining. Agreement: the share of edges, with their
+operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at the width and depth of
+the search. Supernet: its accuracy on validation images at the end of the search, mixed by the probabilities, and with
+the architecture alone; retrained: of the derived network, trained from scratch, on the images that its result.json
+names."""
+
+
 def _table(rows) -> str:
   """A Markdown table of the rows."""
   oracle = list(dict.fromkeys((data, kind) for row in rows.values() for data, kinds in row.get('oracle', {}).items()
                               for kind in kinds))
   trained = list(dict.fromkeys(kind for row in rows.values() for kind in row.get('nasbench101', {})))
+  columns = {key: head for key, head in _COLUMNS.items() if any(row.get(key) for row in rows.values())}
   head = ['experiment', 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
-          'agreement', *(f'{data} {kind} %' for data, kind in oracle), *(f'{kind.replace("_", " ")} %' for kind in
-                                                                         trained)]
+          'agreement', *columns.values(), *(f'{data} {kind} %' for data, kind in oracle),
+          *(f'{kind.replace("_", " ")} %' for kind in trained)]
   lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
   for name, row in rows.items():
     cells = [name, str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3), _cell(row['skips'], 1),
              _cell(row['pools'], 1), _cell(row['convolutions'], 1), _cell(row['params'], 3, 1e6),
              '–' if row['agreement'] is None else f'{row["agreement"]:.2f}',
+             *(_cell(row.get(key)) for key in columns),
              *(_cell(row.get('oracle', {}).get(data, {}).get(kind)) for data, kind in oracle),
              *(_cell(row.get('nasbench101', {}).get(kind)) for kind in trained)]
     lines.append('| ' + ' | '.join(cells) + ' |')
@@ -201,12 +259,11 @@ def _table(rows) -> str:
 
 def _markdown(rows, groups, folder, pictures) -> str:
   lines = ['# Report', '', _table(rows), '',
-           'Means and standard deviations over seeds. Epochs count pretraining. Agreement: the share of edges, with '
-           'their operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at '
-           'the width and depth of the search.', '', '![first edge](first_edge.png)', '',
+           LEGEND, '', '![first edge](first_edge.png)', '',
            'Probabilities on the first edge of every cell, first seed of each experiment.', '',
            '![distributions](distributions.png)', '', 'Distributions of all edges at the start and at the end.', '']
-  for picture in pictures[2:]:
+  lines += ['![comparison](comparison.png)', '', 'Means over seeds; every dot is a seed.', '']
+  for picture in pictures[3:]:
     lines += [f'![regret]({picture})', '', 'Regret of what would have been derived at every recorded step: mean over '
               'seeds, and standard error.', '']
   for name, members in groups.items():

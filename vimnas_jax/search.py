@@ -16,11 +16,13 @@ from vimnas_jax import (
   nasbench101,
   ops,
   optim,
+  oracle,
   outcome,
   parallel,
   runfolder,
   signals,
   spaces,
+  standing,
   state,
   steps,
 )
@@ -47,6 +49,8 @@ def _search(config, workdir, command, loaded, stop):
   mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate)
   if space.topology and config.oracle.nasbench101:  # a bad file is told before the search, not after it
     nasbench101.load(config.oracle.nasbench101, console.say)
+  if space.name == 'nb201':
+    oracle.load(config.oracle.test_csv, config.oracle.nasbench201, console.say)
   loaded = data.get(config.data) if loaded is None else loaded
   _fits(config, space, loaded)
   runfolder.write_config(folder, config, loaded.fingerprint())
@@ -73,6 +77,8 @@ def _fits(config, space, loaded):
     if len(split) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
                       f'config.train_portion={config.train_portion} leaves of {config.data.name!r}: lower one of them')
+  if config.supernet_images:
+    standing.check(config, valid)
   samples = config.method.get('samples', 1)
   if config.batch_size % (samples * config.accumulate):
     raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={samples} times '
@@ -93,6 +99,7 @@ class _Run:
   def __init__(self, config, space, loaded, mesh):
     self.config, self.space, self.mesh, self.image_shape = config, space, mesh, loaded.image_shape
     self.train, self.valid = _halves(config, loaded)
+    self.mean, self.std = loaded.mean, loaded.std
     per_epoch = len(self.train) // config.batch_size
     self.per_epoch = per_epoch
     self.plan = steps.Plan(round(config.pretrain.epochs * per_epoch), round(config.epochs * per_epoch),

@@ -4,15 +4,19 @@ import json
 import pathlib
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, metrics, report, runfolder, search
+from vimnas_jax import data, metrics, report, retrain, runfolder, search
 from vimnas_jax.errors import UserError
+
+# Fields of config.data that change what is done with the images of a set, not which they are.
+_AFTERWARDS = ('limit', 'pad', 'flip', 'cutout', 'smallest', 'jitter', 'hue')
 
 
 def study(config, workdir, command: str = '') -> dict | None:
   """Searches with every member of config.study and every seed, each in workdir/MEMBER/seed_SEED, then reports.
 
-  Runs that are finished are left as they are, so the same call goes on after a stop. Returns the report's rows, or
-  None if a signal ended it early. Raises UserError on bad input, before anything runs.
+  Where config.then asks for it every search is followed by the retraining of what it found, in the folder `retrain`
+  of its run folder. Runs that are finished are left as they are, so the same call goes on after a stop. Returns the
+  report's rows, or None if a signal ended it early. Raises UserError on bad input, before anything runs.
 
   Args:
     config: a configuration as its file made it, not yet resolved.
@@ -21,25 +25,33 @@ def study(config, workdir, command: str = '') -> dict | None:
   """
   console = metrics.Console()
   folder = runfolder.open_folder(workdir)
-  runs = list(members(config))
+  runs = list(members(config, folder))
   loaded = {}
-  for number, (where, changes, resolved) in enumerate(runs, 1):
-    path = folder / where
-    if runfolder.finished(path, resolved):
-      continue
-    console.say(f'run {number} of {len(runs)}: {where}')
-    key = json.dumps(resolved.data.to_dict())
+
+  def held(asked):
+    nonlocal loaded
+    key = json.dumps({field: value for field, value in asked.to_dict().items() if field not in _AFTERWARDS})
     if key not in loaded:
-      loaded = {key: data.get(resolved.data)}
+      loaded = {key: data.get(asked)}
+    return loaded[key]
+
+  for number, (where, changes, searched, following) in enumerate(runs, 1):
+    path = folder / where
     own = ' '.join([*(word for word in command.split() if not word.startswith('--workdir')), '--config.task=search',
                     *(f'--config.{change}' for change in changes.split()), f'--workdir={path}'])
-    if search.search(resolved, path, own, loaded[key]) is None:
-      return None
-  return report.compare([folder / where for where, _, _ in runs], folder, config.oracle.nasbench101)
+    for verb, asked, place in ((search.search, searched, path), (retrain.retrain, following, path / 'retrain')):
+      if asked is None or runfolder.finished(place, asked):
+        continue
+      console.say(f'run {number} of {len(runs)}: {where}' + (', retraining' if asked is following else ''))
+      if verb(asked, place, own, held(asked.data)) is None:
+        return None
+  return report.across([folder / where for where, *_ in runs], folder, config.oracle.nasbench101)
 
 
-def members(config):
-  """(folder, changes, resolved configuration) of every run of config.study. Raises UserError on a bad member."""
+def members(config, folder: pathlib.Path):
+  """(folder, changes, resolved configuration of the search, and of the retraining or None) of every run of
+  config.study in `folder`. Raises UserError on a bad member.
+  """
   if not config.study.members or not config.study.seeds:
     raise UserError('a study needs config.study.members, each \'NAME field=value field=value\', and config.study.seeds')
   seen = set()
@@ -49,5 +61,7 @@ def members(config):
       raise UserError(f'config.study.members: {member!r} must start with a name of its own, fit for a folder')
     seen.add(name)
     for seed in config.study.seeds:
-      own = f'{changes} seed={seed}'.strip()
-      yield f'{name}/seed_{seed}', own, config_lib.resolve(config_lib.changed(config, f'task=search {own}'))
+      where, own = f'{name}/seed_{seed}', f'{changes} seed={seed}'.strip()
+      asked = config_lib.changed(config, f'task=search {own}')
+      yield where, own, config_lib.resolve(asked), (
+          config_lib.following(asked, asked.then_changes, folder / where) if asked.then else None)

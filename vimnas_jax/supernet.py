@@ -25,10 +25,14 @@ class Module(nn.Module):
     """A parameter with PyTorch's default initialisation, cast to the compute type."""
     return self.param(name, ops.fan_in_uniform(fan_in), shape, self.param_dtype).astype(self.dtype)
 
+  def affine(self, name, width):
+    """Scale and bias [width] of a BatchNorm."""
+    return (self.param(f'{name}_scale', nn.initializers.ones, (width,), self.param_dtype),
+            self.param(f'{name}_bias', nn.initializers.zeros, (width,), self.param_dtype))
+
   def batch_norm(self, name, x):
     """BatchNorm with learned scale and bias, batch statistics, over x [n, h, w, c]."""
-    scale = self.param(f'{name}_scale', nn.initializers.ones, x.shape[-1:], self.param_dtype)
-    bias = self.param(f'{name}_bias', nn.initializers.zeros, x.shape[-1:], self.param_dtype)
+    scale, bias = self.affine(name, x.shape[-1])
     return ops.normalise(x) * scale.astype(self.dtype)[None, None, None] + bias.astype(self.dtype)[None, None, None]
 
   def classify(self, x, num_classes):

@@ -1,8 +1,7 @@
-"""A convolution and the BatchNorm behind it, with scale and bias, in training: what the network of a genotype consists
-of.
+"""A convolution and the BatchNorm behind it, with scale and bias: what the network of a genotype consists of.
 
-The kernels of stage.py and dense.py give every image's moments with the convolution's output, and take the gradient of
-the normalisation as three coefficients of each channel, so BatchNorm costs one pass over the map each way.
+In training the kernels of stage.py and dense.py give every image's moments with the convolution's output, and take the
+gradient of the normalisation as three coefficients of each channel, so BatchNorm costs one pass over the map each way.
 """
 
 import functools
@@ -19,40 +18,53 @@ def fits(channels: int, width: int, dtype) -> bool:
   return np.dtype(dtype).name in ('float32', 'float64') and library.vector_length(np.gcd(channels, width), dtype) >= 4
 
 
-def calls(op: str, params, stride: int, eps: float):
-  """What an operation does, one after the other: functions `f(x, scale, bias)` as `separable` and `convolution`.
+def calls(op: str, params, stride: int):
+  """What an operation does: a list of (weights, window) of its convolutions, as `trained` and `evaluated` take them.
 
   Empty for an operation that has no convolutions, or none with kernels here.
   """
   if op in bank.DENSE:
-    return [lambda x, *affine: convolution(x, params['kernel'], *affine, eps, stride)]
+    return [((params['kernel'],), (stride,))]
   _, dilation, names = bank.STAGES.get(op, (0, 0, ()))
-  return [lambda x, *affine, pair=pair, step=1 if i else stride: separable(
-      x, *(params[name] for name in pair), *affine, eps, dilation, step) for i, pair in enumerate(names)]
+  return [(tuple(params[name] for name in pair), (dilation, 1 if i else stride)) for i, pair in enumerate(names)]
 
 
-def separable(x, kernel, matrix, scale, bias, eps, dilation=1, stride=1):
-  """ReLU, depthwise convolution, 1x1 convolution and BatchNorm by the batch's statistics.
+def trained(x, weights, window, scale, bias, eps):
+  """ReLU, convolution and BatchNorm by the batch's statistics.
 
   Args:
     x: [n, h, w, c].
-    kernel: depthwise, [k, k, c].
-    matrix: of the 1x1 convolution, [c, d].
+    weights: of an ordinary convolution (kernel [k, k, c, d],); of a separable one (depthwise kernel [k, k, c], matrix
+      [c, d]).
+    window: (stride,); of a separable one (dilation, stride).
     scale: of BatchNorm, [d].
     bias: of BatchNorm, [d].
     eps: of BatchNorm.
-    dilation: of the depthwise convolution.
-    stride: of the depthwise convolution.
 
   Returns:
     (y [n, h / stride, w / stride, d], mean [d], biased variance [d]); no gradient goes through the last two.
   """
-  return _normed((eps, dilation, stride), x, (kernel, matrix), scale, bias)
+  return _normed((eps, *window), x, weights, scale, bias)
 
 
-def convolution(x, kernel, scale, bias, eps, stride=1):
-  """ReLU, ordinary convolution with kernel [k, k, c, d] and BatchNorm; otherwise as `separable`."""
-  return _normed((eps, stride), x, (kernel,), scale, bias)
+def evaluated(x, weights, window, scale, bias, eps, mean, var):
+  """ReLU, convolution and BatchNorm by given statistics [d]: y alone; otherwise as `trained`. Has no gradient."""
+  a, _ = _convolve(x, weights, window)
+  by = scale * jax.lax.rsqrt(var + eps)
+  return a * by[None, None, None] + (bias - mean * by)[None, None, None]
+
+
+def _convolve(x, weights, window):
+  """(Output [n, h', w', d], moments [n, 2, d])."""
+  if len(weights) == 1:
+    return dense.forward(x, *weights, *window)
+  a, moments = stage.forward(x[:, None], *_as_is(x), *(w[None] for w in weights), *window)
+  return a[:, 0], moments
+
+
+def _as_is(x):
+  """Mean and scale that leave the input of a stage what it is."""
+  return np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -62,11 +74,7 @@ def _normed(how, x, weights, scale, bias):
 
 def _forward(how, x, weights, scale, bias):
   eps, *window = how
-  if len(weights) == 2:
-    a, moments = stage.forward(x[:, None], *_as_is(x), *(w[None] for w in weights), *window)
-    a = a[:, 0]
-  else:
-    a, moments = dense.forward(x, *weights, *window)
+  a, moments = _convolve(x, weights, window)
   pixels = a.shape[1] * a.shape[2]
   mean = moments[:, 0].mean(0)
   # Distances are summed from every image's own mean, so the variance is never negative and nothing cancels.
@@ -74,11 +82,6 @@ def _forward(how, x, weights, scale, bias):
   inverse = jax.lax.rsqrt(var + eps)
   y = (a - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
   return (y, mean, var), (x, weights, scale, a, mean, inverse)
-
-
-def _as_is(x):
-  """Mean and scale that leave the input of a stage what it is."""
-  return np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
 
 
 def _backward(how, saved, gradients):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from vimnas_jax.data import cifar, digits, folder, imagenet16, synthetic
+from vimnas_jax.data import cifar, digits, folder, imagenet16, synthetic, tfds
 from vimnas_jax.data.types import Data, Split, check
 from vimnas_jax.errors import UserError
 
@@ -12,7 +12,7 @@ __all__ = ['Data', 'Split', 'check', 'get', 'NAMES']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
             'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}
-NAMES = tuple(_LOADERS)
+NAMES = (*_LOADERS, f'{tfds.PREFIX}NAME')
 
 
 def get(config) -> Data:
@@ -20,15 +20,16 @@ def get(config) -> Data:
 
   Args:
     config: has `name` and `shrink`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`;
-      for a folder of images `dir` and `image_size`; for synthetic data
+      for a folder of images, and sets of TFDS, `dir` and `image_size`; for synthetic data
       `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source reads its own fields only.
 
   Raises:
     UserError: unknown name, or data that is missing, damaged or unfit.
   """
-  if config.name not in _LOADERS:
+  load = tfds.load if config.name.startswith(tfds.PREFIX) else _LOADERS.get(config.name)
+  if load is None:
     raise UserError(f'config.data.name={config.name!r} is no data set; choose one of {", ".join(NAMES)}')
-  return check(_shrunk(_LOADERS[config.name](config), config.shrink))
+  return check(_shrunk(load(config), config.shrink))
 
 
 def _shrunk(data: Data, by: int) -> Data:

@@ -165,7 +165,7 @@ def download(path: pathlib.Path, source: Source):
 def _read(root: pathlib.Path, config, source: Source) -> tuple[Split, Split]:
   """(train, test) from what lies at `root`, fetched first if nothing does. Raises FileNotFoundError."""
   if version := tfds.find(root, config.name):
-    return tfds.read(version)
+    return tfds.read(version)[:2]
   archive = root if root.is_file() or root.name.endswith('.tar.gz') else root / source.archive
   folder = next((f for f in (root / source.folder, root) if (f / source.train[0]).is_file()), None)
   if config.download and not archive.is_file() and not folder:

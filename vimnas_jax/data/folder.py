@@ -12,6 +12,7 @@ import pathlib
 
 import numpy as np
 
+from vimnas_jax.data import pixels
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
 
@@ -49,12 +50,7 @@ def load(config) -> Data:
     test = {name: files[EVERY - 1::EVERY] for name, files in whole.items()}
   names = sorted(train)
   train, test = (_read(split, names, config.image_size) for split in (train, test))
-  pixels = train.images.reshape(-1, 3)
-  # in blocks: a float copy of everything would take eight times the memory
-  blocks = [b.astype(np.float64) / 255 for b in np.array_split(pixels, max(1, len(pixels) // 10**6))]
-  mean = sum(b.sum(0) for b in blocks) / len(pixels)
-  std = np.sqrt(sum(np.square(b - mean).sum(0) for b in blocks) / len(pixels))
-  return Data(config.name, train, test, len(names), tuple(mean.tolist()), tuple(np.maximum(std, 1e-3).tolist()))
+  return Data(config.name, train, test, len(names), *pixels.moments(train.images))
 
 
 def _classes(folder) -> dict[str, list[pathlib.Path]]:
@@ -81,13 +77,10 @@ def _read(split, names, side) -> Split:
 
 
 def _image(path, side):
-  from PIL import Image, ImageOps
+  from PIL import Image
   try:
     with Image.open(path) as file:
-      if min(file.size) >= 2 * side:
-        file.draft('RGB', (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size
-      image = ImageOps.fit(file.convert('RGB'), (side, side), Image.Resampling.BICUBIC)
+      return pixels.square(file, side)
   except Exception as e:  # Pillow raises many kinds for a damaged file
     reason = ' '.join(str(e).split())[:100]
     raise UserError(f'cannot read the image {path} ({type(e).__name__}: {reason}): repair or remove it') from None
-  return np.asarray(image)

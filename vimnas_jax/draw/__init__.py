@@ -5,10 +5,11 @@ pyplot, no rcParams. Artists that stand for data carry a gid, by which tests fin
 """
 
 from vimnas_jax.draw.base import FAMILIES, INK, QUIET, family
+from vimnas_jax.draw.compare import comparison
 from vimnas_jax.draw.curves import confusion, curves, regret
 from vimnas_jax.draw.graph import cell
 from vimnas_jax.draw.maps import distributions, feature_maps
 from vimnas_jax.draw.traces import first_edges, weights
 
-__all__ = ['FAMILIES', 'INK', 'QUIET', 'cell', 'confusion', 'curves', 'distributions', 'family', 'feature_maps',
-           'first_edges', 'regret', 'weights']
+__all__ = ['FAMILIES', 'INK', 'QUIET', 'cell', 'comparison', 'confusion', 'curves', 'distributions', 'family',
+           'feature_maps', 'first_edges', 'regret', 'weights']

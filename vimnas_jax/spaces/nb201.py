@@ -11,6 +11,7 @@ from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
 OPS = ('none', 'skip_connect', 'nor_conv_1x1', 'nor_conv_3x3', 'avg_pool_3x3')
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+SIZE = len(OPS) ** len(EDGES)  # architectures
 
 
 def macro(cells: int, channels: int) -> tuple[Stage, ...]:

@@ -1,0 +1,189 @@
+import bz2
+import collections
+import io
+import os
+import pickle
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import one_line
+
+from vimnas_jax import natsbench, oracle
+from vimnas_jax.errors import UserError
+from vimnas_jax.spaces import nb201
+
+ARCHS = [nb201.write(genotype) for genotype in nb201.everything()]
+SEEDS = (777, 888)
+
+
+class Weights:
+  """Pickles as a tensor does: a call of torch's with a storage."""
+
+  def __reduce__(self):
+    return _rebuild_tensor_v2, (Storage(), 0, (2,), (1,))
+
+
+def _rebuild_tensor_v2(*args):
+  raise AssertionError('a tensor was made')
+
+
+_rebuild_tensor_v2.__module__ = 'torch._utils'
+
+
+class Storage:
+  pass
+
+
+def dump(value):
+  """As torch writes it: tensors by torch._utils, storages by persistent ids."""
+  modules = {'torch': types.ModuleType('torch'), 'torch._utils': types.ModuleType('torch._utils')}
+  modules['torch._utils']._rebuild_tensor_v2 = _rebuild_tensor_v2
+  held = {name: sys.modules.get(name) for name in modules}
+  sys.modules.update(modules)
+  try:
+    file = io.BytesIO()
+    pickler = pickle.Pickler(file, protocol=2)
+    pickler.persistent_id = lambda obj: ('storage', '0') if isinstance(obj, Storage) else None
+    pickler.dump(value)
+    return file.getvalue()
+  finally:
+    for name, module in held.items():
+      if module is None:
+        del sys.modules[name]
+      else:
+        sys.modules[name] = module
+
+
+def result(arch, dataset, seed, weights=None):
+  """One training: accuracies that are a function of the architecture's number, the data set and the seed."""
+  base = ARCHS.index(arch) / 200 + SEEDS.index(seed)
+  splits = ('x-valid', 'ori-test') if dataset == 'cifar10-valid' else ('ori-test',) if dataset == 'cifar10' else (
+      'x-valid', 'x-test', 'ori-test')
+  accuracies = {f'{split}@{epoch}': np.float64(base + i + (0 if epoch == 199 else 5))
+                for i, split in enumerate(splits) for epoch in (0, 199)}
+  return {'name': 'infer.tiny', 'seed': seed, 'epochs': 200, 'params': 0.073306 if seed == 777 else 0.5, 'flop': 7.78,
+          'latency': [0.01, 0.03], 'eval_names': list(splits), 'eval_acc1es': accuracies, 'net_state_dict': weights}
+
+
+def info(arch, keys, weights=None):
+  all_results = collections.OrderedDict(
+      ((dataset, seed), result(arch, dataset, seed, weights))
+      for dataset in ('cifar10-valid', 'cifar10', 'cifar100', 'ImageNet16-120') for seed in SEEDS)
+  own = {'arch_index': 0, 'arch_str': arch, 'all_results': all_results, 'dataset_seed': {}, 'clear_net_done': True}
+  return {keys[0]: {'arch_str': arch, 'all_results': {}}, keys[1]: own}
+
+
+def whole(keys):
+  return {'meta_archs': ARCHS, 'evaluated_indexes': set(range(len(ARCHS))), 'total_archs': len(ARCHS),
+          'arch2infos': {i: info(arch, keys) for i, arch in enumerate(ARCHS)}}
+
+
+@pytest.fixture(scope='module')
+def small():
+  """A space of eleven architectures, or the files would be gigabytes."""
+  with pytest.MonkeyPatch.context() as patch:
+    chosen = list(nb201.everything())[:11]
+    patch.setattr(nb201, 'everything', lambda: iter(chosen))
+    patch.setattr(nb201, 'SIZE', 11)
+    patch.setitem(globals(), 'ARCHS', ARCHS[:11])
+    yield
+
+
+def expected(found):
+  number = np.arange(11) / 200 + 0.5  # mean over both seeds
+  for name, kinds in found.items():
+    np.testing.assert_allclose(kinds['valid'], number, err_msg=name)
+    np.testing.assert_allclose(kinds['test'], number + (name != 'cifar10'))
+    np.testing.assert_allclose(kinds['latency'], 0.02)
+    assert set(kinds['params']) == {73_306}  # not the mean with a seed that carries another size
+
+
+def write_zip(path):
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('archive/data.pkl', dump(whole(('less', 'full'))))
+    archive.writestr('archive/data/0', b'\0' * 8)
+
+
+def write_legacy(path):
+  content = whole(('less', 'full'))
+  content['arch2infos'][3] = info(ARCHS[3], ('less', 'full'), {'w': Weights()})
+  path.write_bytes(b''.join(map(dump, (natsbench._MAGIC, 1001, {'little_endian': True}, content, ['0']))) + b'\0' * 8)
+
+
+def write_bz2(path):
+  path.write_bytes(bz2.compress(pickle.dumps(whole(('12', '200')), 4)))
+
+
+def write_folder(path):
+  path.mkdir()
+  (path / 'meta.pickle.pbz2').write_bytes(bz2.compress(pickle.dumps({'meta_archs': ARCHS}, 4)))
+  for i, arch in enumerate(ARCHS):
+    (path / f'{i:06d}.pickle.pbz2').write_bytes(bz2.compress(pickle.dumps(info(arch, ('12', '200')), 4)))
+
+
+FORMS = {'NAS-Bench-201-v1_1-096897.pth': write_zip, 'NAS-Bench-201-v1_0-e61699.pth': write_legacy,
+         'NATS-tss-v1_0-3ffb9.pickle.pbz2': write_bz2, 'NATS-tss-v1_0-3ffb9-simple': write_folder}
+
+
+@pytest.mark.parametrize('name', FORMS)
+def test_every_form_gives_the_table_and_keeps_it(small, tmp_path, name):
+  path = tmp_path / name
+  FORMS[name](path)
+  assert natsbench.unread(path)
+  expected(natsbench.arrays(path))
+  [kept] = tmp_path.glob('*.table.npz')
+  assert not natsbench.unread(path)
+  if path.is_file():
+    stamp = path.stat().st_mtime_ns
+    path.write_bytes(b'no longer read')
+    os.utime(path, ns=(stamp, stamp))
+  expected(natsbench.arrays(path))
+  expected(natsbench.arrays(kept))
+
+
+def test_the_oracle_answers_from_it(small, tmp_path):
+  path = tmp_path / 'NATS-tss-v1_0-3ffb9-simple'
+  write_folder(path)
+  said = []
+  found = oracle.load(None, path, said.append)
+  assert len(said) == 1 and str(path) in said[0]
+  answer = found.query(nb201.read(ARCHS[10]))
+  assert answer['cifar10'] == {'params': 73_306, 'latency': pytest.approx(0.02), 'valid': pytest.approx(0.55),
+                               'valid_rank': 1, 'valid_regret': 0, 'test': pytest.approx(0.55), 'test_rank': 1,
+                               'test_regret': 0}
+  with pytest.raises(UserError, match='set one of them'):
+    oracle.load('a.csv', path)
+
+
+def test_bad_files_are_one_line(small, tmp_path):
+  good = tmp_path / 'good.pickle.pbz2'
+  write_bz2(good)
+  raw = good.read_bytes()
+  content = whole(('12', '200'))
+  del content['arch2infos'][4]
+  broken = whole(('12', '200'))
+  broken['arch2infos'][5]['200']['all_results']['cifar10', 888]['eval_acc1es']['ori-test@199'] = 301.0
+  incomplete = whole(('12', '200'))
+  del incomplete['arch2infos'][5]['200']['all_results']['cifar100', 777], incomplete['arch2infos'][5]['200'][
+      'all_results']['cifar100', 888]
+  evil = b'cos\nsystem\n(S"false"\ntR.'
+  cases = {'cut': (raw[:len(raw) // 2], 'cannot read'), 'text': (b'hello there', 'cannot read'),
+           'lacks': (bz2.compress(pickle.dumps(content)), 'lacks 1 of 11'), 'evil': (bz2.compress(evil), 'os.system'),
+           'above': (bz2.compress(pickle.dumps(broken)), 'accuracy'),
+           'without': (bz2.compress(pickle.dumps(incomplete)), 'architecture'),
+           'other': (bz2.compress(pickle.dumps({'a': 1})), 'arch2infos'), 'zip': (b'PK\3\4', 'cannot read'),
+           'magic': (pickle.dumps(7), 'torch.save')}
+  for name, (content, word) in cases.items():
+    path = tmp_path / f'{name}.pickle.pbz2'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=word) as error:
+      natsbench.arrays(path)
+    assert 'nasbench201' in one_line(error) or 'fetch it again' in one_line(error)
+  assert not list(tmp_path.glob('*.npz'))
+  (tmp_path / 'x.npz').write_bytes(b'PK')
+  for path, word in ((tmp_path / 'none', 'no such file'), (tmp_path / 'x.npz', 'no table'), (tmp_path, 'holds no')):
+    with pytest.raises(UserError, match=word):
+      natsbench.arrays(path)
