@@ -111,20 +111,14 @@ def test_interrupted_equals_uninterrupted(whole, tmp_path, cut):
     assert again[field] == whole[field], field
 
 
-def test_bfloat16_training_stays_within_the_noise_of_float32(tmp_path):
-  """Three epochs on the handwritten digits: as near to float32 as another seed is."""
-  fields = {'data.name': 'digits', 'data.pad': 1, 'data.flip': False, 'batch_size': 64, 'network.channels': 8,
-            'theta.lr': 0.05, 'measure_batches': (), 'eval_batch': 359}
-  found = {name: retrain.retrain(tiny(**fields, **own), tmp_path / name) for name, own in {
-      'float32': {}, 'bfloat16': {'dtype': 'bfloat16'}, 'another': {'seed': 1}}.items()}
-  assert json.loads((tmp_path / 'bfloat16' / 'export' / 'model.json').read_text())['dtype'] == 'bfloat16'
-  top1 = {name: result['test_top1'] for name, result in found.items()}
-  assert min(top1.values()) > 60, top1
-  assert abs(top1['bfloat16'] - top1['float32']) < max(3, 2 * abs(top1['another'] - top1['float32'])), top1
-  rows = {name: np.array([json.loads(line)['loss'] for line in (tmp_path / name / 'metrics.jsonl').open()])
-          for name in found}
-  off = {name: np.abs(rows[name] - rows['float32']).mean() for name in ('bfloat16', 'another')}
-  assert 0 < off['bfloat16'] < off['another'], off  # the same batches, rounded otherwise
+def test_bfloat16_training_stays_near_float32(trained, tmp_path):
+  """The same batches, rounded otherwise."""
+  found = retrain.retrain(tiny(dtype='bfloat16'), tmp_path)
+  assert json.loads((tmp_path / 'export' / 'model.json').read_text())['dtype'] == 'bfloat16'
+  half, full = (np.array([json.loads(line)['loss'] for line in (at / 'metrics.jsonl').read_text().splitlines()])
+                for at in (tmp_path, trained[0]))
+  assert 0 < np.abs(half - full).mean() < 0.05 * full.mean()
+  assert found['test_loss'] == pytest.approx(trained[1]['test_loss'], rel=0.1)
 
 
 LOADER = '''
