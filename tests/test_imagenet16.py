@@ -1,5 +1,4 @@
 import hashlib
-import json
 import pickle
 
 import numpy as np
@@ -7,7 +6,7 @@ import pytest
 from conftest import data_config
 
 from vimnas_jax import data
-from vimnas_jax.data import imagenet16
+from vimnas_jax.data import imagenet16, splits
 from vimnas_jax.errors import UserError
 
 
@@ -44,20 +43,10 @@ def test_the_first_120_classes_of_all_files(folder):
   assert len(found.test) == sum(label <= 120 for label in _raw(folder / 'val_data')['labels'])
 
 
-def test_the_official_half_of_the_test_images(folder, monkeypatch):
-  whole = data.get(data_config('imagenet16-120', dir=str(folder)))
-  (folder / imagenet16.SPLIT).write_text(json.dumps({'xvalid': ['int', ['0']], 'xtest': ['int', ['1']]}))
-  with pytest.raises(UserError, match='xtest'):
-    data.get(data_config('imagenet16-120', dir=str(folder)))
-  monkeypatch.setattr(imagenet16, 'XTEST', hashlib.md5(b'1').hexdigest())
-  half = data.get(data_config('imagenet16-120', dir=str(folder)))
-  np.testing.assert_array_equal(half.test.images, whole.test.images[1:2])
-
-
 @pytest.mark.parametrize('damage, word', [
     (lambda f: (f / 'val_data').unlink(), 'val_data'),
     (lambda f: (f / 'val_data').write_bytes(b'x'), 'md5'),
-    (lambda f: (f / imagenet16.SPLIT).write_text('{'), 'split file')])
+    (lambda f: (f / splits.FILES['imagenet16-120'][0]).write_text('{'), 'no list xvalid')])
 def test_damage_is_one_line(folder, damage, word):
   damage(folder)
   with pytest.raises(UserError, match=word) as error:

@@ -79,6 +79,8 @@ def defaults() -> ConfigDict:
   c.data.name = 'cifar10'  # one of data.NAMES
   c.data.dir = ''  # where the data lies: a TFDS data dir, an archive or its folder
   c.data.download = False  # whether a missing official archive may be downloaded into data.dir
+  c.data.split = ''  # a split file of NAS-Bench-201 (data/splits.py), which then says what a search validates with,
+  #                    not train_portion; '' for none
   c.data.limit = 0  # use only the first so many training images; 0 uses all
   c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' and 'tfds/NAME' are brought
   c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only

@@ -11,7 +11,7 @@ import jax
 from vimnas_jax.errors import UserError
 
 # Fields that may change between two starts of one run: they do not change what it computes.
-FREE = ('data.dir', 'data.download', 'oracle.test_csv', 'oracle.nasbench201', 'oracle.nasbench101',
+FREE = ('data.dir', 'data.download', 'data.split', 'oracle.test_csv', 'oracle.nasbench201', 'oracle.nasbench101',
         'checkpoint_steps', 'devices')
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 

@@ -86,6 +86,10 @@ def _fits(config, space, loaded):
 
 
 def _halves(config, loaded):
+  if loaded.search:
+    train, valid = loaded.search
+    limit = config.data.limit or len(train)
+    return data.Split(train.images[:limit], train.labels[:limit]), valid
   images, labels = loaded.train.images, loaded.train.labels
   if config.data.limit:
     images, labels = images[:config.data.limit], labels[:config.data.limit]

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from vimnas_jax.data import cifar, digits, folder, imagenet16, synthetic, tfds
+from vimnas_jax.data import cifar, digits, folder, imagenet16, splits, synthetic, tfds
 from vimnas_jax.data.types import Data, Split, check
 from vimnas_jax.errors import UserError
 
@@ -19,7 +19,7 @@ def get(config) -> Data:
   """The data set that `config` (config.data) describes, checked.
 
   Args:
-    config: has `name` and `shrink`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`;
+    config: has `name`, `split` and `shrink`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`;
       for a folder of images, and sets of TFDS, `dir` and `image_size`; for synthetic data
       `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source reads its own fields only.
 
@@ -29,7 +29,8 @@ def get(config) -> Data:
   load = tfds.load if config.name.startswith(tfds.PREFIX) else _LOADERS.get(config.name)
   if load is None:
     raise UserError(f'config.data.name={config.name!r} is no data set; choose one of {", ".join(NAMES)}')
-  return check(_shrunk(load(config), config.shrink))
+  loaded, path = load(config), splits.beside(config)
+  return check(_shrunk(splits.apply(loaded, path) if path else loaded, config.shrink))
 
 
 def _shrunk(data: Data, by: int) -> Data:
@@ -44,4 +45,5 @@ def _shrunk(data: Data, by: int) -> Data:
     squares = of.images.reshape(-1, h // by, by, w // by, by, c)
     return Split(np.rint(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8), of.labels)
 
-  return dataclasses.replace(data, train=split(data.train), test=split(data.test))
+  search = tuple(map(split, data.search)) if data.search else None
+  return dataclasses.replace(data, train=split(data.train), test=split(data.test), search=search)

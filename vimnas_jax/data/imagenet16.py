@@ -1,13 +1,11 @@
 """ImageNet16-120 (Chrabaszcz et al., 2017; Dong and Yang, 2020): ImageNet at 16x16, its first 120 classes.
 
 Read from the official pickles of the down-sampled ImageNet, `train_data_batch_1` to `_10` and `val_data`, each
-checksummed on every read: 151,700 training and 6,000 validation images. NAS-Bench-201 halves the latter by a list:
-where its file `imagenet-16-120-test-split.txt` lies beside them, the test images are the 3,000 of its `xtest`,
-otherwise all 6,000.
+checksummed on every read: 151,700 training and 6,000 validation images. NAS-Bench-201 halves the latter by a list
+(splits.py): where its file `imagenet-16-120-test-split.txt` lies beside them, the test images are the 3,000 of its
+`xtest`, otherwise all 6,000.
 """
 
-import hashlib
-import json
 import pathlib
 
 import numpy as np
@@ -23,8 +21,6 @@ _MD5 = ('27846dcaa50de8e21a7d1a35f30f0e91', 'c7254a054e0e795c69120a5727050e3f', 
         '8f03f34ac4b42271a294f91bf480f29b')
 TRAIN = {f'train_data_batch_{i}': md5 for i, md5 in enumerate(_MD5, 1)}
 TEST = {'val_data': '3410e3017fdaefba8d5073aaa65e4bd6'}
-SPLIT, XTEST = 'imagenet-16-120-test-split.txt', '87d86641fac2115e50fe88f86b9a3dc7'  # md5 of the comma-joined list
-# of NAS-Bench-201
 MEAN, STD = (122.68 / 255, 116.66 / 255, 104.01 / 255), (63.22 / 255, 61.26 / 255, 65.09 / 255)
 
 
@@ -42,7 +38,7 @@ def load(config) -> Data:
     raise UserError(f'no ImageNet16 under {config.dir!r}: set config.data.dir to the folder of train_data_batch_1 to '
                     'train_data_batch_10 and val_data (image-net.org, downsampled, 16x16)')
   train, test = (_read(root, files) for files in (TRAIN, TEST))
-  return Data(config.name, train, _half(root / SPLIT, test), CLASSES, MEAN, STD)
+  return Data(config.name, train, test, CLASSES, MEAN, STD)
 
 
 def _read(root, files) -> Split:
@@ -67,17 +63,3 @@ def _read(root, files) -> Split:
     parts.append(Split(pixels[own].reshape(-1, 3, 16, 16).transpose(0, 2, 3, 1), (labels[own] - 1).astype(np.int32)))
   return Split(np.ascontiguousarray(np.concatenate([part.images for part in parts])),
                np.concatenate([part.labels for part in parts]))
-
-
-def _half(path, test: Split) -> Split:
-  if not path.is_file():
-    return test
-  try:
-    index = json.loads(path.read_text())['xtest'][1]
-    found = hashlib.md5(','.join(index).encode(), usedforsecurity=False).hexdigest()
-  except (ValueError, KeyError, TypeError, IndexError):
-    raise UserError(f'{path} is no split file of NAS-Bench-201: fetch it again, or remove it') from None
-  if found != XTEST:
-    raise UserError(f'{path} has another list xtest (md5 {found}, not {XTEST}): fetch it again, or remove it')
-  rows = np.array(index, int)
-  return Split(np.ascontiguousarray(test.images[rows]), test.labels[rows])

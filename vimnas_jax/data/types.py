@@ -35,6 +35,7 @@ class Data:
     num_classes: how many classes there are.
     mean: mean of each channel, pixel values scaled to 0 .. 1.
     std: standard deviation of each channel, on the same scale.
+    search: what a search trains on and validates with, where the data say so (splits.py); else it halves `train`.
   """
 
   name: str
@@ -43,6 +44,7 @@ class Data:
   num_classes: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  search: tuple[Split, Split] | None = None
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
@@ -52,7 +54,7 @@ class Data:
   def fingerprint(self) -> str:
     """SHA-256, in hex, of the name and of the shape, type and bytes of every array: equal only for equal data."""
     digest = hashlib.sha256(repr(self.name).encode())
-    for split in (self.train, self.test):
+    for split in (self.train, self.test, *(self.search or ())):
       for array in (split.images, split.labels):
         digest.update(f'{array.shape} {array.dtype.str}'.encode())
         digest.update(np.ascontiguousarray(array).data)

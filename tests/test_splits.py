@@ -1,0 +1,86 @@
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from conftest import data_config, one_line
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import data, search
+from vimnas_jax.data import splits
+from vimnas_jax.errors import UserError
+
+
+def md5(rows):
+  return hashlib.md5(','.join(rows).encode()).hexdigest()
+
+
+@pytest.fixture
+def loaded():
+  """Eight training and six test images, by their numbers."""
+  def split(count, first):
+    images = np.arange(first, first + count, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(4, 2)
+    return data.Split(images, np.arange(count, dtype=np.int32) % 2)
+
+  return data.Data('cifar10', split(8, 0), split(6, 100), 2, (0.5,), (0.5,))
+
+
+def write(monkeypatch, path, name, lists):
+  """A split file whose lists are taken for the official ones."""
+  path.write_text(json.dumps({key: ['int', rows] for key, rows in lists.items()}))
+  monkeypatch.setitem(splits.FILES, name, (splits.FILES[name][0], {key: md5(rows) for key, rows in lists.items()}))
+  return path
+
+
+def numbers(split):
+  return split.images[:, 0, 0, 0].tolist()
+
+
+def test_cifar10_is_halved_as_the_file_says(monkeypatch, tmp_path, loaded):
+  path = write(monkeypatch, tmp_path / 'cifar-split.txt', 'cifar10',
+               {'train': ['0', '5', '7'], 'valid': ['1', '2', '3', '4', '6']})
+  found = splits.apply(loaded, path)
+  assert [numbers(part) for part in found.search] == [[0, 5, 7], [1, 2, 3, 4, 6]]
+  assert numbers(found.train) == list(range(8)) and numbers(found.test) == list(range(100, 106))
+  assert found.fingerprint() != loaded.fingerprint()
+  c = config_lib.defaults()
+  assert [numbers(part) for part in search._halves(c, found)] == [[0, 5, 7], [1, 2, 3, 4, 6]]
+  assert [numbers(part) for part in search._halves(c, loaded)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+  c.data.limit = 2
+  assert numbers(search._halves(c, found)[0]) == [0, 5]
+
+
+@pytest.mark.parametrize('name', ['cifar100', 'imagenet16-120'])
+def test_test_images_are_halved(monkeypatch, tmp_path, loaded, name):
+  path = write(monkeypatch, tmp_path / splits.FILES[name][0], name,
+               {'xvalid': ['1', '3', '4'], 'xtest': ['0', '2', '5']})
+  loaded = dataclasses.replace(loaded, name=name)
+  found = splits.apply(loaded, path)
+  assert numbers(found.test) == [100, 102, 105]
+  assert [numbers(part) for part in found.search] == [list(range(8)), [101, 103, 104]]
+  monkeypatch.setitem(data._LOADERS, name, lambda config: loaded)
+  by_name = data.get(data_config(name, split=str(path), shrink=2))
+  assert by_name.search[1].images.shape == (3, 2, 2, 1) and numbers(by_name.test) == [100, 102, 105]
+  alone = data.get(data_config(name, dir=str(tmp_path)))  # that of ImageNet16-120 is found beside the data
+  assert (alone.search is not None) == (name == 'imagenet16-120')
+
+
+def test_the_official_lists():
+  """The fingerprints of the benchmark's own files; a complement of one is the other."""
+  assert {name: file for name, (file, _) in splits.FILES.items()} == {
+      'cifar10': 'cifar-split.txt', 'cifar100': 'cifar100-test-split.txt',
+      'imagenet16-120': 'imagenet-16-120-test-split.txt'}
+  assert splits.FILES['cifar10'][1]['train'].startswith('33271aab') and len(
+      {md5 for _, lists in splits.FILES.values() for md5 in lists.values()}) == 6
+
+
+def test_bad_files_are_one_line(tmp_path, loaded):
+  path = tmp_path / 'cifar-split.txt'
+  path.write_text(json.dumps({'train': ['int', ['0']], 'valid': ['int', ['1']]}))
+  for of, at, word in ((loaded, path, 'another list train'), (loaded, tmp_path / 'none', 'No such file'),
+                       (dataclasses.replace(loaded, name='cifar100'), path, 'no list xvalid'),
+                       (dataclasses.replace(loaded, name='digits'), path, "not for 'digits'")):
+    with pytest.raises(UserError, match=word) as error:
+      splits.apply(of, at)
+    assert 'empty' in one_line(error)

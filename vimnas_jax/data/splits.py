@@ -1,0 +1,71 @@
+"""The split files of NAS-Bench-201 (its configs/nas-benchmark): which images its authors search on and validate with.
+
+`cifar-split.txt` halves CIFAR-10's training images. `cifar100-test-split.txt` and `imagenet-16-120-test-split.txt`
+halve the test images: a search there trains on all training images and validates on the half `xvalid`, and the half
+`xtest` is for test. Each list is known by the md5 of its indices, joined by commas.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+
+from vimnas_jax.data.types import Data, Split
+from vimnas_jax.errors import UserError
+
+# data set -> name of its file, and the lists in it with their md5
+FILES = {
+    'cifar10': ('cifar-split.txt', {'train': '33271aabb5cacdf1c47132344207b167',
+                                    'valid': 'bd93afc25a3cdc817687b3116cb89324'}),
+    'cifar100': ('cifar100-test-split.txt', {'xvalid': 'd48b75ee54451361b1616f45319dd135',
+                                             'xtest': 'bc3f493b9f567b07e7db64c062302fac'}),
+    'imagenet16-120': ('imagenet-16-120-test-split.txt', {'xvalid': 'fc643d2a01459022f6010b8124fe9512',
+                                                          'xtest': '87d86641fac2115e50fe88f86b9a3dc7'})}
+
+
+def apply(data: Data, path) -> Data:
+  """`data` as the split file `path` divides it: `search` is set, and where the file halves the test images, `test`.
+
+  Raises UserError if there is no such file, it is damaged, or it is of another data set.
+  """
+  path = pathlib.Path(path).expanduser()
+  if data.name not in FILES:
+    raise UserError(f'config.data.split={str(path)!r}: NAS-Bench-201 has split files for {", ".join(FILES)}, not for '
+                    f'{data.name!r}: leave it empty')
+  name, lists = FILES[data.name]
+  index = _read(path, name, lists)
+  first, second = (index[key] for key in lists)
+  if data.name == 'cifar10':
+    return dataclasses.replace(data, search=(_part(data.train, first), _part(data.train, second)))
+  return dataclasses.replace(data, test=_part(data.test, second), search=(data.train, _part(data.test, first)))
+
+
+def beside(config) -> str:
+  """config.data.split; for ImageNet16-120, where that is empty, the file beside the data if it is there."""
+  if config.split or config.name != 'imagenet16-120':
+    return config.split
+  path = pathlib.Path(config.dir).expanduser() / FILES[config.name][0]
+  return str(path) if path.is_file() else ''
+
+
+def _read(path, name, lists) -> dict[str, np.ndarray]:
+  try:
+    held = json.loads(path.read_text())
+    index = {key: held[key][1] for key in lists}
+    found = {key: hashlib.md5(','.join(rows).encode(), usedforsecurity=False).hexdigest()
+             for key, rows in index.items()}
+  except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
+    reason = e.strerror if isinstance(e, OSError) else f'no list {" or ".join(lists)}'
+    raise UserError(f'config.data.split={str(path)!r} is no {name} of NAS-Bench-201 ({reason}): fetch it again, or '
+                    'leave it empty') from None
+  for key, md5 in lists.items():
+    if found[key] != md5:
+      raise UserError(f'{path} has another list {key} than {name} of NAS-Bench-201 (md5 {found[key]}, not {md5}): '
+                      'fetch it again, or leave config.data.split empty')
+  return {key: np.array(rows, int) for key, rows in index.items()}
+
+
+def _part(split: Split, rows) -> Split:
+  return Split(np.ascontiguousarray(split.images[rows]), split.labels[rows])
