@@ -132,4 +132,5 @@ def summary(result, folder) -> list[str]:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a training step (median)')
   lines += [f'{"batch " + str(row["batch"]):<14} {row["milliseconds"]:.2f} ms a call, '
             f'{row["images_per_second"]:,.0f} images a second' for row in result.get('latency', [])]
-  return [*lines, f'everything is in {folder}: result.json, confusion.png and, after a retraining, export/']
+  more = ' and export/' if result['task'] == 'retrain' else ''
+  return [*lines, f'everything is in {folder}: result.json, confusion.png{more}']
