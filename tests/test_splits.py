@@ -67,12 +67,14 @@ def test_test_images_are_halved(monkeypatch, tmp_path, loaded, name):
 
 
 def test_the_official_lists():
-  """The fingerprints of the benchmark's own files; a complement of one is the other."""
-  assert {name: file for name, (file, _) in splits.FILES.items()} == {
-      'cifar10': 'cifar-split.txt', 'cifar100': 'cifar100-test-split.txt',
-      'imagenet16-120': 'imagenet-16-120-test-split.txt'}
-  assert splits.FILES['cifar10'][1]['train'].startswith('33271aab') and len(
-      {md5 for _, lists in splits.FILES.values() for md5 in lists.values()}) == 6
+  """Names and fingerprints of the benchmark's own files, written down a second time."""
+  assert splits.FILES == {
+      'cifar10': ('cifar-split.txt', {'train': '33271aabb5cacdf1c47132344207b167',
+                                      'valid': 'bd93afc25a3cdc817687b3116cb89324'}),
+      'cifar100': ('cifar100-test-split.txt', {'xvalid': 'd48b75ee54451361b1616f45319dd135',
+                                               'xtest': 'bc3f493b9f567b07e7db64c062302fac'}),
+      'imagenet16-120': ('imagenet-16-120-test-split.txt', {'xvalid': 'fc643d2a01459022f6010b8124fe9512',
+                                                            'xtest': '87d86641fac2115e50fe88f86b9a3dc7'})}
 
 
 def test_bad_files_are_one_line(tmp_path, loaded):

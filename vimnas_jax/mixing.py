@@ -65,7 +65,7 @@ def kernels():
 
 
 def normed():
-  """The CPU's kernels of networks that train, or None where they are missing or another backend is at work."""
+  """The CPU's kernels of a convolution with its own BatchNorm; None without numba, or on another backend."""
   if jax.default_backend() != 'cpu' or not _installed():
     return None
   from vimnas_jax.cpu import normed
