@@ -200,7 +200,7 @@ def test_bad_input_is_one_line_and_code_2(env, tmp_path):
   while waiting:
     pair, waiting = waiting[:2], waiting[2:]
     running = [(name, word, subprocess.Popen(
-        [sys.executable, '-m', 'vimnas_jax.main', *TINY, f'--workdir={tmp_path}', *flags], cwd=ROOT, env=env,
+        [sys.executable, '-m', 'vimnas_jax.main', *TINY, f'--workdir={tmp_path / name}', *flags], cwd=ROOT, env=env,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)) for name, (flags, word) in pair]
     for name, word, process in running:
       out = process.communicate(timeout=120)[0]

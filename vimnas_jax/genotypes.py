@@ -106,9 +106,9 @@ def resolve(text: str) -> Genotype:
     if not os.path.isfile(path):
       raise UserError(f'{text} holds no genotype.json: it is no folder of a finished search; give another one')
   if not os.path.isfile(path):
-    raise UserError(f'{text[:120]!r} is no genotype: neither a run folder or a file, nor a published name '
-                    f'({", ".join(PUBLISHED)}), a NAS-Bench-201 string (|op~0|+...) or a DARTS Genotype(normal=[...], '
-                    '...)')
+    raise UserError(f'{text[:120]!r} is no genotype: neither a run folder or a file, nor a NAS-Bench-201 string '
+                    '(|op~0|+...), a DARTS Genotype(normal=[...], ...) or a published name, which are '
+                    f'{", ".join(PUBLISHED)}')
   try:
     genotype = Genotype.from_json(pathlib.Path(path).read_text())
   except (OSError, UnicodeDecodeError, UserError) as e:

@@ -1,5 +1,6 @@
 """The command line: `python -m vimnas_jax.main --config=configs/quickstart.py --workdir=runs/quickstart`."""
 
+import contextlib
 import os
 import sys
 
@@ -24,7 +25,6 @@ def main(argv):
   """Dispatches on config.task. Returns the exit code."""
   logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes, matplotlib its list of fonts
   from vimnas_jax import config as config_lib  # after the flags: importing jax code takes seconds
-  from vimnas_jax import evaluate, report, retrain, search, study
   if argv[1:]:
     raise UserError(f'{argv[1]!r} is no flag: fields are set as --config.name=value')
   if _CONFIG.value is None:
@@ -36,6 +36,21 @@ def main(argv):
     workdir = os.path.join('runs', os.path.splitext(name)[0])
   _compile_cache()
   command = 'python -m vimnas_jax.main ' + ' '.join(sys.argv[1:])
+  workdir = os.path.expanduser(workdir)
+  new = not os.path.exists(workdir)
+  try:
+    _dispatch(config, workdir, command)
+  except UserError:
+    if new:
+      with contextlib.suppress(OSError):
+        os.rmdir(workdir)  # what is refused before it has begun leaves no empty folder
+    raise
+  return 0
+
+
+def _dispatch(config, workdir, command):
+  from vimnas_jax import config as config_lib
+  from vimnas_jax import evaluate, report, retrain, search, study
   if config.task == 'study':
     study.study(_CONFIG.value, workdir, command)
   elif config.task == 'report':
@@ -50,7 +65,6 @@ def main(argv):
       following = config_lib.following(asked, asked.then_changes, workdir)
     if search.search(config, workdir, command) is not None and following is not None:
       retrain.retrain(following, os.path.join(workdir, 'retrain'), command)
-  return 0
 
 
 def _config_argument() -> int:

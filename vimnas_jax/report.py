@@ -2,13 +2,12 @@
 
 import itertools
 import json
-import os
 import pathlib
 import statistics
 
 import numpy as np
 
-from vimnas_jax import draw, metrics, nasbench101, runfolder, spaces
+from vimnas_jax import draw, metrics, nasbench101, runfolder, spaces, tables
 from vimnas_jax.errors import UserError
 
 
@@ -42,25 +41,13 @@ def across(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
     return compare(runs, folder, nasbench)
   rows = {space: compare(own, runfolder.open_folder(folder / pathlib.Path(space).stem), nasbench)
           for space, own in spaces_of.items()}
-  draw.comparison(_panels(rows), folder / 'comparison.png')
+  draw.comparison(tables.panels(rows), folder / 'comparison.png')
   runfolder.write_json(folder / 'report.json', rows)
-  lines = ['# Report', '', '![comparison](comparison.png)', '', LEGEND, '']
+  lines = ['# Report', '', '![comparison](comparison.png)', '', tables.LEGEND, '']
   for space, own in rows.items():
-    lines += [f'## [{space}]({pathlib.Path(space).stem}/report.md)', '', _table(own), '']
+    lines += [f'## [{space}]({pathlib.Path(space).stem}/report.md)', '', tables.table(own), '']
   (folder / 'report.md').write_text('\n'.join(lines))
   return rows
-
-
-# title of a panel -> key of a row
-_MEASURES = {'accuracy after retraining, %': 'retrained', 'accuracy of the supernet, %': 'supernet_mixed',
-             'accuracy of the architecture in the supernet, %': 'supernet_derived', 'one-hotness': 'one_hot',
-             'skip connections': 'skips', 'pools': 'pools', 'convolutions': 'convolutions'}
-
-
-def _panels(rows) -> dict:
-  """What `draw.comparison` takes, of {space: rows}: the measures that all rows have."""
-  return {title: {space: {name: row[key]['values'] for name, row in own.items()} for space, own in rows.items()}
-          for title, key in _MEASURES.items() if all(row.get(key) for own in rows.values() for row in own.values())}
 
 
 def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
@@ -98,7 +85,7 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
   draw.first_edges(traces, space, folder / 'first_edge.png')
   draw.distributions({name: tuple({cell: p[at] for cell, p in probs.items()} for at in (0, -1))
                       for name, (_, probs) in traces.items()}, folder / 'distributions.png')
-  draw.comparison(_panels({space.name: rows}), folder / 'comparison.png')
+  draw.comparison(tables.panels({space.name: rows}), folder / 'comparison.png')
   pictures = ['first_edge.png', 'distributions.png', 'comparison.png']
   if table:
     for kind in ('test', 'valid'):
@@ -106,8 +93,8 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
                   folder / f'regret_{kind}.png', kind)
       pictures.append(f'regret_{kind}.png')
   runfolder.write_json(folder / 'report.json', rows)
-  (folder / 'report.md').write_text(_markdown(rows, groups, folder, pictures))
-  console.say(_table(rows))
+  (folder / 'report.md').write_text(tables.page(rows, groups, folder, pictures))
+  console.say(tables.table(rows))
   console.say(f'{folder}: report.md, report.json, {", ".join(pictures)}')
   return rows
 
@@ -217,64 +204,3 @@ def agreement(space, genotypes) -> float | None:
     most = max(sum(map(len, edges.values())) for edges in (a, b))
     shares.append(sum(len(a[name] & b[name]) for name in a) / most)
   return statistics.fmean(shares) if shares else None
-
-
-def _cell(spread, digits=2, scale=1.0) -> str:
-  if spread is None:
-    return '–'
-  mean = f'{spread["mean"] / scale:.{digits}f}'
-  return mean if spread['std'] is None else f'{mean} ± {spread["std"] / scale:.{digits}f}'
-
-
-# columns that only some reports have: key of a row -> heading
-_COLUMNS = {'supernet_mixed': 'supernet %', 'supernet_derived': 'architecture in it %', 'retrained': 'retrained %'}
-LEGEND = """\
-Means and standard deviations over seeds. Epochs count pretraining. Agreement: the share of edges, with their
-operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at the width and depth of
-the search. Supernet: its accuracy on validation images at the end of the search, mixed by the probabilities, and with
-the architecture alone; retrained: of the derived network, trained from scratch, on the images that its result.json
-names."""
-
-
-def _table(rows) -> str:
-  """A Markdown table of the rows."""
-  oracle = list(dict.fromkeys((data, kind) for row in rows.values() for data, kinds in row.get('oracle', {}).items()
-                              for kind in kinds))
-  trained = list(dict.fromkeys(kind for row in rows.values() for kind in row.get('nasbench101', {})))
-  columns = {key: head for key, head in _COLUMNS.items() if any(row.get(key) for row in rows.values())}
-  head = ['experiment', 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
-          'agreement', *columns.values(), *(f'{data} {kind} %' for data, kind in oracle),
-          *(f'{kind.replace("_", " ")} %' for kind in trained)]
-  lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
-  for name, row in rows.items():
-    cells = [name, str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3), _cell(row['skips'], 1),
-             _cell(row['pools'], 1), _cell(row['convolutions'], 1), _cell(row['params'], 3, 1e6),
-             '–' if row['agreement'] is None else f'{row["agreement"]:.2f}',
-             *(_cell(row.get(key)) for key in columns),
-             *(_cell(row.get('oracle', {}).get(data, {}).get(kind)) for data, kind in oracle),
-             *(_cell(row.get('nasbench101', {}).get(kind)) for kind in trained)]
-    lines.append('| ' + ' | '.join(cells) + ' |')
-  return '\n'.join(lines)
-
-
-def _markdown(rows, groups, folder, pictures) -> str:
-  lines = ['# Report', '', _table(rows), '',
-           LEGEND, '', '![first edge](first_edge.png)', '',
-           'Probabilities on the first edge of every cell, first seed of each experiment.', '',
-           '![distributions](distributions.png)', '', 'Distributions of all edges at the start and at the end.', '']
-  lines += ['![comparison](comparison.png)', '', 'Means over seeds; every dot is a seed.', '']
-  for picture in pictures[3:]:
-    lines += [f'![regret]({picture})', '', 'Regret of what would have been derived at every recorded step: mean over '
-              'seeds, and standard error.', '']
-  for name, members in groups.items():
-    lines += [f'## {name}', '']
-    for _, result in members:
-      lines += [f'- seed {result["seed"]}: `{result["genotype"]}`, one-hotness {result["one_hot"]:.3f}']
-    where = members[0][0]
-    for picture in ('weights.png', 'phi.png'):
-      if (where / picture).exists():
-        shown = pathlib.PurePath(os.path.relpath(where, folder)).as_posix()
-        lines += ['', f'![{name}: {picture}]({shown}/{picture})']
-    lines.append('')
-  return '\n'.join(lines)
-
