@@ -89,7 +89,7 @@ def build(spec):
   def prepare(key, images):
     return augment.augment(key, images, mean=(0.5,) * 3, std=(0.25,) * 3, pad=4, flip=True, cutout=0)
 
-  now = jax.jit(lambda: state.create(0, net, method, space, tx_theta, tx_phi, images.shape[1:]),
+  now = jax.jit(lambda: state.create(state.root(0), net, method, space, tx_theta, tx_phi, images.shape[1:]),
                 out_shardings=parallel.replicated(mesh))()
   step = steps.search_step(net, method, space, plan, tx_theta, tx_phi, prepare)
   step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,

@@ -229,7 +229,7 @@ def setup(method='vimnas', pretrain=0, parts=1, **fields):
   made, plan = methods.get(config.method, space.choices), steps.Plan(pretrain, 10, 'noise', parts)
   tx = optim.theta(config.theta, plan.steps), made.optimizer(optim.phi(config.phi, plan.search_steps))
   step = jax.jit(steps.search_step(net, made, space, plan, *tx, lambda key, x: x.astype(jnp.float32) / 255))
-  now = jax.jit(lambda: state.create(0, net, made, space, *tx, (5, 5, 3)))()
+  now = jax.jit(lambda: state.create(state.root(0), net, made, space, *tx, (5, 5, 3)))()
   images = jax.random.randint(jax.random.key(5), (8, 5, 5, 3), 0, 255).astype(jnp.uint8)
   batch = {'images': images, 'labels': jnp.arange(8) % 3}
   return step, now, batch

@@ -22,7 +22,7 @@ def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False,
   made, plan = methods.get(config.method), steps.Plan(pretrain, 10, 'single_path', parts)
   tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi, plan.search_steps)
   step = steps.search_step(net, made, space, plan, *tx, lambda key, x: x.astype(dtype) / 255)
-  now = jax.jit(lambda: state.create(0, net, made, space, *tx, (4, 4, 3)))()
+  now = jax.jit(lambda: state.create(state.root(0), net, made, space, *tx, (4, 4, 3)))()
   keys = jax.random.split(jax.random.key(5), 2)
   batch = {}
   for prefix, key in zip(('', 'valid_'), keys):

@@ -70,3 +70,11 @@ def normed():
     return None
   from vimnas_jax.cpu import normed
   return normed
+
+
+def block():
+  """The CPU's kernels of a block of the one-shot network; None without numba, or on another backend."""
+  if normed() is None:
+    return None
+  from vimnas_jax.cpu import block
+  return block

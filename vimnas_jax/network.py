@@ -41,7 +41,7 @@ class FusedNorm(nn.Module):
     if not train:
       return normed.evaluated(x, weights, window, *affine, ops.BN_EPS, *(held.value for held in running))
     y, *found = normed.trained(x, weights, window, *affine, ops.BN_EPS)
-    for held, new in zip(running, found):
+    for held, new in () if self.is_initializing() else zip(running, found):
       held.value = MOMENTUM * held.value + (1 - MOMENTUM) * new
     return y
 

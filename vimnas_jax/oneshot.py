@@ -19,6 +19,8 @@ from vimnas_jax.spaces import Stage
 from vimnas_jax.spaces.topology import OUTPUT, Topology
 from vimnas_jax.supernet import Module, Supernet
 
+POOL = 'maxpool3x3'
+
 
 def pool(x):
   """2x2 maximum of x [n, h, w, c] with stride 2, padded by 1: [n, h // 2 + 1, w // 2 + 1, c]."""
@@ -60,31 +62,40 @@ class Cell(Module):
     """
     del key
     (x,), c, blocks = inputs, self.stage.channels, self.topology.blocks
-    mixing = {name: per_image(w, len(x)) for name, w in weights.items()}
+    rows = {name: per_image(w, len(x)) for name, w in weights.items() if name != 'cell'}
     with jax.named_scope('projections'):  # of the blocks, then of the output: one matrix product
       projected = self.unit('projections', x, (1, 1, x.shape[-1], 2 * blocks * c))
     nodes = []
     for node in range(1, blocks + 1):
       candidates = [projected[..., (node - 1) * c:node * c], *nodes]
-      row = mixing.get(self.topology.row(node))
+      row = rows.get(self.topology.row(node))
       if row is not None:
         candidates = [row[:, j, None, None, None] * y for j, y in enumerate(candidates)]
-      nodes.append(self.block(node, functools.reduce(jnp.add, candidates), mixing['cell'][:, node - 1]))
-    row = mixing[OUTPUT]
+      nodes.append(self.block(node, functools.reduce(jnp.add, candidates), weights['cell'][:, node - 1]))
+    row = rows[OUTPUT]
     side_by_side = [row[:, j, None, None, None] * y for j, y in enumerate(nodes, 1)]
     return jnp.concatenate(side_by_side, -1) + row[:, 0, None, None, None] * projected[..., blocks * c:]
 
   def block(self, node, x, weights):
-    """A block's operations on x [n, h, w, c], mixed by weights [n or 1, ops] in the order of the space."""
-    c = x.shape[-1]
+    """A block's operations on x [n, h, w, c], nowhere negative, mixed by weights [samples, ops]."""
+    c, fused = x.shape[-1], mixing.normed()
+    if fused and fused.fits(c, c, x.dtype):
+      sizes = [None if op == POOL else int(op[4]) for op in self.topology.ops]
+      names = {size: f'block{node}_conv{size}x{size}' for size in sizes if size}
+      own = tuple((self.weight(name, (k, k, c, c), k * k * c),
+                   *(a.astype(x.dtype) for a in self.affine(f'{name}_norm', c))) for k, name in names.items())
+      order = tuple(size and list(names).index(size) for size in sizes)
+      with jax.named_scope('kernels'):
+        return mixing.block().mixed((ops.BN_EPS, order), x, weights, own)
     found = []
     for op in self.topology.ops:
       with jax.named_scope(op):
-        if op == 'maxpool3x3':
+        if op == POOL:
           found.append(ops.max_pool(x))
         else:
-          size = int(op[4])  # conv3x3-bn-relu, conv1x1-bn-relu
+          size = int(op[4])
           found.append(self.unit(f'block{node}_conv{size}x{size}', x, (size, size, c, c)))
+    weights = per_image(weights, len(x))
     return functools.reduce(jnp.add, [weights[:, o, None, None, None] * y for o, y in enumerate(found)])
 
 

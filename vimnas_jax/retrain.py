@@ -20,11 +20,13 @@ from vimnas_jax import (
   genotypes,
   loop,
   metrics,
+  ops,
   optim,
   parallel,
   runfolder,
   signals,
   spaces,
+  state,
 )
 from vimnas_jax.errors import UserError
 from vimnas_jax.network import Network
@@ -109,22 +111,24 @@ class Training:
     self.step = jax.jit(self._step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
     self.environment = runfolder.environment()
 
-  def _init(self):
-    key, step_key = jax.random.split(jax.random.key(self.config.seed))
+  def _init(self, key):
+    key, step_key = jax.random.split(jax.random.wrap_key_data(key))
     rngs = dict(zip(('params', 'drop_path', 'noise'), jax.random.split(key, 3), strict=True))
-    variables = self.net.init(rngs, jnp.zeros((2, *self.loaded.image_shape)), True)
+    variables = ops.initial(lambda: self.net.init(rngs, jnp.zeros((2, *self.loaded.image_shape)), True),
+                            rngs['params'])
     params = variables['params']
     return TrainState(jnp.zeros((), jnp.int32), params, variables['batch_stats'], self.tx.init(params),
                       jax.random.key_data(step_key))
 
   def start(self):
     """The state at step 0; everything in it is a function of config.seed."""
-    return self._create()
+    return self._create(state.root(self.config.seed))
 
   def abstract(self):
     """Shapes, types and placement of a state."""
     on = parallel.replicated(self.mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), jax.eval_shape(self._init))
+    shapes = jax.eval_shape(self._create, state.root(self.config.seed))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), shapes)
 
   def _step(self, state, held, index):
     """One step: `(state, data on the device, indices [n]) -> (state, metrics)`."""

@@ -126,17 +126,17 @@ class _Run:
     step = steps.search_step(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare)
     self.step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                         out_shardings=parallel.replicated(mesh))
-    self._create = jax.jit(lambda: state.create(config.seed, self.net, self.method, space, self.tx_theta, self.tx_phi,
-                                                self.image_shape), out_shardings=parallel.replicated(mesh))
+    self._create = jax.jit(lambda key: state.create(key, self.net, self.method, space, self.tx_theta, self.tx_phi,
+                                                    self.image_shape), out_shardings=parallel.replicated(mesh))
     self.environment = runfolder.environment()  # of the start: the checkout may move on while a run lasts
 
   def start(self):
     """The state at step 0."""
-    return self._create()
+    return self._create(state.root(self.config.seed))
 
   def abstract(self):
     """Shapes, types and placement of a state."""
-    shapes = jax.eval_shape(self._create)
+    shapes = jax.eval_shape(self._create, state.root(self.config.seed))
     on = parallel.replicated(self.mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), shapes)
 

@@ -6,6 +6,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from vimnas_jax import ops
+
 
 @flax.struct.dataclass
 class SearchState:
@@ -28,13 +30,19 @@ class SearchState:
   key: jax.Array
 
 
-def create(seed, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:
-  """The state at step 0; everything in it is a function of `seed`."""
-  key = jax.random.key(seed)
+def root(seed: int):
+  """The data of a seed's key, uint32 [2]. It is given to programs, so that one compiled program serves all seeds."""
+  return jax.random.key_data(jax.random.key(seed))
+
+
+def create(key, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:
+  """The state at step 0; everything in it is a function of `key`, the data of a key as `root` gives it."""
+  key = jax.random.wrap_key_data(key)
   theta_key, phi_key, step_key = jax.random.split(key, 3)
   weights = {name: jnp.full((1, *cell.shape), 1 / cell.shape[1]) for name, cell in space.cells.items()}
   weights |= {name: jnp.full((1, count), 1 / count) for name, count in space.choices.items()}
-  theta = net.init({'params': theta_key, 'noise': phi_key}, jnp.zeros((1, *image_shape)), weights)['params']
+  theta = ops.initial(lambda: net.init({'params': theta_key, 'noise': phi_key}, jnp.zeros((1, *image_shape)),
+                                       weights)['params'], theta_key)
   phi = method.init(phi_key, space)
   return SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
                      jax.random.key_data(step_key))

@@ -49,13 +49,13 @@ def trained(x, weights, window, scale, bias, eps):
 
 def evaluated(x, weights, window, scale, bias, eps, mean, var):
   """ReLU, convolution and BatchNorm by given statistics [d]: y alone; otherwise as `trained`. Has no gradient."""
-  a, _ = _convolve(x, weights, window)
+  a, _ = convolve(x, weights, window)
   by = scale * jax.lax.rsqrt(var + eps)
   return a * by[None, None, None] + (bias - mean * by)[None, None, None]
 
 
-def _convolve(x, weights, window):
-  """(Output [n, h', w', d], moments [n, 2, d])."""
+def convolve(x, weights, window):
+  """ReLU and convolution alone: (output [n, h', w', d], every image's moments [n, 2, d] as in stage.py)."""
   if len(weights) == 1:
     return dense.forward(x, *weights, *window)
   a, moments = stage.forward(x[:, None], *_as_is(x), *(w[None] for w in weights), *window)
@@ -74,20 +74,30 @@ def _normed(how, x, weights, scale, bias):
 
 def _forward(how, x, weights, scale, bias):
   eps, *window = how
-  a, moments = _convolve(x, weights, window)
-  pixels = a.shape[1] * a.shape[2]
-  mean = moments[:, 0].mean(0)
-  # Distances are summed from every image's own mean, so the variance is never negative and nothing cancels.
-  var = moments[:, 1].mean(0) / pixels + jnp.square(moments[:, 0] - mean[None]).mean(0)
+  a, moments = convolve(x, weights, window)
+  mean, var = statistics(moments, a.shape[1] * a.shape[2])
   inverse = jax.lax.rsqrt(var + eps)
   y = (a - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
   return (y, mean, var), (x, weights, scale, a, mean, inverse)
 
 
+def statistics(moments, pixels):
+  """Mean and biased variance [d] of a batch, from every image's `moments` [n, 2, d] over `pixels` places."""
+  mean = moments[:, 0].mean(0)
+  # Distances are summed from every image's own mean, so the variance is never negative and nothing cancels.
+  return mean, moments[:, 1].mean(0) / pixels + jnp.square(moments[:, 0] - mean[None]).mean(0)
+
+
 def _backward(how, saved, gradients):
-  _, *window = how
-  x, weights, scale, a, mean, inverse = saved
-  g = gradients[0]
+  return backward(how[1:], *saved, gradients[0])
+
+
+def backward(window, x, weights, scale, a, mean, inverse, g):
+  """The gradients of x, the weights, scale and bias from that of the output, g.
+
+  Other arguments as those of `trained`; a [n, h', w', d] is what `convolve` gave, mean [d] and inverse [d] the batch's
+  mean and 1 / deviation.
+  """
   count = a.size // a.shape[-1]
   d_bias, spread = mix.sums([g], [(a[:, None], mean)]).sum(0)
   p = scale * inverse
