@@ -6,6 +6,7 @@ import pytest
 import reference
 
 from vimnas_jax import cost, mixing, ops, spaces
+from vimnas_jax.oneshot import OneShot
 from vimnas_jax.spaces import Stage
 from vimnas_jax.supernet import MixedCell, Supernet, by_source
 
@@ -142,3 +143,33 @@ def test_recomputed_cells_give_the_same_in_less_memory():
   assert again < 0.7 * kept
   for a, b in zip(*(jax.tree.leaves(run(params)) for run in runs), strict=True):
     np.testing.assert_array_equal(a, b)
+
+
+def test_initial_weights_are_cut_from_one_draw():
+  """As wide as those that every module draws for itself, nothing twice, and what is constant stays so."""
+  space = spaces.get('oneshot1')
+  net = OneShot(space=space, cells=3, channels=8, num_classes=3)
+  weights = {name: jnp.full((1, *cell.shape), 0.3) for name, cell in space.cells.items()}
+  weights |= {name: jnp.full((1, count), 0.3) for name, count in space.choices.items()}
+
+  def own(key):
+    return net.init(key, jnp.zeros((1, 8, 8, 3)), weights)['params']
+
+  alone = jax.jit(own)(jax.random.key(0))
+  cut = jax.jit(lambda key: ops.initial(lambda: own(key), key))
+  got, other = cut(jax.random.key(0)), cut(jax.random.key(1))
+  assert jax.tree.structure(got) == jax.tree.structure(alone)
+  seen = []
+  for (path, a), b, c in zip(jax.tree_util.tree_leaves_with_path(got), *map(jax.tree.leaves, (alone, other)),
+                             strict=True):
+    assert a.shape == b.shape and a.dtype == b.dtype
+    if float(b.std()) == 0:
+      np.testing.assert_array_equal(a, b)
+      continue
+    assert not np.array_equal(a, c), path
+    seen.append(np.ravel(a)[:3] / np.abs(b).max())
+    if a.size > 500:
+      assert float(jnp.abs(a).max() / jnp.abs(b).max()) == pytest.approx(1, abs=0.02), path
+      assert float(a.std() / b.std()) == pytest.approx(1, abs=0.1) and abs(float(a.mean() / b.std())) < 0.2, path
+  assert len(np.unique(np.round(np.concatenate(seen), 4))) > 0.99 * sum(map(len, seen))
+  assert ops._postponed is None
