@@ -73,7 +73,7 @@ def test_one_backward_pass_gives_both_gradients(x64):
 
 @pytest.mark.parametrize('method', methods.NAMES)
 def test_step_runs_traced_once_and_lowers_the_loss(method):
-  _, made, step, now, batch = _setup(method)
+  _, made, step, now, batch = _setup(method, channels=4)
   traced = []
 
   @functools.partial(jax.jit, donate_argnums=0)
