@@ -20,6 +20,15 @@ SHARED = ROOT.parent / 'shared' / 'data'
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+LONG = ('test_four_devices_find_what_one_finds', 'test_every_config_has_a_smoke_run', 'test_a_search_goes_on_to',
+        'test_network_equals_one_layer_at_a_time', 'test_bilevel_phi')
+
+
+def pytest_collection_modifyitems(items):
+  """The longest first, so that no worker is left alone with one at the end."""
+  items.sort(key=lambda item: not item.name.startswith(LONG))
+
+
 @pytest.fixture
 def x64():
   with jax.enable_x64(True):
