@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference
 
-from vimnas_jax import cost, mixing, ops, spaces
+from vimnas_jax import cost, initial, mixing, ops, spaces
 from vimnas_jax.oneshot import OneShot
 from vimnas_jax.spaces import Stage
 from vimnas_jax.supernet import MixedCell, Supernet, by_source
@@ -145,10 +145,11 @@ def test_recomputed_cells_give_the_same_in_less_memory():
     np.testing.assert_array_equal(a, b)
 
 
-def test_initial_weights_are_cut_from_one_draw():
+@pytest.mark.parametrize('remat', [False, True])
+def test_initial_weights_are_cut_from_one_draw(remat):
   """As wide as those that every module draws for itself, nothing twice, and what is constant stays so."""
   space = spaces.get('oneshot1')
-  net = OneShot(space=space, cells=3, channels=8, num_classes=3)
+  net = OneShot(space=space, cells=3, channels=8, num_classes=3, remat=remat)
   weights = {name: jnp.full((1, *cell.shape), 0.3) for name, cell in space.cells.items()}
   weights |= {name: jnp.full((1, count), 0.3) for name, count in space.choices.items()}
 
@@ -156,7 +157,7 @@ def test_initial_weights_are_cut_from_one_draw():
     return net.init(key, jnp.zeros((1, 8, 8, 3)), weights)['params']
 
   alone = jax.jit(own)(jax.random.key(0))
-  cut = jax.jit(lambda key: ops.initial(lambda: own(key), key))
+  cut = jax.jit(lambda key: initial.from_one_draw(lambda: own(key), key))
   got, other = cut(jax.random.key(0)), cut(jax.random.key(1))
   assert jax.tree.structure(got) == jax.tree.structure(alone)
   seen = []
@@ -172,4 +173,4 @@ def test_initial_weights_are_cut_from_one_draw():
       assert float(jnp.abs(a).max() / jnp.abs(b).max()) == pytest.approx(1, abs=0.02), path
       assert float(a.std() / b.std()) == pytest.approx(1, abs=0.1) and abs(float(a.mean() / b.std())) < 0.2, path
   assert len(np.unique(np.round(np.concatenate(seen), 4))) > 0.99 * sum(map(len, seen))
-  assert ops._postponed is None
+  assert initial._postponed is None

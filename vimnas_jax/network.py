@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import mixing, ops
+from vimnas_jax import initial, mixing, ops
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Cell, Genotype, Space, Stage
 
@@ -63,7 +63,7 @@ class _Module(nn.Module):
 
   def weight(self, name, shape, fan_in):
     """A parameter with PyTorch's default initialisation, cast to the compute type."""
-    return self.param(name, ops.fan_in_uniform(fan_in), shape, self.param_dtype).astype(self.dtype)
+    return self.param(name, initial.fan_in_uniform(fan_in), shape, self.param_dtype).astype(self.dtype)
 
   def batch_norm(self, train):
     """`f(name, x [..., c])`, BatchNorm by the batch's statistics in training, by the running ones else."""
@@ -85,8 +85,8 @@ class _Module(nn.Module):
   def linear(self, name, x, width):
     """A linear layer with bias on x [n, c], in float32 or wider."""
     fan_in = x.shape[-1]
-    kernel = self.param(name, ops.fan_in_uniform(fan_in), (fan_in, width), self.param_dtype)
-    bias = self.param(f'{name}_bias', ops.fan_in_uniform(fan_in), (width,), self.param_dtype)
+    kernel = self.param(name, initial.fan_in_uniform(fan_in), (fan_in, width), self.param_dtype)
+    bias = self.param(f'{name}_bias', initial.fan_in_uniform(fan_in), (width,), self.param_dtype)
     return x.astype(jnp.promote_types(self.dtype, jnp.float32)) @ kernel + bias[None]
 
 

@@ -7,7 +7,6 @@ BatchNorm uses batch statistics and has no parameters, as in the search networks
 network of a genotype runs banks of one edge and brings its own BatchNorm, as `norm`.
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -18,49 +17,6 @@ import numpy as np
 from jax import lax
 
 BN_EPS = 1e-5  # PyTorch's default, used everywhere by the reference codes
-
-
-def fan_in_uniform(fan_in: int):
-  """PyTorch's default initialiser of convolutions and linear layers: uniform within 1 / sqrt(fan_in)."""
-  def init(key, shape, dtype=jnp.float32):
-    if _postponed is not None:
-      _postponed.append((jnp.zeros(shape, dtype), fan_in))
-      return _postponed[-1][0]
-    return _within(jax.random.uniform(key, shape, dtype, -1.0, 1.0), fan_in)
-  return init
-
-
-def _within(x, fan_in):
-  return x / jnp.sqrt(jnp.asarray(fan_in, x.dtype))
-
-
-_postponed = None  # while `initial` runs: (stand-in, fan_in) of what fan_in_uniform has been asked for
-
-
-def initial(init, key):
-  """What `init()` returns, a tree of parameters, with all that `fan_in_uniform` gives cut from one draw by `key`.
-
-  To be called under jax.jit. A generator for each of some hundred arrays takes XLA minutes to compile, one takes no
-  time.
-  """
-  global _postponed
-  _postponed = []
-  try:
-    leaves, tree = jax.tree.flatten(init())
-    asked = {id(x): fan_in for x, fan_in in _postponed}
-    sizes = collections.Counter()
-    for x in leaves:
-      sizes[x.dtype] += x.size * (id(x) in asked)
-    drawn = {dtype: jax.random.uniform(key, (size,), dtype, -1.0, 1.0) for dtype, size in sizes.items() if size}
-    at = collections.Counter()
-    for i, x in enumerate(leaves):
-      if id(x) in asked:
-        part = drawn[x.dtype][at[x.dtype]:at[x.dtype] + x.size].reshape(x.shape)
-        at[x.dtype] += x.size
-        leaves[i] = _within(part, asked[id(x)])
-    return jax.tree.unflatten(tree, leaves)
-  finally:
-    _postponed = None
 
 
 def normalise(x, axes=(0, 1, 2)):

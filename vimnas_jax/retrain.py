@@ -18,9 +18,9 @@ from vimnas_jax import (
   evaluate,
   export,
   genotypes,
+  initial,
   loop,
   metrics,
-  ops,
   optim,
   parallel,
   runfolder,
@@ -114,7 +114,7 @@ class Training:
   def _init(self, key):
     key, step_key = jax.random.split(jax.random.wrap_key_data(key))
     rngs = dict(zip(('params', 'drop_path', 'noise'), jax.random.split(key, 3), strict=True))
-    variables = ops.initial(lambda: self.net.init(rngs, jnp.zeros((2, *self.loaded.image_shape)), True),
+    variables = initial.from_one_draw(lambda: self.net.init(rngs, jnp.zeros((2, *self.loaded.image_shape)), True),
                             rngs['params'])
     params = variables['params']
     return TrainState(jnp.zeros((), jnp.int32), params, variables['batch_stats'], self.tx.init(params),

@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import ops
+from vimnas_jax import initial
 
 
 @flax.struct.dataclass
@@ -41,7 +41,7 @@ def create(key, net, method, space, tx_theta, tx_phi, image_shape) -> SearchStat
   theta_key, phi_key, step_key = jax.random.split(key, 3)
   weights = {name: jnp.full((1, *cell.shape), 1 / cell.shape[1]) for name, cell in space.cells.items()}
   weights |= {name: jnp.full((1, count), 1 / count) for name, count in space.choices.items()}
-  theta = ops.initial(lambda: net.init({'params': theta_key, 'noise': phi_key}, jnp.zeros((1, *image_shape)),
+  theta = initial.from_one_draw(lambda: net.init({'params': theta_key, 'noise': phi_key}, jnp.zeros((1, *image_shape)),
                                        weights)['params'], theta_key)
   phi = method.init(phi_key, space)
   return SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),

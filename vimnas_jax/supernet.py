@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import ops
+from vimnas_jax import initial, ops
 from vimnas_jax.mixing import mixed
 from vimnas_jax.spaces import Cell, Space, Stage
 
@@ -23,7 +23,7 @@ class Module(nn.Module):
 
   def weight(self, name, shape, fan_in):
     """A parameter with PyTorch's default initialisation, cast to the compute type."""
-    return self.param(name, ops.fan_in_uniform(fan_in), shape, self.param_dtype).astype(self.dtype)
+    return self.param(name, initial.fan_in_uniform(fan_in), shape, self.param_dtype).astype(self.dtype)
 
   def affine(self, name, width):
     """Scale and bias [width] of a BatchNorm."""
@@ -38,8 +38,8 @@ class Module(nn.Module):
   def classify(self, x, num_classes):
     """Logits of x [n, h, w, c]: global mean and a linear layer, in float32 or wider."""
     x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
-    kernel = self.param('head', ops.fan_in_uniform(x.shape[-1]), (x.shape[-1], num_classes), self.param_dtype)
-    bias = self.param('head_bias', ops.fan_in_uniform(x.shape[-1]), (num_classes,), self.param_dtype)
+    kernel = self.param('head', initial.fan_in_uniform(x.shape[-1]), (x.shape[-1], num_classes), self.param_dtype)
+    bias = self.param('head_bias', initial.fan_in_uniform(x.shape[-1]), (num_classes,), self.param_dtype)
     return x @ kernel + bias[None]
 
 
