@@ -114,8 +114,8 @@ class Training:
   def _init(self, key):
     key, step_key = jax.random.split(jax.random.wrap_key_data(key))
     rngs = dict(zip(('params', 'drop_path', 'noise'), jax.random.split(key, 3), strict=True))
-    variables = initial.from_one_draw(lambda: self.net.init(rngs, jnp.zeros((2, *self.loaded.image_shape)), True),
-                            rngs['params'])
+    images = jnp.zeros((2, *self.loaded.image_shape))
+    variables = initial.from_one_draw(lambda: self.net.init(rngs, images, True), rngs['params'])
     params = variables['params']
     return TrainState(jnp.zeros((), jnp.int32), params, variables['batch_stats'], self.tx.init(params),
                       jax.random.key_data(step_key))

@@ -36,13 +36,13 @@ def root(seed: int):
 
 
 def create(key, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:
-  """The state at step 0; everything in it is a function of `key`, the data of a key as `root` gives it."""
+  """The state at step 0; everything in it is a function of `key`, uint32 [2], as `root` gives it."""
   key = jax.random.wrap_key_data(key)
   theta_key, phi_key, step_key = jax.random.split(key, 3)
   weights = {name: jnp.full((1, *cell.shape), 1 / cell.shape[1]) for name, cell in space.cells.items()}
   weights |= {name: jnp.full((1, count), 1 / count) for name, count in space.choices.items()}
-  theta = initial.from_one_draw(lambda: net.init({'params': theta_key, 'noise': phi_key}, jnp.zeros((1, *image_shape)),
-                                       weights)['params'], theta_key)
+  rngs, images = {'params': theta_key, 'noise': phi_key}, jnp.zeros((1, *image_shape))
+  theta = initial.from_one_draw(lambda: net.init(rngs, images, weights)['params'], theta_key)
   phi = method.init(phi_key, space)
   return SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
                      jax.random.key_data(step_key))

@@ -74,4 +74,3 @@ def page(rows, groups, folder, pictures) -> str:
         lines += ['', f'![{name}: {picture}]({shown}/{picture})']
     lines.append('')
   return '\n'.join(lines)
-
