@@ -108,15 +108,8 @@ def _torch(spec):
 
   from benchmarks import torch_network
   from vimnas_jax import genotypes, spaces
-  gpu = spec['device'] == 'gpu'
-  if gpu and not torch.cuda.is_available():
-    raise RuntimeError('PyTorch sees no CUDA device: leave torch out of --forms')
-  if gpu:  # what the DARTS code sets, and the TF32 that JAX uses by default
-    torch.backends.cudnn.benchmark = True
-    torch.set_float32_matmul_precision('high')
-  torch.set_num_threads(spec['threads'])
-  torch.manual_seed(0)
-  device, genotype = torch.device('cuda' if gpu else 'cpu'), genotypes.resolve(spec['genotype'])
+  device, wait = worker.torch_ready(spec)
+  genotype = genotypes.resolve(spec['genotype'])
   training = spec['what'] == 'step'
   net = torch_network.Network(spaces.get(genotype.space), genotype, spec['cells'], spec['channels'], CLASSES,
                               auxiliary=training and spec['auxiliary'] > 0).to(device).train(training)
@@ -127,10 +120,6 @@ def _torch(spec):
     images, labels = images_of(spec, batch)
     images = torch.tensor(images.transpose(0, 3, 1, 2), device=device).float().div(255).sub(MEAN[0]).div(STD[0])
     return images.contiguous(memory_format=layout), torch.tensor(labels, dtype=torch.int64, device=device)
-
-  def wait():
-    if gpu:
-      torch.cuda.synchronize()
 
   loss, record = None, {}
   if training:
@@ -156,15 +145,8 @@ def _torch(spec):
         wait()
 
       record['inference_s'][str(size)] = timed(infer, spec['seconds'])
-  record |= {'peak_rss_bytes': peak(), 'device_peak_bytes': torch.cuda.max_memory_allocated() if gpu else None,
-             'device': torch.cuda.get_device_name() if gpu else 'cpu'}
-  a = torch.ones((MATMUL, MATMUL), device=device) / 3
-
-  def multiply():
-    a.matmul(a)
-    wait()
-
-  return record | {'matmul_gflops': gflops(multiply)}
+  record['peak_rss_bytes'] = peak()
+  return record | worker.torch_device_record(device, wait)
 
 
 if __name__ == '__main__':

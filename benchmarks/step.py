@@ -19,7 +19,6 @@ import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,7 +26,7 @@ import tempfile
 import time
 
 from benchmarks import report
-from vimnas_jax import cost, spaces
+from vimnas_jax import cost, provenance, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.main import MALLOC
 
@@ -110,23 +109,7 @@ def writable(out):
 
 def environment() -> dict:
   """Versions, processor and git revision, as far as they can be had; imports neither JAX nor PyTorch."""
-  versions = {'python': platform.python_version()}
-  for package in PACKAGES:
-    try:
-      versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  try:
-    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40'], capture_output=True, text=True,
-                         timeout=10, check=True, cwd=pathlib.Path(__file__).parent).stdout.strip()
-  except (OSError, subprocess.SubprocessError):
-    git = None
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    lines = []
-  cpu = next((line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')), platform.processor())
-  return {'versions': versions, 'git': git, 'cpu': f'{os.cpu_count()} x {cpu}', 'load': os.getloadavg()[0]}
+  return {**provenance.software(PACKAGES), 'cpu': provenance.processor(), 'load': os.getloadavg()[0]}
 
 
 def sources() -> str:

@@ -168,6 +168,12 @@ class Residual(nn.Module):
       yield getattr(self, name).bias, (f'{name}_bias',)
 
 
+def head(stage, c, num_classes):
+  """The classifier: [n, c, h, w] -> logits [n, num_classes]."""
+  before = [nn.BatchNorm2d(c), nn.ReLU()] if stage.norm else []
+  return nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, num_classes))
+
+
 class Supernet(nn.Module):
   """`Supernet(space, cells, channels, num_classes)`: images [n, 3, h, w], {cell: [edges, ops]} -> logits."""
 
@@ -187,9 +193,7 @@ class Supernet(nn.Module):
         self.parts.append(Residual(widths[-1], c))
         widths = (c, c)
       else:
-        before = [nn.BatchNorm2d(widths[-1]), nn.ReLU()] if stage.norm else []
-        self.parts.append(nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                                        nn.Linear(widths[-1], num_classes)))
+        self.parts.append(head(stage, widths[-1], num_classes))
 
   def forward(self, x, weights):  # noqa: D102
     outputs = ()

@@ -118,9 +118,7 @@ class Network(nn.Module):
         self.parts.append(Residual(widths[-1], c))
         widths = (c, c)
       else:
-        before = [nn.BatchNorm2d(widths[-1]), nn.ReLU()] if stage.norm else []
-        self.parts.append(nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                                        nn.Linear(widths[-1], num_classes)))
+        self.parts.append(torch_net.head(stage, widths[-1], num_classes))
 
   def forward(self, x, factors=None):
     """`factors`: those of `drop_path` in training, or None."""

@@ -122,12 +122,9 @@ def _jax(spec):
   return record | {'matmul_gflops': matmul()}
 
 
-def _torch(spec):
+def torch_ready(spec):
+  """PyTorch set as `spec` asks: (its device, function that waits for the device). Raises RuntimeError without one."""
   import torch
-
-  from benchmarks import torch_net, torch_oneshot
-  from vimnas_jax import spaces
-
   gpu = spec['device'] == 'gpu'
   if gpu and not torch.cuda.is_available():
     raise RuntimeError('PyTorch sees no CUDA device: leave torch out of --forms')
@@ -136,7 +133,37 @@ def _torch(spec):
     torch.set_float32_matmul_precision('high')
   torch.set_num_threads(spec['threads'])
   torch.manual_seed(0)
-  device, space = torch.device('cuda' if gpu else 'cpu'), spaces.get(spec['space'])
+
+  def wait():
+    if gpu:
+      torch.cuda.synchronize()
+
+  return torch.device('cuda' if gpu else 'cpu'), wait
+
+
+def torch_device_record(device, wait):
+  """What a record says of PyTorch's device; to be called after the timing."""
+  import torch
+  gpu = device.type == 'cuda'
+  held = torch.cuda.max_memory_allocated() if gpu else None
+  a = torch.ones((MATMUL, MATMUL), device=device) / 3
+
+  def multiply():
+    a.matmul(a)
+    wait()
+
+  return {'device': torch.cuda.get_device_name() if gpu else 'cpu', 'device_peak_bytes': held,
+          'matmul_gflops': gflops(multiply)}
+
+
+def _torch(spec):
+  import torch
+
+  from benchmarks import torch_net, torch_oneshot
+  from vimnas_jax import spaces
+
+  device, wait = torch_ready(spec)
+  space = spaces.get(spec['space'])
   form = torch_oneshot.OneShot if space.topology else torch_net.Supernet
   net = form(space, spec['cells'], spec['channels'], CLASSES).to(device).train()
   images, labels = noise(spec)
@@ -151,10 +178,6 @@ def _torch(spec):
                               torch.optim.SGD(list(logits.values()), 0.025))
   loss = None
 
-  def wait():
-    if gpu:
-      torch.cuda.synchronize()
-
   def call():
     nonlocal loss
     loss = step(images, labels)
@@ -163,16 +186,8 @@ def _torch(spec):
   first = times(call, 1)[0]
   start_s = time.time() - spec['started']
   record = {'compile_s': None, 'start_s': start_s, 'first_step_s': first, 'step_s': times(call, spec['steps']),
-            'peak_rss_bytes': peak(), 'loss': float(loss), 'xla_temp_bytes': None,
-            'device': torch.cuda.get_device_name() if gpu else 'cpu',
-            'device_peak_bytes': torch.cuda.max_memory_allocated() if gpu else None}
-  a = torch.ones((MATMUL, MATMUL), device=device) / 3
-
-  def multiply():
-    a.matmul(a)
-    wait()
-
-  return record | {'matmul_gflops': gflops(multiply)}
+            'peak_rss_bytes': peak(), 'loss': float(loss), 'xla_temp_bytes': None}
+  return record | torch_device_record(device, wait)
 
 
 if __name__ == '__main__':

@@ -1,13 +1,12 @@
 """The folder of one run: what it was asked, with what, and whether a second start asks the same."""
 
-import importlib.metadata
 import json
 import pathlib
 import platform
-import subprocess
 
 import jax
 
+from vimnas_jax import provenance
 from vimnas_jax.errors import UserError
 
 # Fields that may change between two starts of one run: they do not change what it computes.
@@ -79,30 +78,9 @@ def finished(folder: pathlib.Path, config) -> bool:
 
 def environment() -> dict:
   """Versions, device and git revision, as far as they can be had."""
-  versions = {'python': platform.python_version()}
-  for package in PACKAGES:
-    try:
-      versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  here = pathlib.Path(__file__).parent
-  try:
-    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40'], cwd=here, capture_output=True,
-                         text=True, timeout=10, check=True).stdout.strip()
-  except (OSError, subprocess.SubprocessError):
-    git = None
   devices = jax.devices()
-  return {'versions': versions, 'git': git, 'device': f'{len(devices)} x {devices[0].device_kind}',
-          'machine': f'{platform.machine()} {_cpu()}'.strip()}
-
-
-def _cpu() -> str:
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-  except OSError:
-    return platform.processor()
-  names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-  return f'{len(names)} x {names[0]}' if names else ''
+  return {**provenance.software(PACKAGES), 'device': f'{len(devices)} x {devices[0].device_kind}',
+          'machine': f'{platform.machine()} {provenance.processor()}'.strip()}
 
 
 def write_json(path: pathlib.Path, value):

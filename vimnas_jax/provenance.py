@@ -1,0 +1,32 @@
+"""With what a figure was made: versions, git revision, processor. Needs nothing but Python."""
+
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+
+
+def software(packages) -> dict:
+  """{'versions': {'python' and those of `packages` that are installed: version}, 'git': revision or None}."""
+  versions = {'python': platform.python_version()}
+  for package in packages:
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  try:
+    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40'], capture_output=True, text=True,
+                         timeout=10, check=True, cwd=pathlib.Path(__file__).parent).stdout.strip()
+  except (OSError, subprocess.SubprocessError):
+    git = None
+  return {'versions': versions, 'git': git}
+
+
+def processor() -> str:
+  """'2 x AMD EPYC', or what Python knows of the processor where there is no /proc/cpuinfo."""
+  try:
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+  except OSError:
+    return platform.processor()
+  names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
+  return f'{len(names)} x {names[0]}' if names else ''
