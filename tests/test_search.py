@@ -209,9 +209,14 @@ def test_bad_input_is_one_line_and_code_2(env, tmp_path):
   assert not list(pathlib.Path(tmp_path).iterdir())
 
 
-@pytest.mark.parametrize('config', sorted(p.stem for p in (ROOT / 'configs').glob('*.py')))
-def test_every_config_has_a_smoke_run(env, tmp_path, config):
-  flags = [f'--config=configs/{config}.py:smoke']
+CONFIGS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py'))
+SPACES = ['oneshot_c10:space2', 'oneshot_c10:space3', 'simplified_c10:s3', 'simplified_c10:s4']  # s2: ablation_darts
+
+
+@pytest.mark.parametrize('config', CONFIGS + SPACES)
+def test_every_config_and_space_has_a_smoke_run(env, tmp_path, config):
+  config, _, space = config.partition(':')
+  flags = [f'--config=configs/{config}.py:smoke' + (space and f',{space}')]
   wide = 'retrain_c10', 'retrain_simplified', 'retrain_imagenet'  # the auxiliary head and the stems want it
   side = 32 if config in wide else 8
   if config != 'quickstart':
