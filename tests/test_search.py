@@ -209,6 +209,12 @@ def test_bad_input_is_one_line_and_code_2(env, tmp_path):
   assert not list(pathlib.Path(tmp_path).iterdir())
 
 
+def test_a_python_without_the_packages_is_told_so():
+  command = [sys.executable, '-S', '-m', 'vimnas_jax.main', *TINY]
+  bare = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+  assert bare.returncode == 2 and bare.stderr.count('\n') == 1 and 'pip install -r requirements.txt' in bare.stderr
+
+
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py'))
 SPACES = ['oneshot_c10:space2', 'oneshot_c10:space3', 'simplified_c10:s3', 'simplified_c10:s4']  # s2: ablation_darts
 

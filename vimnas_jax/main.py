@@ -4,12 +4,18 @@ import contextlib
 import os
 import sys
 
+from vimnas_jax.errors import Diverged, Stopped, UserError
+
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # XLA's own remarks are not for the user
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+NOT_INSTALLED = 'is everything installed? pip install -r requirements.txt, in the Python that runs this'
 
-from vimnas_jax.errors import Diverged, Stopped, UserError
+try:
+  from absl import app, flags, logging
+  from ml_collections import config_flags
+except ModuleNotFoundError as missing:
+  print(f'error: {missing}: {NOT_INSTALLED}', file=sys.stderr)
+  sys.exit(2)
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, then fields: --config.seed=1.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; a second start there goes on. Default: '
@@ -87,6 +93,8 @@ def _compile_cache():
 def _line(e: BaseException) -> str:
   if isinstance(e, AttributeError) and e.args and isinstance(e.args[0], KeyError):  # as ml_collections says it
     return f'no field {_line(e.args[0])} (every field is in vimnas_jax/config.py)'
+  if isinstance(e, ModuleNotFoundError):
+    return f'{e}: {NOT_INSTALLED}'
   text = e.args[0] if isinstance(e, KeyError) and e.args else e  # str of a KeyError is the repr of its message
   return '. '.join(' '.join(line.split()) for line in str(text).splitlines() if line.strip()) or type(e).__name__
 
