@@ -20,7 +20,7 @@ SHARED = ROOT.parent / 'shared' / 'data'
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
-LONG = ('test_four_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to',
+LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to',
         'test_network_equals_one_layer_at_a_time', 'test_bilevel_phi')
 
 

@@ -183,6 +183,7 @@ def test_derivation():
   assert genotype.cells['cell'] == (('conv3x3-bn-relu', 0, 1), ('conv3x3-bn-relu', 0, 4), ('conv3x3-bn-relu', 1, 4),
                                     ('output', 0, 5), ('output', 4, 5))  # blocks 2 and 3 are loose
   assert space.operations(genotype) == ['conv3x3-bn-relu'] * 2
+  assert space.topology.margins(probs) == pytest.approx({'inputs_3': 0.1, 'inputs_4': 0.1, 'output': 0})
   probs['output'] = np.array([[0.1, 0.1, 0.4, 0.3, 0.1]])
   genotype = space.genotype(probs)
   assert genotype.cells['cell'] == (
@@ -296,6 +297,7 @@ def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, ca
   assert found['params'] == nasbench101.genotype_cost(genotype).params and f'{found["params"]:,} parameters' in out
   assert found['nasbench101'] == nasbench101.load(str(table)).query(genotype)
   assert f'test error {100 * found["nasbench101"]["test_error"]:.2f} %' in out and 'in NAS-Bench-101' in out
+  assert set(found['graph_margins']) == set(space.choices) and 'graph          inputs_3 0.' in out
   assert set(found['probs']) == {'cell', *space.choices} and set(found['dead']) == {'cell'}
   rows = [json.loads(line) for line in (first / 'arch.jsonl').read_text().splitlines()]
   assert [row['step'] for row in rows] == list(range(9)) and rows[-1]['genotype'] == found['genotype']

@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.errors
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,13 @@ def _close(a, b, tolerance):
     np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(1e-3, float(jnp.abs(y).max())))
 
 
+def two_nodes(cell):
+  """The first two nodes of a cell of the DARTS space, which compiles in a third of the time and has all it has."""
+  kept = [(edge, names) for edge, names in zip(cell.edges, cell.ops) if edge[1] < cell.inputs + 2]
+  edges, names = zip(*kept)
+  return dataclasses.replace(cell, edges=edges, ops=names, output=tuple(range(cell.inputs, cell.inputs + 2)))
+
+
 @pytest.mark.parametrize('name, cell_name, stride, shrunk, side, samples, form', [
     ('darts', 'normal', 1, True, 5, 2, 'kernels'), ('darts', 'reduce', 2, False, 7, 1, 'kernels'),
     ('nb201', 'cell', 1, False, 5, 1, 'kernels'), ('nb201', 'cell', 1, False, 6, 4, 'kernels'),
@@ -47,6 +56,7 @@ def test_cell_equals_one_operation_at_a_time(x64, monkeypatch, name, cell_name, 
   _choose(monkeypatch, form)
   space = spaces.get(name)
   cell, stage = space.cells[cell_name], Stage('cell', 4, cell=cell_name, stride=stride, shrunk=shrunk)
+  cell = two_nodes(cell) if name in ('darts', 's4') else cell
   keys = jax.random.split(jax.random.key(side), 6)
   key = jax.random.key_data(keys[5])
   older = jax.random.normal(keys[0], (8, 2 * side if shrunk else side, 2 * side if shrunk else side, 6))

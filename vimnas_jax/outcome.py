@@ -22,7 +22,7 @@ class Unchanged:
 
 
 def one_hotness(probs, space) -> float:
-  """Mean over all edges of the largest probability: 1 when every edge has decided."""
+  """Mean over all edges (blocks, where the graph is searched beside) of the largest probability: 1 when all decided."""
   return round(float(np.mean(np.concatenate([np.max(probs[name], 1) for name in space.cells]))), 5)
 
 
@@ -88,6 +88,8 @@ def write(folder, run, now, seconds, command) -> dict:
       'seconds_estimated': seconds and round(seconds * run.plan.steps, 1),  # median step times steps, no compile
       'state_sha256': checkpoint.digest(now),
   }
+  if space.topology:
+    result['graph_margins'] = {name: round(margin, 5) for name, margin in space.topology.margins(probs).items()}
   if config.supernet_images:
     result['supernet'] = standing.accuracies(run, now.theta, probs, config.supernet_images)
   if space.name == 'nb201':
@@ -102,10 +104,14 @@ def write(folder, run, now, seconds, command) -> dict:
 def summary(result, folder) -> list[str]:
   """What a user wants to know at the end, in plain lines."""
   where = 'in NAS-Bench-101' if result['space'] in spaces.oneshot.NAMES else 'at the search width and depth'
+  chooser = 'block' if 'graph_margins' in result else 'edge'
   lines = [f'architecture   {result["genotype"]}',
-           f'one-hotness    {result["one_hot"]:.4f} (1 = every edge has decided), unchanged for the last '
-           f'{result["unchanged_steps"]} steps',
-           f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
+           f'one-hotness    {result["one_hot"]:.4f} (1 = every {chooser} has decided), unchanged for the last '
+           f'{result["unchanged_steps"]} steps']
+  if margins := result.get('graph_margins'):
+    lines.append('graph          ' + ', '.join(f'{name} {margin:.4f}' for name, margin in margins.items()) +
+                 ': by so much the weakest parent kept leads the strongest left out (0 = a tie)')
+  lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
   if result['seconds_per_step']:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
   if 'supernet' in result:

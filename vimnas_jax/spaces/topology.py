@@ -54,6 +54,15 @@ class Topology:
       strongest[node] = tuple(sorted(int(n) for n in order[:count]))
     return reached(strongest, self.blocks + 1)
 
+  def margins(self, probs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """{row: by how much the weakest parent that is kept leads the strongest that is not}; 0 is a tie, 1 the most."""
+    found = {}
+    for node, count in enumerate(self.parents, 1):
+      if (name := self.row(node)) in self.choices:
+        falling = -np.sort(-np.asarray(probs[name], np.float64)[0])
+        found[name] = float(falling[count - 1] - falling[count])
+    return found
+
   def row(self, node: int) -> str:
     """The name of a node's row of `choices`, if it has one."""
     return OUTPUT if node == self.blocks + 1 else f'inputs_{node}'
