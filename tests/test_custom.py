@@ -1,24 +1,32 @@
+import numpy as np
 import pytest
 from conftest import ROOT
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import ops, search, spaces
+from vimnas_jax import export, genotypes, ops, retrain, search, spaces
 from vimnas_jax.errors import UserError
 
 EXAMPLE = (ROOT / 'examples' / 'two_nodes.py').read_text()
 OPS = (*ops.OPS, 'none', 'noise')
 
 
-def test_the_example_searches(tmp_path):
+def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path):
   c = config_lib.defaults()
   c.space.name, c.space.cells, c.space.channels = str(ROOT / 'examples' / 'two_nodes.py'), 1, 4
   c.devices = 1
   c.data.name, c.data.num_train, c.data.image_size, c.batch_size = 'synthetic', 64, 8, 8
   found = search.search(config_lib.resolve(c), tmp_path)
+  following = config_lib.following(c, 'epochs=1 batch_size=8 measure_batches=() eval_batch=32', tmp_path)
   space = spaces.get(found['space'])
   genotype = space.validate(space.read(found['genotype']))
   assert [edge[1:] for edge in genotype.cells['cell']] == [(0, 1), (0, 2), (1, 2)]
   assert (tmp_path / 'cell_normal.png').exists() and found['params'] > 0
+
+  trained = retrain.retrain(following, tmp_path / 'retrain')
+  assert trained['genotype'] == found['genotype'] and trained['params'] == found['params']
+  model = export.read(tmp_path / 'retrain' / 'export')
+  assert model.space.name == space.name and model(np.zeros((3, 8, 8, 3), np.uint8)).shape == (3, 4)
+  genotypes.resolve(str(tmp_path / 'retrain'))
 
 
 BAD = {

@@ -187,15 +187,17 @@ def retraining(config: ConfigDict) -> ConfigDict:
   """Turns a configuration into one that retrains as the space's authors do on CIFAR; returns it.
 
   DARTS and S1 to S4: 600 epochs, 20 cells, 36 channels, auxiliary head, drop path, cutout. NAS-Bench-201: its
-  benchmark's own 200 epochs, N = 5, C = 16.
+  benchmark's own 200 epochs, N = 5, C = 16. A space of one's own: the same epochs, at the size of the search.
   """
   c = config
   c.task, c.then, c.train_portion, c.theta.lr_end = 'retrain', '', 1.0, 0.0
   c.log_steps, c.checkpoint_steps = 50, 1000
-  if c.space.name == 'nb201':
+  own = c.space.name.endswith('.py')
+  if c.space.name == 'nb201' or own:
     c.epochs, c.batch_size, c.theta.lr, c.theta.nesterov, c.theta.weight_decay = 200.0, 256, 0.1, True, 5e-4
     c.theta.schedule, c.theta.clip = 'cosine', 0.0
-    c.network.cells, c.network.channels, c.network.auxiliary, c.network.drop_path = 5, 16, 0.0, 0.0
+    c.network.cells, c.network.channels = (c.space.cells, c.space.channels) if own else (5, 16)
+    c.network.auxiliary, c.network.drop_path = 0.0, 0.0
   else:
     c.epochs, c.batch_size, c.theta.lr, c.theta.weight_decay, c.theta.schedule = 600.0, 96, 0.025, 3e-4, 'cosine_epoch'
     c.data.cutout = 16

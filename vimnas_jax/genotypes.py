@@ -113,6 +113,7 @@ def resolve(text: str) -> Genotype:
     genotype = Genotype.from_json(pathlib.Path(path).read_text())
   except (OSError, UnicodeDecodeError, UserError) as e:
     raise UserError(f'{path} cannot be read: {e}') from None
-  if genotype.space not in spaces.NAMES:
-    raise UserError(f'{path} has a genotype of space {genotype.space!r}; known are {", ".join(spaces.NAMES)}')
+  if genotype.space not in spaces.NAMES and not genotype.space.endswith('.py'):
+    raise UserError(f'{path} has a genotype of space {genotype.space!r}; known are {", ".join(spaces.NAMES)}, and '
+                    'files of your own, FILE.py')
   return spaces.get(genotype.space).validate(genotype)
