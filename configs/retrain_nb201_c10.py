@@ -2,8 +2,8 @@
 
   python -m vimnas_jax.main --config=configs/retrain_nb201_c10.py --config.genotype=runs/nb201 --config.data.dir=DIR
 
-The genotype is a run folder, a genotype file or the benchmark's own string. About two hours on one GPU. `:short` is the
-benchmark's 12-epoch protocol.
+The genotype is a run folder, a genotype file or the benchmark's own string. It wants a GPU, and has not run here to its
+end. `:short` is the benchmark's 12-epoch protocol.
 """
 
 from vimnas_jax.config import defaults, retraining, with_arguments
