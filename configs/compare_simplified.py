@@ -6,9 +6,10 @@
 
 The space goes after the colon. Three seeds each: a search (5 cells, C = 8, images averaged to 16x16, batch 32, two
 epochs of theta on 12,500 images, in the second of which the architecture moves too: 390 steps each), its supernet's
-accuracy on 5,000 validation images, and the network of what it found (5 cells, C = 8) trained from scratch for two
-epochs on 25,000 images and tested on all test images. The second command puts the spaces side by side.
-results/compare_simplified has the runs, docs/spaces.md what they show; about half an hour a space on one core.
+accuracy on 5,000 validation images (whole batches of them: 4,992), and the network of what it found (5 cells, C = 8)
+trained from scratch for two epochs on 25,000 images and tested on all test images. The second command puts the spaces
+side by side. results/compare_simplified has the runs, docs/spaces.md what they show; about half an hour a space on one
+core.
 """
 
 from vimnas_jax.config import defaults, in_spaces, with_arguments

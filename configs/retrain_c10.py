@@ -3,7 +3,8 @@
   python -m vimnas_jax.main --config=configs/retrain_c10.py --config.genotype=runs/darts --config.data.dir=DIR
 
 The genotype is a run folder, a genotype file, a published name such as PC_DARTS_cifar, or Genotype(...) text. It
-wants a GPU, and has not run here to its end. `:short` ranks seeds: 20 epochs of the 8-cell, 16-channel network with batch 128.
+wants a GPU, and has not run here to its end. `:short` ranks seeds: 20 epochs of the 8-cell, 16-channel network with
+batch 128.
 """
 
 from vimnas_jax.config import defaults, retraining, short, with_arguments

@@ -32,7 +32,7 @@ def rdarts(config):
 def get_config(arg=''):
   config = defaults()
   config.space.name = 's1'
-  words = arg.split(',')
-  ordered = ','.join(sorted(words, key=lambda word: (word == 'rdarts', word == 'short', word == 'smoke')))
+  last = 'rdarts', 'short', 'smoke'  # in whatever order they are given: each overrides those before it
+  ordered = ','.join(sorted(arg.split(','), key=lambda word: last.index(word) if word in last else -1))
   return with_arguments(retraining(config), ordered, smoke, short=short, c100=cifar100, rdarts=rdarts,
                         **in_spaces(dict(zip(NAMES, NAMES))))

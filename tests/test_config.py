@@ -52,9 +52,13 @@ def test_bad_values_name_the_field(field, value):
 
 @pytest.mark.parametrize('words, size', [
     ('s1', (20, 36)), ('s4', (20, 36)), ('s1,rdarts', (20, 36)), ('rdarts,s2', (20, 16)), ('s3,rdarts', (20, 36)),
-    ('s4,rdarts', (20, 16)), ('rdarts,c100,s1', (8, 16)), ('s3,c100', (20, 36)), ('short,s2', (8, 16))])
+    ('s4,rdarts', (20, 16)), ('rdarts,c100,s1', (8, 16)), ('s3,c100', (20, 36)), ('short,s2', (8, 16)),
+    ('short,rdarts,s2', (8, 16)), ('s2,rdarts,smoke', (3, 4)), ('short,smoke', (3, 4))])
 def test_both_settings_of_s1_to_s4(words, size):
   found = retrain_simplified.get_config(words)
   assert (found.network.cells, found.network.channels) == size and found.data.pad == 4
+  if 'smoke' in words:
+    assert (found.epochs, found.batch_size, found.data.limit) == (1, 16, 64)
+    return
   assert found.space.name == re.search(r's\d', words)[0] and found.epochs == (20 if 'short' in words else 600)
   assert found.data.name == ('cifar100' if 'c100' in words else 'cifar10')

@@ -43,6 +43,10 @@ BAD = {
     'no such cell': ("cell='cell')] * cells\n  wide", "cell='sell')] * cells\n  wide", "'sell'"),
     'width': ("Stage('residual', 2 * channels, stride=2), ", '', 'channels after'),
     'stride': ('stride=2', 'stride=3', 'stride=3'),
+    'negative node': ('(0, 2), (1, 2))', '(-1, 2), (1, 2))', 'edge (-1, 2)'),
+    'edge twice': ('(0, 2), (1, 2))', '(1, 2), (1, 2))', 'an edge stands twice'),
+    'unused cell': ("{'cell': Cell", "{'more': Cell(inputs=1, edges=EDGES, ops=(OPS,) * 3, output=(2,)), 'cell': Cell",
+                    "no stage of macro(1, 4) is a cell 'more'"),
 }
 
 
@@ -55,6 +59,26 @@ def test_every_way_of_getting_it_wrong_is_one_clear_line(tmp_path, what):
   with pytest.raises(UserError) as error:
     spaces.custom.check(spaces.get(str(path)), 1, 4, OPS)
   assert word in str(error.value) and '\n' not in str(error.value)
+
+
+def test_a_cell_of_two_inputs_after_a_halving_one(tmp_path):
+  path = tmp_path / 'space.py'
+  own = '''from vimnas_jax.spaces import Cell, Stage, custom
+
+def macro(cells, channels):
+  halving = Stage('cell', channels, cell='cell', stride=2)
+  return Stage('stem', channels), halving, Stage('cell', channels, cell='cell', shrunk=SHRUNK), Stage('head')
+
+def make():
+  edges = (0, 2), (1, 2)
+  ops = ('skip_connect', 'sep_conv_3x3'),
+  return custom.space({'cell': Cell(inputs=2, edges=edges, ops=ops * 2, output=(2,), preprocess=True)}, macro)
+'''
+  path.write_text(own.replace('SHRUNK', 'True'))
+  spaces.custom.check(spaces.get(str(path)), 1, 4, OPS)
+  path.write_text(own.replace('SHRUNK', 'False'))
+  with pytest.raises(UserError, match='needs shrunk=True: the cell before it has stride 2'):
+    spaces.custom.check(spaces.get(str(path)), 1, 4, OPS)
 
 
 def test_no_such_file():

@@ -17,7 +17,9 @@ def folder(tmp_path, monkeypatch):
   for files in (imagenet16.TRAIN, imagenet16.TEST):
     for i, name in enumerate(files):
       labels = rng.permutation([*range(12 * i + 1, 12 * i + 13), 121, 1000, *rng.integers(1, 1001, 6)]).tolist()
-      raw = pickle.dumps({'data': rng.integers(0, 256, (20, 768), dtype=np.uint8), 'labels': labels}, protocol=2)
+      pixels = rng.integers(0, 256, (20, 768), dtype=np.uint8)
+      mean = {'mean': pixels.mean(0)} if name in imagenet16.TRAIN else {}  # which the official training files have too
+      raw = pickle.dumps({'data': pixels, 'labels': labels, **mean}, protocol=2)
       (tmp_path / name).write_bytes(raw)
       monkeypatch.setitem(files, name, hashlib.md5(raw).hexdigest())
   return tmp_path

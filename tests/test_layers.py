@@ -11,7 +11,7 @@ ROWS = [['errors', 'provenance'], ['spaces', 'photometric'],
         ['search', 'report', 'retrain'], ['study'], ['main']]
 # a service may use these services
 ALLOWED = {('oracle', 'cost'), ('nasbench101', 'cost'), ('nasbench101', 'tfrecord'), ('oracle', 'natsbench'),
-           ('natsbench', 'data')}
+           ('natsbench', 'data'), ('natsbench', 'cost')}
 
 
 def test_imports_point_one_way():

@@ -1,6 +1,7 @@
 import base64
 import itertools
 import json
+import os
 import struct
 
 import numpy as np
@@ -132,10 +133,10 @@ def small(tmp_path, monkeypatch):
   first = MAPPED['oneshot1'][4]
   other = nasbench101.module_hash(*oneshot.module(next(oneshot.everything('oneshot1'))))
   monkeypatch.setattr(nasbench101, 'needed', lambda: frozenset({first, other}))
-  nasbench101.load.cache_clear()
+  nasbench101._load.cache_clear()
   yield write(tmp_path / 'nasbench_only108.tfrecord', [
       *trainings(first), *trainings('0' * 32), *trainings(other, params=5), line(first, message(0.1, 0.1, 1.0, 5), 4)])
-  nasbench101.load.cache_clear()
+  nasbench101._load.cache_clear()
 
 
 def test_reading_once_then_from_the_table_beside_it(small):
@@ -146,9 +147,14 @@ def test_reading_once_then_from_the_table_beside_it(small):
       'valid_error': 0.06, 'test_error': 0.07, 'valid_regret': 0.06 - 0.049278855323791504,
       'test_regret': 0.07 - 0.05448716878890991, 'params': 8_294_794, 'seconds': 1001.0})
   assert len(table.place) == 2 and len(said) == 1
-  small.write_bytes(b'')  # no longer needed
+  stamp = small.stat().st_mtime_ns
+  small.write_bytes(b'no longer read')
+  os.utime(small, ns=(stamp, stamp))
   beside = small.parent / 'nasbench_only108.oneshot.npz'
-  assert nasbench101.load(str(beside)).query(mapped('oneshot1')) == answer
+  for path in (small, beside):
+    nasbench101._load.cache_clear()
+    assert nasbench101.load(str(path), said.append).query(mapped('oneshot1')) == answer
+  assert nasbench101.load(str(small)) is nasbench101.load(str(small), said.append) and len(said) == 1
   with pytest.raises(UserError, match='has no module 571a70d9753d5a3d3dac7386e02fbc73.*incomplete') as error:
     table.query(mapped('oneshot2'))
   one_line(error)
@@ -163,7 +169,7 @@ def test_bad_files(small, tmp_path):
     with pytest.raises(UserError, match=word) as error:
       nasbench101.load(str(path))
     assert str(path) in one_line(error)
-    nasbench101.load.cache_clear()
+    nasbench101._load.cache_clear()
 
   flipped = raw.copy()
   flipped[200] ^= 1
@@ -187,11 +193,21 @@ def test_bad_files(small, tmp_path):
   records([line(first, message(2.0, 0.5, 1.0, 5))], 'record 0: no row')
   records(trainings('0' * 32), 'no module of the three spaces')
   records(trainings(first)[:2], f'module {first} has 2 trainings')
+  records(trainings(first), 'lacks 1 of 2 modules .* incomplete')
 
 
 def test_checksums():
   assert tfrecord.masked_crc32c(b'123456789') == crc32c(b'123456789') == (
       ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def test_many_records_and_no_numba_give_the_same(small, monkeypatch):
+  table = nasbench101.load(str(small))
+  monkeypatch.setattr(tfrecord, '_AT_ONCE', 2)
+  monkeypatch.setattr(tfrecord, '_scanner', lambda: tfrecord._scan(tfrecord._masked, tfrecord._number))
+  again = nasbench101.extract(small, nasbench101.needed())
+  assert set(again['hashes']) == set(table.place) and np.array_equal(again['test'], table.test)
+  assert len(list(tfrecord.records(small))) == 10
 
 
 def test_a_folder_that_cannot_be_written(small, monkeypatch):

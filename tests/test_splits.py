@@ -66,6 +66,15 @@ def test_test_images_are_halved(monkeypatch, tmp_path, loaded, name):
   assert (alone.search is not None) == (name == 'imagenet16-120')
 
 
+def test_images_of_tfds_are_in_another_order(tmp_path):
+  version = tmp_path / 'cifar10' / '3.0.2'
+  version.mkdir(parents=True)
+  (version / 'dataset_info.json').write_text('{}')
+  with pytest.raises(UserError, match='cifar-10-python.tar.gz') as error:
+    data.get(data_config('cifar10', dir=str(tmp_path), split='cifar-split.txt'))
+  assert 'order of the official archive' in one_line(error)
+
+
 def test_the_official_lists():
   """Names and fingerprints of the benchmark's own files, written down a second time."""
   assert splits.FILES == {

@@ -123,7 +123,7 @@ def read(folder) -> Model:
 
 
 def load_program(folder):
-  """The exported program as a function: uint8 images [b, h, w, c] -> logits. What it does needs jax and flatbuffers alone."""
+  """The exported program as a function: uint8 images [b, h, w, c] -> logits; it needs jax and flatbuffers."""
   path = pathlib.Path(folder) / 'network.jaxexport'
   try:
     return jax.export.deserialize(bytearray(path.read_bytes())).call

@@ -19,6 +19,7 @@ import json
 import pathlib
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
@@ -193,7 +194,6 @@ class Table:
     return answer | {'params': int(self.params[i]), 'seconds': float(self.seconds[i].mean())}
 
 
-@functools.cache
 def load(path: str, say=None) -> Table:
   """The table of config.oracle.nasbench101: nasbench_only108.tfrecord, or what an earlier call left beside it (.npz).
 
@@ -203,13 +203,25 @@ def load(path: str, say=None) -> Table:
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
     raise UserError(f'config.oracle.nasbench101={str(path)!r}: there is no such file; give nasbench_only108.tfrecord')
-  if path.suffix == '.npz':
-    return _read(path)
-  beside = path.with_name(path.name.removesuffix('.tfrecord') + '.oneshot.npz')
-  if beside.is_file() and beside.stat().st_mtime >= path.stat().st_mtime:
-    return _read(beside)
-  if say:
+  if say and _unread(path):
     say(f'reading {path}, once: a minute or two …')
+  return _load(path)
+
+
+def _beside(path):
+  return path.with_name(path.name.removesuffix('.tfrecord') + '.oneshot.npz')
+
+
+def _unread(path) -> bool:
+  beside = _beside(path)
+  return path.suffix != '.npz' and not (beside.is_file() and beside.stat().st_mtime >= path.stat().st_mtime)
+
+
+@functools.cache
+def _load(path) -> Table:
+  beside = _beside(path)
+  if not _unread(path):
+    return _read(path if path.suffix == '.npz' else beside)
   arrays = extract(path, needed())
   part = beside.with_name(f'{beside.name}.part')
   try:
@@ -225,7 +237,7 @@ def load(path: str, say=None) -> Table:
 def extract(path, wanted: Set[str]) -> dict[str, np.ndarray]:
   """The modules `wanted`, by their fingerprints, of the benchmark's file: the arrays of a Table and the fingerprints.
 
-  Raises UserError if the file is damaged, another one, has none of them, or not three trainings of one.
+  Raises UserError if the file is damaged, another one, lacks one of them, or has not three trainings of one.
   """
   found: dict[str, list] = {}
   for number, record in enumerate(tfrecord.records(path)):
@@ -234,7 +246,7 @@ def extract(path, wanted: Set[str]) -> dict[str, np.ndarray]:
       if not isinstance(fingerprint, str) or len(fingerprint) != 32:
         raise ValueError('no fingerprint')
       if fingerprint in wanted and epochs == EPOCHS:
-        found.setdefault(fingerprint, []).append(_metrics(base64.b64decode(packed, validate=True)))
+        found.setdefault(fingerprint, []).append(_metrics(base64.b64decode(packed)))
     except (ValueError, TypeError, KeyError, IndexError, struct.error, binascii.Error):
       raise UserError(f'{path}, record {number}: no row of NAS-Bench-101: {record[:60]!r}; give '
                       'nasbench_only108.tfrecord as config.oracle.nasbench101') from None
@@ -245,6 +257,9 @@ def extract(path, wanted: Set[str]) -> dict[str, np.ndarray]:
     if len(rows) != REPEATS or len({row[3] for row in rows}) != 1:
       raise UserError(f'{path}: module {fingerprint} has {len(rows)} trainings, not {REPEATS} of one network: the file '
                       'is incomplete; fetch it again')
+  if missing := wanted - found.keys():
+    raise UserError(f'{path} lacks {len(missing):,} of {len(wanted):,} modules of the three spaces, as {min(missing)}: '
+                    'the file is incomplete; fetch it again')
   names = sorted(found)
   rows = np.array([found[name] for name in names])  # [modules, repeats, 4]
   return {'hashes': np.array(names), 'valid': rows[..., 0], 'test': rows[..., 1], 'seconds': rows[..., 2],
@@ -296,7 +311,8 @@ def _read(path) -> Table:
     with path.open('rb') as file, np.load(file) as held:
       arrays = {name: held[name] for name in _ARRAYS}
     return _table(path, arrays)
-  except (OSError, KeyError, ValueError, EOFError, IndexError, AttributeError, zipfile.BadZipFile) as e:
+  except (OSError, KeyError, ValueError, EOFError, IndexError, AttributeError, zipfile.BadZipFile,
+          zlib.error) as e:
     raise UserError(f'{path} is no table made of nasbench_only108.tfrecord ({type(e).__name__}): remove it, and give '
                     'that file as config.oracle.nasbench101') from None
 

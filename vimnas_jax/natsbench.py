@@ -6,8 +6,9 @@ leaves a table of some hundred kilobytes beside them, which later ones take. The
 memory; the others are one pickle each, of several gigabytes.
 
 A file holds, for each architecture and for its trainings of 200 epochs (`full` or `200`), a result for every data set
-and seed. A result's `eval_acc1es` has accuracies in % under 'SPLIT@EPOCH', its `params` are in millions, its `latency`
-a list of seconds.
+and seed. A result's `eval_acc1es` has accuracies in % under 'SPLIT@EPOCH', its `latency` is a list of seconds. Its
+`params` are not read: some seeds carry the size of another architecture (github.com/D-X-Y/NATS-Bench issue 36), often
+both of three; parameters are counted instead.
 """
 
 import bz2
@@ -16,18 +17,21 @@ import contextlib
 import pathlib
 import statistics
 import zipfile
+import zlib
 
 import numpy as np
 
+from vimnas_jax import cost
 from vimnas_jax.data.pickles import Unpickler, one_line
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces import nb201
+from vimnas_jax.spaces import Genotype, nb201
 
 HINT = 'give a file or folder of NAS-Bench-201 or NATS-Bench (topology) as config.oracle.nasbench201'
 # data set -> where its validation, and its test accuracies are: (data set in the file, split)
 SPLITS = {'cifar10': (('cifar10-valid', 'x-valid'), ('cifar10', 'ori-test')),
           'cifar100': (('cifar100', 'x-valid'), ('cifar100', 'x-test')),
           'ImageNet16-120': (('ImageNet16-120', 'x-valid'), ('ImageNet16-120', 'x-test'))}
+CLASSES = {'cifar10': 10, 'cifar100': 100, 'ImageNet16-120': 120}
 KINDS = ('valid', 'test', 'params', 'latency')
 _SUFFIX = '.pickle.pbz2'
 _MAGIC = 0x1950A86A20F9469CFC6C  # with which files of torch.save began before they were zip archives
@@ -111,7 +115,7 @@ def _kept(path):
     if any(values.shape != (nb201.SIZE,) for kinds in found.values() for values in kinds.values()):
       raise ValueError('shapes')
     return found
-  except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as e:
+  except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
     raise UserError(f'{path} is no table made of such a file ({type(e).__name__}): remove it; {HINT}') from None
 
 
@@ -122,9 +126,16 @@ def _load(path, file):
     raise UserError(f'cannot read {path} ({one_line(e)}): fetch it again; {HINT}') from None
 
 
+def _opened(path, how):
+  try:
+    return how(path, 'rb')
+  except OSError as e:
+    raise UserError(f'cannot read {path} ({e.strerror}): make it readable; {HINT}') from None
+
+
 def _file(path):
   """Yields the results of every architecture in one file."""
-  with path.open('rb') as file:
+  with _opened(path, open) as file:
     start = file.read(4)
     file.seek(0)
     if start[:3] == b'BZh':
@@ -157,11 +168,20 @@ def _folder(path):
   if not files:
     raise UserError(f'{path} holds no 000000{_SUFFIX}: {HINT}')
   for file in files:
-    with bz2.open(file) as unpacked:
+    with _opened(file, bz2.open) as unpacked:
       yield _load(file, unpacked)
 
 
+def _params(classes):
+  """f(architecture as text) = its parameters with N = 5, C = 16: a sum over its edges."""
+  count = {op: cost.count(nb201.make(), Genotype('nb201', {'cell': tuple((op, *edge) for edge in nb201.EDGES)}),
+                          cells=5, channels=16, num_classes=classes).params for op in nb201.OPS}
+  own = {op: (params - count['none']) // len(nb201.EDGES) for op, params in count.items()}
+  return lambda arch: count['none'] + sum(own[op] for op, *_ in nb201.read(arch).cells['cell'])
+
+
 def _table(path, results):
+  params = {name: _params(classes) for name, classes in CLASSES.items()}
   places = {nb201.write(genotype): i for i, genotype in enumerate(nb201.everything())}
   found = {name: {kind: np.full(nb201.SIZE, np.nan) for kind in KINDS} for name in SPLITS}
   for number, info in enumerate(results):
@@ -175,8 +195,7 @@ def _table(path, results):
         rows = {kind: [run['eval_acc1es'][f'{split}@{run["epochs"] - 1}'] for run in runs[where]]
                 for kind, (where, split) in zip(KINDS, splits)}
         own = runs[splits[0][0]]
-        # of some architectures one seed carries the size of another (github.com/D-X-Y/NATS-Bench issue 36)
-        rows['params'] = [round(1e6 * statistics.median_low(run['params'] for run in own))]
+        rows['params'] = [params[name](arch)]
         rows['latency'] = [statistics.fmean(run['latency']) for run in own if run['latency']] or [np.nan]
         for kind, values in rows.items():
           found[name][kind][place] = statistics.fmean(values)

@@ -127,7 +127,9 @@ def load(test_csv=None, benchmark=None, say=None) -> Oracle:
                     'have test accuracies: set one of them')
   if benchmark and say and natsbench.unread(benchmark):
     say(f'reading {benchmark}, once: minutes, and if it is one file several times its size in memory …')
-  return _benchmark(str(benchmark)) if benchmark else _load(str(test_csv) if test_csv else None)
+  if benchmark:
+    return _benchmark(str(benchmark))
+  return _load(str(pathlib.Path(test_csv).expanduser()) if test_csv else None)
 
 
 @functools.cache

@@ -2,7 +2,7 @@
 
 A record is its length (8 bytes, little-endian), the masked CRC-32C of these, its contents, and the masked CRC-32C of
 the contents. Every checksum is checked: by machine code that numba makes of the loop below, some 400 MB a second, or,
-where numba is missing, by Python, a hundred times slower.
+where numba is missing, by Python, some 400 times slower.
 """
 
 import functools

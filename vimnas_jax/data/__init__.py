@@ -29,7 +29,12 @@ def get(config) -> Data:
   load = tfds.load if config.name.startswith(tfds.PREFIX) else _LOADERS.get(config.name)
   if load is None:
     raise UserError(f'config.data.name={config.name!r} is no data set; choose one of {", ".join(NAMES)}')
-  loaded, path = load(config), splits.beside(config)
+  path = splits.beside(config)
+  if path and load is cifar.load and cifar.in_tfds(config):
+    raise UserError(f'config.data.split={path!r} counts images in the order of the official archive, which the TFDS '
+                    f'files under {config.dir} do not keep: set config.data.dir to a folder that holds '
+                    f'{cifar.SOURCES[config.name].archive} alone, or leave config.data.split empty')
+  loaded = load(config)
   return check(_shrunk(splits.apply(loaded, path) if path else loaded, config.shrink))
 
 

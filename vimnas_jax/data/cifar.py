@@ -177,6 +177,11 @@ def _read(root: pathlib.Path, config, source: Source) -> tuple[Split, Split]:
   raise FileNotFoundError(root)
 
 
+def in_tfds(config) -> bool:
+  """Whether `load` takes a TFDS data folder, whose images are in an order of their own."""
+  return bool(config.dir and tfds.find(pathlib.Path(config.dir).expanduser(), config.name))
+
+
 def load(config) -> Data:
   """CIFAR-10 or CIFAR-100, uint8 [n, 32, 32, 3], in the order of the files.
 

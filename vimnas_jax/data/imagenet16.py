@@ -48,7 +48,10 @@ def _read(root, files) -> Split:
     if not path.is_file():
       raise UserError(f'no {name} under {root}: set config.data.dir to the folder that holds all of '
                       f'{", ".join((*TRAIN, *TEST))}')
-    found = pickles.md5(path)
+    try:
+      found = pickles.md5(path)
+    except OSError as e:
+      raise UserError(f'cannot read {path} ({e.strerror}): make it readable') from None
     if found != md5:
       raise UserError(f'{path} is damaged: its md5 is {found}, not {md5}; fetch it again')
     try:

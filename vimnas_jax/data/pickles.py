@@ -8,10 +8,10 @@ import numpy as np
 
 
 def _dtype(code, align=False, copy=False):
-  """`numpy.dtype` as the archives call it, for integers only; numpy itself now warns of their integer `align`."""
+  """`numpy.dtype` as the archives call it, for numbers only; numpy itself now warns of their integer `align`."""
   del align, copy
   dtype = np.dtype(code.decode() if isinstance(code, bytes) else code)
-  if dtype.kind not in 'iu':
+  if dtype.kind not in 'iuf':
     raise pickle.UnpicklingError(f'array of type {code!r}')
   return np.dtype(dtype, copy=True)  # the pickle then sets the state of its own copy
 
@@ -23,7 +23,7 @@ def _latin1(text, encoding):
 
 
 class Unpickler(pickle.Unpickler):
-  """Admits Python's containers and numpy's integer arrays; a pickle that names anything else runs nothing."""
+  """Admits Python's containers and numpy's arrays of numbers; a pickle that names anything else runs nothing."""
 
   def find_class(self, module, name):
     """The names an array needs."""

@@ -2,7 +2,8 @@
 
 `cifar-split.txt` halves CIFAR-10's training images. `cifar100-test-split.txt` and `imagenet-16-120-test-split.txt`
 halve the test images: a search there trains on all training images and validates on the half `xvalid`, and the half
-`xtest` is for test. Each list is known by the md5 of its indices, joined by commas.
+`xtest` is for test. Each list is known by the md5 of its indices, joined by commas; they count the images in the order
+of the official archives, so that a data set read from TFDS, which shuffles, takes no split.
 """
 
 import dataclasses

@@ -36,7 +36,7 @@ def load(path: str) -> Space:
   """The space that the file's `make()` gives, called by its path. Raises UserError, in one line, if it is unfit."""
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
-    raise UserError(f'config.space.name={path!r}: there is no such file')
+    raise UserError(f'config.space.name={path!r}: there is no such file; give the path of yours, from here')
   spec = importlib.util.spec_from_file_location('own_space', file)
   module = importlib.util.module_from_spec(spec)
   try:
@@ -66,26 +66,34 @@ def check(of: Space, cells: int, channels: int, ops) -> None:
     unknown = sorted({op for names in cell.ops for op in names} - set(ops))
     if unknown:
       raise UserError(f'{where}, cell {name!r}: there is no operation {unknown[0]!r}; choose from {", ".join(ops)}')
+    if cell.inputs > 2 or (cell.inputs == 2) != cell.preprocess:
+      raise UserError(f'{where}, cell {name!r}: a cell has one input, or two with preprocess=True')
     if not set(cell.output) <= set(range(cell.inputs, cell.nodes)) or not cell.output:
       raise UserError(f'{where}, cell {name!r}: output={cell.output} must name nodes from {cell.inputs} to '
                       f'{cell.nodes - 1}')
+    if wrong := [edge for edge in cell.edges if edge[0] < 0 or edge[1] < cell.inputs]:
+      raise UserError(f'{where}, cell {name!r}: edge {wrong[0]} must lead from a node from 0 on to one from '
+                      f'{cell.inputs} on')
+    if len(set(cell.edges)) < len(cell.edges):
+      raise UserError(f'{where}, cell {name!r}: an edge stands twice in {cell.edges}; give each once, with all its ops')
     reached = {target for _, target in cell.edges}
     if lonely := sorted(set(range(cell.inputs, cell.nodes)) - reached):
       raise UserError(f'{where}, cell {name!r}: no edge leads to node {lonely[0]}')
-    if cell.inputs > 2 or (cell.inputs == 2) != cell.preprocess:
-      raise UserError(f'{where}, cell {name!r}: a cell has one input, or two with preprocess=True')
   stages = of.macro(cells, channels)
   kinds = [stage.kind for stage in stages]
   if not kinds or kinds[0] != 'stem' or kinds[-1] != 'head' or not set(kinds[1:-1]) <= set(KINDS[1:3]):
     raise UserError(f'{where}: the stages of macro({cells}, {channels}) are {kinds}; they begin with stem, end with '
                     'head and have cell and residual between')
-  width = stages[0].channels
+  if unused := sorted(set(of.cells) - {stage.cell for stage in stages if stage.kind == 'cell'}):
+    raise UserError(f'{where}: no stage of macro({cells}, {channels}) is a cell {unused[0]!r}: use it, or leave it out')
+  width, halved = stages[0].channels, False
   for i, stage in enumerate(stages[1:-1], 1):
     if stage.channels < 1 or stage.stride not in (1, 2):
       raise UserError(f'{where}: stage {i} has channels={stage.channels}, stride={stage.stride}; give at least 1, and '
                       'a stride of 1 or 2')
+    before, halved = halved, stage.stride == 2
     if stage.kind == 'residual':
-      width = stage.channels
+      width, halved = stage.channels, False  # both inputs of the next cell are what it gives
       continue
     if stage.cell not in of.cells:
       raise UserError(f'{where}: stage {i} is a cell {stage.cell!r}; there are {", ".join(of.cells)}')
@@ -93,4 +101,7 @@ def check(of: Space, cells: int, channels: int, ops) -> None:
     if not cell.preprocess and stage.channels != width:
       raise UserError(f'{where}: stage {i} is a cell of {stage.channels} channels after {width}: put a residual stage '
                       'between, or use preprocess=True')
+    if cell.preprocess and stage.shrunk != before:
+      raise UserError(f'{where}: stage {i}, a cell of two inputs, needs shrunk={before}: the cell before it '
+                      f'{"has" if before else "does not have"} stride 2')
     width = stage.channels * len(cell.output)

@@ -48,7 +48,8 @@ def read(text: str) -> Genotype:
                     f'with ops {", ".join(OPS)}')
   genotype = Genotype('nb201', {'cell': tuple((op, *edge) for op, edge in zip(ops, EDGES))})
   if write(genotype) != text.strip():
-    raise UserError(f'not a NAS-Bench-201 architecture: {text[:120]!r}')
+    raise UserError(f'not a NAS-Bench-201 architecture: {text[:120]!r}; its operations must stand as in '
+                    f'{write(genotype)}')
   return genotype
 
 

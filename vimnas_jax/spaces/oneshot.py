@@ -84,7 +84,8 @@ def read(text: str, name: str) -> Genotype:
   parents = {}
   for source, target in edges.tolist():
     if source not in node or target not in node or source >= target:
-      raise UserError(f'not an architecture of {name}: {text[:120]!r} has an edge {source}->{target}')
+      raise UserError(f'not an architecture of {name}: {text[:120]!r} has an edge {source}->{target}; edges lead from '
+                      f'a lower to a higher of the nodes {", ".join(map(str, node))}')
     parents.setdefault(node[target], []).append(node[source])
   genotype = make_genotype(name, parents, ops)
   topology(name).check(genotype.cells['cell'])
