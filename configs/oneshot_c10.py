@@ -6,8 +6,7 @@
 alone, this project's recipe. phi's maps, of the operations, are 4x3, in space 3 5x3; the graph is searched beside it.
 With --config.oracle.nasbench101=FILE (nasbench_only108.tfrecord) the result has the errors and the regret that training
 the architecture gives, and a report of several such runs the regret over the epochs.
-One epoch with --config.space.channels=8 --config.data.shrink=2 --config.data.pad=2 is in docs/spaces.md; the 50 epochs
-have not been run.
+One epoch (--config.epochs=1) is in docs/spaces.md; the 50 epochs have not been run.
 """
 
 from vimnas_jax.config import defaults, in_spaces, with_arguments

@@ -7,8 +7,8 @@ memory; the others are one pickle each, of several gigabytes.
 
 A file holds, for each architecture and for its trainings of 200 epochs (`full` or `200`), a result for every data set
 and seed. A result's `eval_acc1es` has accuracies in % under 'SPLIT@EPOCH', its `latency` is a list of seconds. Its
-`params` are not read: some seeds carry the size of another architecture (github.com/D-X-Y/NATS-Bench issue 36), often
-both of three; parameters are counted instead.
+`params` are not read: for 204 architectures some seeds carry the size of another one (github.com/D-X-Y/NATS-Bench issue
+36), for 94 of them as many as or more than have their own; parameters are counted instead.
 """
 
 import bz2
