@@ -12,7 +12,7 @@ from vimnas_jax import methods, optim, spaces, state, steps
 from vimnas_jax.supernet import Supernet
 
 
-def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False, channels=2, **fields):
+def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False, channels=4, **fields):
   space = spaces.get('nb201')
   net = Supernet(space=space, cells=1, channels=channels, num_classes=3, dtype=dtype, param_dtype=dtype,
                  remat=remat)
@@ -73,7 +73,7 @@ def test_one_backward_pass_gives_both_gradients(x64):
 
 @pytest.mark.parametrize('method', methods.NAMES)
 def test_step_runs_traced_once_and_lowers_the_loss(method):
-  _, made, step, now, batch = _setup(method, channels=4)
+  _, made, step, now, batch = _setup(method)
   traced = []
 
   @functools.partial(jax.jit, donate_argnums=0)
@@ -96,7 +96,7 @@ def test_step_runs_traced_once_and_lowers_the_loss(method):
 def test_parts_of_a_batch_and_recomputed_cells(x64):
   """Two parts give the mean of their gradients; computing cells again changes nothing."""
   parts = 2
-  net, method, step, now, batch = _setup(dtype=jnp.float64, parts=parts, remat=True, channels=4)
+  net, method, step, now, batch = _setup(dtype=jnp.float64, parts=parts, remat=True)
   net = net.clone(remat=False)
   key = jax.random.key(9)
   xi = jax.random.split(key, 4)[0]

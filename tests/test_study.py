@@ -13,7 +13,7 @@ from vimnas_jax.errors import UserError
 def tiny():
   c = config_lib.defaults()
   c.task, c.data.name, c.data.image_size, c.data.num_train = 'study', 'synthetic', 8, 64
-  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = 'nb201', 1, 2, 8, 1
+  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = 'nb201', 1, 4, 8, 1
   c.devices = 1
   c.study.members = ('small method.variant=small method.samples=2', 'random method.name=random epochs=0')
   c.study.seeds = (0, 3)
@@ -65,7 +65,7 @@ def test_a_study_retrains_what_it_finds_and_spaces_stand_side_by_side(tiny, tmp_
   """Random cells of two spaces, their supernets and networks scored; one of them trained."""
   tiny.study.members, tiny.study.seeds, tiny.supernet_images = ('random method.name=random epochs=0',), (0,), 20
   tiny.then = 'retrain'
-  tiny.then_changes = 'network.cells=1 network.channels=2 epochs=1 batch_size=8 measure_batches=() eval_batch=32'
+  tiny.then_changes = 'network.cells=1 network.channels=4 epochs=1 batch_size=8 measure_batches=() eval_batch=32'
   rows = study.study(tiny, tmp_path / 'nb201', 'the command')
   run = tmp_path / 'nb201' / 'random' / 'seed_0'
   found, trained = (json.loads((at / 'result.json').read_text()) for at in (run, run / 'retrain'))
