@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import export, genotypes, ops, retrain, search, spaces
+from vimnas_jax import export, genotypes, ops, retrain, runfolder, search, spaces
 from vimnas_jax.errors import UserError
 
 EXAMPLE = (ROOT / 'examples' / 'two_nodes.py').read_text()
 OPS = (*ops.OPS, 'none', 'noise')
 
 
-def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path):
+def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path, monkeypatch):
   c = config_lib.defaults()
   c.space.name, c.space.cells, c.space.channels = str(ROOT / 'examples' / 'two_nodes.py'), 1, 4
   c.devices = 1
@@ -27,10 +27,33 @@ def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path):
   model = export.read(tmp_path / 'retrain' / 'export')
   assert model.space.name == space.name and model(np.zeros((3, 8, 8, 3), np.uint8)).shape == (3, 4)
   genotypes.resolve(str(tmp_path / 'retrain'))
+  own = tmp_path / 'retrain' / 'export' / 'space.py'  # the file goes with what needs it
+  assert own.read_text() == EXAMPLE
+  monkeypatch.setattr(spaces.custom, 'load', lambda path, load=spaces.custom.load: load(str(own)))
+  assert export.read(tmp_path / 'retrain' / 'export').space.name == space.name
+
+
+def test_an_edited_space_is_refused_under_the_same_folder(tmp_path):
+  path = tmp_path / 'space.py'
+  c = config_lib.defaults()
+  c.space.name, c.space.cells, c.space.channels = str(path), 1, 4
+  path.write_text(EXAMPLE)
+  (tmp_path / 'run').mkdir()
+  runfolder.write_config(tmp_path / 'run', c, 'data')
+  path.write_text(EXAMPLE + '# a remark\n')
+  runfolder.write_config(tmp_path / 'run', c, 'data')
+  (tmp_path / 'run' / 'result.json').write_text('{}')
+  path.write_text(EXAMPLE.replace('max_pool_3x3', 'avg_pool_3x3'))
+  for ask in (lambda: runfolder.write_config(tmp_path / 'run', c, 'data'),
+              lambda: runfolder.finished(tmp_path / 'run', c)):
+    with pytest.raises(UserError, match='space.py as it was: cells or stages have changed since') as error:
+      ask()
+    one_line(error)
 
 
 BAD = {
-    'no make': ('def make', 'def built', "has no attribute 'make'"),
+    'no make': ('def make', 'def built', 'has no function make()'),
+    'macro': ("Stage('stem', channels)", "Stage('stem', channel)", "macro(1, 4) fails (NameError: name 'channel'"),
     'syntax': ('def make():', 'def make(:', 'SyntaxError'),
     'no space': ('return custom.space(', 'return str(', 'TypeError'),
     'another type': ('return custom.space(', 'return print(', 'not a Space'),

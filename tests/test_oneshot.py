@@ -190,6 +190,9 @@ def test_derivation():
       ('conv3x3-bn-relu', 0, 1), ('maxpool3x3', 0, 2), ('maxpool3x3', 1, 2), ('conv1x1-bn-relu', 1, 3),
       ('conv1x1-bn-relu', 2, 3), ('output', 2, 5), ('output', 3, 5))
   assert space.operations(genotype) == ['conv3x3-bn-relu', 'maxpool3x3', 'conv1x1-bn-relu']
+  assert oneshot.describe(genotype) == (
+      'block 1 (conv3x3-bn-relu) <- input; block 2 (maxpool3x3) <- input, block 1; '
+      'block 3 (conv1x1-bn-relu) <- block 1, block 2; output <- block 2, block 3; without a way to the output: 4')
   assert spaces.Genotype.from_json(genotype.to_json()) == space.read(space.write(genotype)) == genotype
 
 
@@ -297,7 +300,7 @@ def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, ca
   assert found['params'] == nasbench101.genotype_cost(genotype).params and f'{found["params"]:,} parameters' in out
   assert found['nasbench101'] == nasbench101.load(str(table)).query(genotype)
   assert f'test error {100 * found["nasbench101"]["test_error"]:.2f} %' in out and 'in NAS-Bench-101' in out
-  assert set(found['graph_margins']) == set(space.choices) and 'graph          inputs_3 0.' in out
+  assert set(found['graph_margins']) == set(space.choices) and 'left out: inputs_3 ' in out and '; output <- ' in out
   assert set(found['probs']) == {'cell', *space.choices} and set(found['dead']) == {'cell'}
   rows = [json.loads(line) for line in (first / 'arch.jsonl').read_text().splitlines()]
   assert [row['step'] for row in rows] == list(range(9)) and rows[-1]['genotype'] == found['genotype']

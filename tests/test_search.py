@@ -189,6 +189,7 @@ BAD = {
     'bad portion': (['--config.train_portion=0'], 'train_portion'),
     'no type': (['--config.batch_size=many'], 'many'),
     'no file': (['--config=configs/none.py'], 'none.py'),
+    'no file with words': (['--config=configs/none.py:smoke'], 'none.py'),
     'bad argument': (['--config=configs/quickstart.py:fast'], 'fast'),
     'unwritable': (['--workdir=/proc/x'], '/proc/x'),
 }

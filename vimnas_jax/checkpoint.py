@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vimnas_jax.errors import UserError
+
 
 def digest(tree) -> str:
   """SHA-256, in hex, of the shapes, types and bytes of all arrays of a tree: equal only for equal bits."""
@@ -40,6 +42,9 @@ class Checkpoints:
     Args:
       like: abstract state with shardings, for shapes and placement.
       warn: called with one line for each checkpoint that is damaged; such a one is removed.
+
+    Raises:
+      UserError: the newest is whole, but has other parts than `like`.
     """
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
@@ -50,6 +55,9 @@ class Checkpoints:
         return found.state
       except Exception as e:  # orbax and tensorstore raise many kinds for a damaged file
         reason = str(e).strip().splitlines() or [type(e).__name__]
+        if 'structures do not match' in reason[0]:  # whole, but of another network or version: nobody's to remove
+          raise UserError(f'{self._root} holds the checkpoints of another network, or of another version of this '
+                          'package: give another --workdir') from None
         warn(f'checkpoint of step {step} is damaged and was removed ({reason[0][:100]}); trying the one before it')
         self._manager.delete(step)
     return None

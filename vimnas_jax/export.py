@@ -2,7 +2,8 @@
 
 The folder holds `model.json` (what the network is), `weights.safetensors` (parameters and running statistics, names
 joined by '/') and `network.jaxexport` (a jax.export artefact: uint8 images [b, h, w, c] in, logits [b, classes] out,
-any b, for cpu, cuda and tpu; the weights and the normalisation are inside).
+any b, for cpu, cuda and tpu; the weights and the normalisation are inside). Of a space of one's own it holds its file
+too, as `space.py`.
 """
 
 import dataclasses
@@ -78,6 +79,8 @@ def write(folder, model: Model):
   shape = jax.ShapeDtypeStruct((jax.export.symbolic_shape('b')[0], *model.image_shape), jnp.uint8)
   program = jax.export.export(jax.jit(model), platforms=PLATFORMS)(shape)
   _whole(folder / 'network.jaxexport', bytes(program.serialize()))
+  if model.space.name.endswith('.py'):  # a space of one's own: its file goes along
+    _whole(folder / 'space.py', pathlib.Path(model.space.name).expanduser().read_bytes())
   runfolder.write_json(folder / 'model.json', {
       'space': model.space.name, 'genotype': json.loads(model.genotype.to_json()),
       **{name: getattr(net, name) for name in _SIZES}, 'dtype': jnp.dtype(net.dtype).name,
@@ -99,7 +102,10 @@ def read(folder) -> Model:
                       'retraining')
   try:
     told = json.loads((folder / 'model.json').read_text())
-    space, genotype = spaces.get(told['space']), Genotype.from_json(json.dumps(told['genotype']))
+    own = told['space'].endswith('.py')
+    space = dataclasses.replace(spaces.custom.load(str(folder / 'space.py')), name=told['space']) if own else (
+        spaces.get(told['space']))
+    genotype = Genotype.from_json(json.dumps(told['genotype']))
     net = Network(space=space, genotype=genotype, **{name: told[name] for name in _SIZES},
                   dtype=jnp.dtype(told['dtype']), kernels=True)
     image_shape = tuple(told['image_shape'])

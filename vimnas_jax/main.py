@@ -8,7 +8,7 @@ from vimnas_jax.errors import Diverged, Stopped, UserError
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # XLA's own remarks are not for the user
 
-NOT_INSTALLED = 'is everything installed? pip install -r requirements.txt, in the Python that runs this'
+NOT_INSTALLED = 'pip install -r requirements.txt, or run the Python that has it, as .venv/bin/python'
 
 try:
   from absl import app, flags, logging
@@ -35,7 +35,12 @@ def main(argv):
     raise UserError(f'{argv[1]!r} is no flag: fields are set as --config.name=value')
   if _CONFIG.value is None:
     raise UserError('no configuration: give --config=configs/quickstart.py or another file of configs/')
-  config = config_lib.resolve(_CONFIG.value)
+  try:
+    asked = config_lib.resolve(_CONFIG.value)
+  except OSError:  # of FILE:WORDS the file is opened only now
+    file = sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0]
+    raise UserError(f'--config: cannot read {file}: give a file of configs/, as configs/quickstart.py') from None
+  config = asked
   workdir = _WORKDIR.value
   if workdir is None:
     name = os.path.basename(sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0])

@@ -202,7 +202,8 @@ def load(path: str, say=None) -> Table:
   """
   path = pathlib.Path(path).expanduser()
   if not path.is_file():
-    raise UserError(f'config.oracle.nasbench101={str(path)!r}: there is no such file; give nasbench_only108.tfrecord')
+    raise UserError(f'config.oracle.nasbench101={str(path)!r}: there is no such file; fetch '
+                    'nasbench_only108.tfrecord from storage.googleapis.com/nasbench')
   if say and _unread(path):
     say(f'reading {path}, once: a minute or two …')
   return _load(path)

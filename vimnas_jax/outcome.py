@@ -109,8 +109,9 @@ def summary(result, folder) -> list[str]:
            f'one-hotness    {result["one_hot"]:.4f} (1 = every {chooser} has decided), unchanged for the last '
            f'{result["unchanged_steps"]} steps']
   if margins := result.get('graph_margins'):
-    lines.append('graph          ' + ', '.join(f'{name} {margin:.4f}' for name, margin in margins.items()) +
-                 ': by so much the weakest parent kept leads the strongest left out (0 = a tie)')
+    lines.insert(1, 'cell           ' + spaces.oneshot.describe(spaces.get(result['space']).read(result['genotype'])))
+    lines.append('graph          by how much probability the weakest input kept leads the strongest left out: ' +
+                 ', '.join(f'{name} {margin:.2g}' for name, margin in margins.items()))
   lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
   if result['seconds_per_step']:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
@@ -129,5 +130,7 @@ def summary(result, folder) -> list[str]:
         for kind, label in (('valid', 'validation'), ('test', 'test'))))
   dead = {name: edges for name, edges in result['dead'].items() if edges}
   if dead:
-    lines.append(f'dead rows      {dead}: on these edges phi says nothing and a tie was broken')
+    cells = spaces.get(result['space']).cells
+    named = ', '.join(f'{cells[name].label(e)} of {name!r}' for name, edges in dead.items() for e in edges)
+    lines.append(f'dead edges     {named}: phi gives all their operations the same value; the first of them was taken')
   return [*lines, f'everything is in {folder}: result.json, genotype.json and the pictures']

@@ -6,7 +6,7 @@ import platform
 
 import jax
 
-from vimnas_jax import provenance
+from vimnas_jax import provenance, spaces
 from vimnas_jax.errors import UserError
 
 # Fields that may change between two starts of one run: they do not change what it computes.
@@ -37,10 +37,11 @@ def flatten(config: dict, prefix='') -> dict:
   return flat
 
 
-def write_config(folder: pathlib.Path, config, fingerprint: str):
+def write_config(folder: pathlib.Path, config, fingerprint: str) -> list[str]:
   """Writes config.json, or checks it against the one that is there.
 
-  Raises UserError, naming the field, if the folder holds a run of another configuration or of other data.
+  Returns the fields of the oracle in which they differ. Raises UserError, naming the field, if the folder holds a run
+  of another configuration, of another space under the same name, or of other data.
   """
   path, asked = folder / 'config.json', config.to_dict()
   if path.exists():
@@ -50,11 +51,27 @@ def write_config(folder: pathlib.Path, config, fingerprint: str):
     except (ValueError, KeyError, TypeError):
       raise UserError(f'{path} is not readable: restore it, or give an empty --workdir') from None
     _same(folder, flat, asked)
+    _same_space(folder, held, config)
     if held_data != fingerprint:
       raise UserError(f'{folder} holds a run on other data (config.data.name={asked["data"]["name"]!r}, another '
                       'fingerprint): point config.data.dir at the same data, or give another --workdir')
-    return
-  write_json(path, {'config': asked, 'data_fingerprint': fingerprint, **environment()})
+    return [name for name, value in flatten(asked).items() if name.startswith('oracle.') and flat.get(name) != value]
+  own = _own_space(config)
+  write_json(path, {'config': asked, 'data_fingerprint': fingerprint, **({'space_fingerprint': own} if own else {}),
+                    **environment()})
+  return []
+
+
+def _own_space(config) -> str | None:
+  """The fingerprint of a space of one's own, which lies in a file that may be edited."""
+  c = config.space
+  return spaces.custom.fingerprint(spaces.get(c.name), c.cells, c.channels) if c.name.endswith('.py') else None
+
+
+def _same_space(folder, held, config):
+  if (own := _own_space(config)) and held.get('space_fingerprint', own) != own:
+    raise UserError(f'{folder} holds a run with {config.space.name} as it was: cells or stages have changed since; set '
+                    'them back, or give another --workdir')
 
 
 def _same(folder, flat, asked):
@@ -69,10 +86,12 @@ def finished(folder: pathlib.Path, config) -> bool:
   if not (folder / 'result.json').exists():
     return False
   try:
-    held = flatten(json.loads((folder / 'config.json').read_text())['config'])
+    held = json.loads((folder / 'config.json').read_text())
+    flat = flatten(held['config'])
   except (OSError, ValueError, KeyError, TypeError):
     raise UserError(f'{folder}/config.json is not readable: restore it, or remove the folder') from None
-  _same(folder, held, config.to_dict())
+  _same(folder, flat, config.to_dict())
+  _same_space(folder, held, config)
   return True
 
 

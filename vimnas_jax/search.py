@@ -53,7 +53,10 @@ def _search(config, workdir, command, loaded, stop):
     oracle.load(config.oracle.test_csv, config.oracle.nasbench201, console.say)
   loaded = data.get(config.data) if loaded is None else loaded
   _fits(config, space, loaded)
-  runfolder.write_config(folder, config, loaded.fingerprint())
+  differ = runfolder.write_config(folder, config, loaded.fingerprint())
+  if differ and (folder / 'result.json').exists():
+    console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: give '
+                'another --workdir to search with it')
   run = _Run(config, space, loaded, mesh)
   console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
               f'{run.total} steps of {config.batch_size}, {cost.supernet(space, **run.size):,} weights')

@@ -49,12 +49,13 @@ def cell(genotype: Genotype, name: str, space: Space, path, title: str = '') -> 
   for index, (op, source, target) in enumerate(edges):
     _edge(axes, op, source, target, lanes[index], *ports[index])
   _collect(axes, graph, len(nodes) - 1)
+  touched = {node for _, *ends in edges for node in ends} | set(range(graph.inputs))
   for node, text in enumerate(nodes):
-    dark = text == 'out'
-    axes.add_patch(FancyBboxPatch((node * GAP - NODE / 2, -NODE / 2), NODE, NODE, zorder=3, edgecolor=INK,
+    dark, line = text == 'out', INK if node in touched or text == 'out' else FAINT  # a loose block is faint
+    axes.add_patch(FancyBboxPatch((node * GAP - NODE / 2, -NODE / 2), NODE, NODE, zorder=3, edgecolor=line,
                                   linewidth=1.3, facecolor=INK if dark else PALE if node < graph.inputs else 'white',
                                   boxstyle='round,pad=0,rounding_size=0.12', gid='node'))
-    axes.text(node * GAP, 0, text, fontsize=12, **TEXT | {'color': 'white' if dark else INK}, zorder=5, gid='name')
+    axes.text(node * GAP, 0, text, fontsize=12, **TEXT | {'color': 'white' if dark else line}, zorder=5, gid='name')
   used = {family(op) for op, _, _ in edges}
   handles = [Line2D([], [], color=FAINT if kind == 'none' else line, linestyle=':' if kind == 'none' else '-',
                     linewidth=2.5, label=kind) for kind, (line, _) in FAMILIES.items() if kind in used]

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import hashlib
 import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping
@@ -41,15 +42,38 @@ def load(path: str) -> Space:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-    made = module.make()
+    made = getattr(module, 'make', print)()
+  except UserError as e:
+    raise UserError(f'config.space.name={path!r}: {e}') from None
   except Exception as e:  # whatever the file does
-    reason = ' '.join(str(e).split())[:160]
-    raise UserError(f'config.space.name={path!r} fails ({type(e).__name__}: {reason}): mend the file; it needs a '
-                    'function make() that returns a Space') from None
+    raise UserError(f'config.space.name={path!r} fails ({_reason(e)}): mend the file') from None
+  if not hasattr(module, 'make'):
+    raise UserError(f'config.space.name={path!r} has no function make(), which gives the Space: see '
+                    'examples/two_nodes.py')
   if not isinstance(made, Space):
     raise UserError(f'config.space.name={path!r}: make() gives {type(made).__name__}, not a Space: see '
                     'vimnas_jax/spaces/custom.py')
   return dataclasses.replace(made, name=path)
+
+
+def _reason(error) -> str:
+  return f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
+
+
+def stages(of: Space, cells: int, channels: int) -> tuple[Stage, ...]:
+  """What the space's macro(cells, channels) gives. Raises UserError, in one line, where it fails."""
+  try:
+    return tuple(of.macro(cells, channels))
+  except UserError:
+    raise
+  except Exception as e:  # whatever the file does
+    raise UserError(f'space {of.name!r}: macro({cells}, {channels}) fails ({_reason(e)}): mend it') from None
+
+
+def fingerprint(of: Space, cells: int, channels: int) -> str:
+  """SHA-256 of all that makes the networks: cell types and stages. Comments and names in the file do not count."""
+  told = repr((sorted(of.cells.items()), stages(of, cells, channels), of.pool_norm))
+  return hashlib.sha256(told.encode()).hexdigest()
 
 
 def check(of: Space, cells: int, channels: int, ops) -> None:
@@ -79,15 +103,15 @@ def check(of: Space, cells: int, channels: int, ops) -> None:
     reached = {target for _, target in cell.edges}
     if lonely := sorted(set(range(cell.inputs, cell.nodes)) - reached):
       raise UserError(f'{where}, cell {name!r}: no edge leads to node {lonely[0]}')
-  stages = of.macro(cells, channels)
-  kinds = [stage.kind for stage in stages]
+  built = stages(of, cells, channels)
+  kinds = [stage.kind for stage in built]
   if not kinds or kinds[0] != 'stem' or kinds[-1] != 'head' or not set(kinds[1:-1]) <= set(KINDS[1:3]):
     raise UserError(f'{where}: the stages of macro({cells}, {channels}) are {kinds}; they begin with stem, end with '
                     'head and have cell and residual between')
-  if unused := sorted(set(of.cells) - {stage.cell for stage in stages if stage.kind == 'cell'}):
+  if unused := sorted(set(of.cells) - {stage.cell for stage in built if stage.kind == 'cell'}):
     raise UserError(f'{where}: no stage of macro({cells}, {channels}) is a cell {unused[0]!r}: use it, or leave it out')
-  width, halved = stages[0].channels, False
-  for i, stage in enumerate(stages[1:-1], 1):
+  width, halved = built[0].channels, False
+  for i, stage in enumerate(built[1:-1], 1):
     if stage.channels < 1 or stage.stride not in (1, 2):
       raise UserError(f'{where}: stage {i} has channels={stage.channels}, stride={stage.stride}; give at least 1, and '
                       'a stride of 1 or 2')

@@ -72,6 +72,18 @@ def write(genotype: Genotype) -> str:
   return f'{"".join(map(str, matrix.ravel()))} {",".join(ops)}'
 
 
+def describe(genotype: Genotype) -> str:
+  """In words: which blocks lead to the output, with their operations and where they take their input from."""
+  last, parents, ops = len(PARENTS[genotype.space]), {}, {}
+  for op, source, target in genotype.cells['cell']:
+    parents.setdefault(target, []).append('input' if source == 0 else f'block {source}')
+    ops[target] = '' if target == last else f' ({op})'
+  words = [('output' if node == last else f'block {node}{ops[node]}') + ' <- ' + ', '.join(parents[node])
+           for node in sorted(parents)]
+  idle = [str(block) for block in range(1, last) if block not in parents]
+  return '; '.join(words) + (f'; without a way to the output: {", ".join(idle)}' if idle else '')
+
+
 def read(text: str, name: str) -> Genotype:
   """The inverse of `write` for the space called `name`. Raises UserError unless `text` is one of its architectures."""
   found = re.fullmatch(rf'([01]{{{VERTICES ** 2}}}) input,(.*),output', text.strip())
