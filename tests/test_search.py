@@ -8,8 +8,13 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import pytest
-from conftest import QUICK, ROOT
+from conftest import QUICK, ROOT, one_line
+
+from vimnas_jax import checkpoint
+from vimnas_jax.errors import UserError
 
 TINY = ['--config=configs/nb201_c10.py', '--config.data.name=synthetic', '--config.data.image_size=8',
         '--config.space.cells=1', '--config.space.channels=4', '--config.batch_size=8', '--config.epochs=1.5',
@@ -139,6 +144,16 @@ def test_damaged_checkpoint_falls_back(env, whole, tmp_path, how):
   assert ('is damaged' in out) == (how != 'half-saved'), out
   assert f'after step {STEPS - 1} of' in out
   assert result(workdir)['state_sha256'] == result(whole[0])['state_sha256']
+
+
+def test_checkpoints_of_another_network_are_refused_and_kept(tmp_path):
+  saved = checkpoint.Checkpoints(tmp_path)
+  saved.save(3, {'a': jnp.ones(2)})
+  other = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), {'b': jnp.ones(2)})
+  with pytest.raises(UserError, match='another network, or of another version') as error:
+    saved.restore(other, pytest.fail)
+  assert (tmp_path / 'checkpoints' / '3').exists()
+  one_line(error)
 
 
 def test_four_devices_go_the_way_of_one(env, whole, tmp_path):

@@ -36,11 +36,10 @@ def main(argv):
   if _CONFIG.value is None:
     raise UserError('no configuration: give --config=configs/quickstart.py or another file of configs/')
   try:
-    asked = config_lib.resolve(_CONFIG.value)
+    config = config_lib.resolve(_CONFIG.value)
   except OSError:  # of FILE:WORDS the file is opened only now
     file = sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0]
     raise UserError(f'--config: cannot read {file}: give a file of configs/, as configs/quickstart.py') from None
-  config = asked
   workdir = _WORKDIR.value
   if workdir is None:
     name = os.path.basename(sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0])
