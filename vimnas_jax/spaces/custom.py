@@ -42,14 +42,13 @@ def load(path: str) -> Space:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-    made = getattr(module, 'make', print)()
+    if not hasattr(module, 'make'):
+      raise UserError('it has no function make(), which gives the Space: see examples/two_nodes.py')
+    made = module.make()
   except UserError as e:
     raise UserError(f'config.space.name={path!r}: {e}') from None
   except Exception as e:  # whatever the file does
     raise UserError(f'config.space.name={path!r} fails ({_reason(e)}): mend the file') from None
-  if not hasattr(module, 'make'):
-    raise UserError(f'config.space.name={path!r} has no function make(), which gives the Space: see '
-                    'examples/two_nodes.py')
   if not isinstance(made, Space):
     raise UserError(f'config.space.name={path!r}: make() gives {type(made).__name__}, not a Space: see '
                     'vimnas_jax/spaces/custom.py')
