@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +38,12 @@ class Data:
     mean: mean of each channel, pixel values scaled to 0 .. 1.
     std: standard deviation of each channel, on the same scale.
     search: what a search trains on and validates with, where the data say so (splits.py); else it halves `train`.
+    class_names: the name of every class, in the order of the labels; () where the source has none.
+    left_out: (file, reason) of every file that lies with the data and was not read.
+    recipe: how an image file becomes an array, as JSON values, so that an export can repeat it; {} where images are
+      arrays from the start.
+    shuffled: whether images are in an order that has nothing to do with their classes; if not, parts of them are
+      drawn class by class (`parts.py`).
   """
 
   name: str
@@ -45,6 +53,14 @@ class Data:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   search: tuple[Split, Split] | None = None
+  class_names: tuple[str, ...] = ()
+  left_out: tuple[tuple[str, str], ...] = ()
+  recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  shuffled: bool = True
+
+  def name_of(self, label: int) -> str:
+    """What class `label` is called: its name, or its number where it has none."""
+    return self.class_names[label] if self.class_names else str(label)
 
   @property
   def image_shape(self) -> tuple[int, int, int]:

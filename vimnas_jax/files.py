@@ -1,0 +1,77 @@
+"""Files as every part of the package writes and reads them: whole or not at all, and damage told in one line."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+
+from vimnas_jax.errors import UserError
+
+PART = '.part'  # ends the name of a file that is being written
+
+
+@contextlib.contextmanager
+def aside(path):
+  """Gives a path beside `path` to write to; when the block ends without an error it takes the place of `path`.
+
+  A kill leaves the old file or the new one, never a part of one. The name beside is this process's own, so that two
+  that write the same file leave one of the two, whole.
+  """
+  path = pathlib.Path(path)
+  part = path.with_name(f'{path.name}.{os.getpid()}{PART}')
+  try:
+    yield part
+    with part.open('rb') as file:
+      os.fsync(file.fileno())  # or a power failure could leave the new name with nothing behind it
+    part.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      part.unlink(missing_ok=True)
+    raise
+
+
+def write(path, content: bytes | str):
+  """Writes bytes, or text as UTF-8, whole or not at all. Raises OSError."""
+  with aside(path) as part:
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path, value):
+  """Writes `value` as JSON; numbers that are not finite become null, for which JSON has no other word."""
+  write(path, json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
+
+
+def _finite(value):
+  if isinstance(value, dict):
+    return {key: _finite(v) for key, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [_finite(v) for v in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_text(path) -> str:
+  """The text of a UTF-8 file. Raises UserError, in one line, where it cannot be read or is no such text."""
+  try:
+    return pathlib.Path(path).read_bytes().decode()
+  except OSError as e:
+    raise UserError(f'{printable(path)} cannot be read ({e.strerror or e}): make it readable') from None
+  except UnicodeDecodeError:
+    raise UserError(f'{printable(path)} is damaged (it is not UTF-8 text): restore it, or remove it') from None
+
+
+def read_json(path, remedy: str = 'restore it, or remove it') -> dict:
+  """The JSON object in a file. Raises UserError, in one line that ends with `remedy`, on anything else."""
+  try:
+    value = json.loads(read_text(path))
+  except (ValueError, RecursionError) as e:  # RecursionError: nested without end
+    raise UserError(f'{printable(path)} is damaged ({type(e).__name__}): {remedy}') from None
+  if not isinstance(value, dict):
+    raise UserError(f'{printable(path)} is damaged (it holds {type(value).__name__}, not an object): {remedy}')
+  return value
+
+
+def printable(text) -> str:
+  """A name or path as one line that any terminal takes: bytes that are no text, and control characters, escaped."""
+  text = str(text).encode('utf-8', 'backslashreplace').decode()
+  return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
