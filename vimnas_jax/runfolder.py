@@ -1,32 +1,123 @@
-"""The folder of one run: what it was asked, with what, and whether a second start asks the same."""
+"""The folder of one run: who writes to it, what it was asked, with what, and whether a second start asks the same."""
 
+import contextlib
 import json
+import os
 import pathlib
 import platform
 
 import jax
 
-from vimnas_jax import provenance, spaces
+from vimnas_jax import files, provenance, spaces
 from vimnas_jax.errors import UserError
 
-# Fields that may change between two starts of one run: they do not change what it computes.
-FREE = ('data.dir', 'data.download', 'data.split', 'oracle.test_csv', 'oracle.nasbench201', 'oracle.nasbench101',
-        'checkpoint_steps', 'devices')
+# Fields that may change between two starts of one run: they do not change what it computes, or what they name is
+# compared by its contents.
+FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'oracle.test_csv', 'oracle.nasbench201',
+        'oracle.nasbench101', 'checkpoint_steps', 'devices', 'trust', 'genotype')
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+LOCK = '.lock'
 
 
-def open_folder(workdir) -> pathlib.Path:
-  """Creates the folder. Raises UserError if it cannot be written."""
+@contextlib.contextmanager
+def opened(workdir):
+  """Gives the folder as a path, created if need be, which no other process or call may write to meanwhile.
+
+  Where nothing was written to a new folder, it goes again. Raises UserError if the folder cannot be written, its path
+  is not UTF-8 (checkpoints cannot be written there), or another run is at work in it.
+  """
   if not workdir:
     raise UserError('no place for the results: give --workdir=DIR')
   path = pathlib.Path(workdir).expanduser()
+  shown = files.printable(path)
   try:
-    path.mkdir(parents=True, exist_ok=True)
-    (path / '.write').touch()
-    (path / '.write').unlink()
+    str(path).encode()
+  except UnicodeEncodeError:
+    raise UserError(f'--workdir={shown} is not UTF-8, which checkpoints need: give another folder') from None
+  new = []
+  try:
+    for folder in (*reversed(path.parents), path):
+      if not folder.exists():
+        folder.mkdir(exist_ok=True)
+        new.insert(0, folder)
+    lock, ours = _lock(path / LOCK)
   except OSError as e:
-    raise UserError(f'--workdir={workdir} cannot be written ({e.strerror}): give another folder') from None
-  return path
+    _remove(new)
+    raise UserError(f'--workdir={shown} cannot be written ({e.strerror}): give another folder') from None
+  with lock:
+    if not ours:
+      raise UserError(f'--workdir={shown} is in use by another run{_owner(lock)}: wait for its end, or give another '
+                      'folder')
+    with contextlib.suppress(OSError):  # a help to whoever is refused, no more; a full disk is told by what comes next
+      lock.truncate(0)
+      lock.write(f'{os.getpid()} {platform.node()}\n'.encode())
+      lock.flush()
+    for left in path.glob(f'*{files.PART}'):  # by a kill in the middle of a write
+      with contextlib.suppress(OSError):
+        left.unlink()
+    try:
+      yield path
+    finally:
+      with contextlib.suppress(OSError):
+        (path / LOCK).unlink()
+      _remove(new)
+
+
+def _remove(folders):
+  """Removes the folders, innermost first, as far as they are empty."""
+  for folder in folders:
+    with contextlib.suppress(OSError):
+      folder.rmdir()
+
+
+def _lock(path):
+  """The open file `path`, and whether its lock, which ends with the file or the process, is ours."""
+  while True:
+    file = path.open('a+b')
+    try:
+      ours = _locked(file)
+      if not ours or _is(path, file):
+        return file, ours
+    except BaseException:
+      file.close()
+      raise
+    file.close()  # it was removed by its owner before we had the lock: there may be another of that name
+
+
+def _is(path, file) -> bool:
+  try:
+    return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+  except FileNotFoundError:
+    return False
+
+
+def _locked(file) -> bool:
+  try:
+    import fcntl
+  except ImportError:  # Windows
+    import msvcrt
+    try:
+      file.seek(1 << 30)  # a byte beyond the text, which others may go on reading
+      msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+      return True
+    except OSError:
+      return False
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  except OSError:
+    return True  # a file system without locks: nothing can be told there
+  return True
+
+
+def _owner(file) -> str:
+  try:
+    file.seek(0)
+    number, _, node = file.read(200).decode().strip().partition(' ')
+    return f' (process {int(number)} on {files.printable(node)})'
+  except (OSError, ValueError):
+    return ''
 
 
 def flatten(config: dict, prefix='') -> dict:
@@ -37,28 +128,60 @@ def flatten(config: dict, prefix='') -> dict:
   return flat
 
 
-def write_config(folder: pathlib.Path, config, fingerprint: str) -> list[str]:
-  """Writes config.json, or checks it against the one that is there.
+def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype: str | None = None) -> dict:
+  """What config.json holds, compared with what is asked now; {} where there is none yet.
 
-  Returns the fields of the oracle in which they differ. Raises UserError, naming the field, if the folder holds a run
-  of another configuration, of another space under the same name, or of other data.
+  Args:
+    folder: the run folder.
+    config: the resolved configuration.
+    fingerprint: that of the data; None compares none.
+    genotype: contents that stand for config.genotype, however it is spelled; None compares none.
+
+  Raises:
+    UserError: the folder holds a run of another configuration (it names the field), another architecture, another
+      space under the same name, or other data; or config.json is damaged.
   """
-  path, asked = folder / 'config.json', config.to_dict()
-  if path.exists():
-    try:
-      held = json.loads(path.read_text())
-      flat, held_data = flatten(held['config']), held['data_fingerprint']
-    except (ValueError, KeyError, TypeError):
-      raise UserError(f'{path} is not readable: restore it, or give an empty --workdir') from None
-    _same(folder, flat, asked)
-    _same_space(folder, held, config)
-    if held_data != fingerprint:
-      raise UserError(f'{folder} holds a run on other data (config.data.name={asked["data"]["name"]!r}, another '
-                      'fingerprint): point config.data.dir at the same data, or give another --workdir')
-    return [name for name, value in flatten(asked).items() if name.startswith('oracle.') and flat.get(name) != value]
+  path = folder / 'config.json'
+  if not path.exists():
+    return {}
+  held = files.read_json(path, 'restore it, or give an empty --workdir')
+  if not isinstance(held.get('config'), dict) or not isinstance(held.get('data_fingerprint'), str):
+    raise UserError(f'{files.printable(path)} is damaged (config or data_fingerprint is missing): restore it, or give '
+                    'an empty --workdir')
+  asked, own = config.to_dict(), _own_space(config)
+  flat = flatten(held['config'])
+  for name, value in flatten(json.loads(json.dumps(asked))).items():
+    by_content = name == 'space.name' and own and str(flat.get(name)).endswith('.py')
+    if name not in FREE and not by_content and flat.get(name, value) != value:
+      raise UserError(f'{files.printable(folder)} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it '
+                      'back, or give another --workdir')
+  if own and held.get('space_fingerprint', own) != own:
+    raise UserError(f'{files.printable(folder)} holds a run with {config.space.name} as it was: cells or stages have '
+                    'changed since; set them back, or give another --workdir')
+  known = held.get('genotype')  # an older run has only the text
+  if genotype and (known != genotype if known else flat.get('genotype') != asked.get('genotype')):
+    raise UserError(f'{files.printable(folder)} holds a run with another architecture than config.genotype='
+                    f'{config.genotype!r}: give the one it began with, or another --workdir')
+  if fingerprint and held['data_fingerprint'] != fingerprint:
+    raise UserError(f'{files.printable(folder)} holds a run on other data (config.data.name={asked["data"]["name"]!r}, '
+                    'another fingerprint): point config.data.dir at the same data, or give another --workdir')
+  return held
+
+
+def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str | None = None) -> list[str]:
+  """Writes config.json, or checks it against the one that is there; arguments and errors as those of `check`.
+
+  Returns the fields of the oracle in which they differ. It is called when all else has been checked: what is refused
+  leaves no config.json.
+  """
+  if held := check(folder, config, fingerprint, genotype):
+    flat = flatten(held['config'])
+    return [name for name, value in flatten(config.to_dict()).items()
+            if name.startswith('oracle.') and flat.get(name) != value]
   own = _own_space(config)
-  write_json(path, {'config': asked, 'data_fingerprint': fingerprint, **({'space_fingerprint': own} if own else {}),
-                    **environment()})
+  files.write_json(folder / 'config.json', {
+      'config': config.to_dict(), 'data_fingerprint': fingerprint, **({'space_fingerprint': own} if own else {}),
+      **({'genotype': genotype} if genotype else {}), **environment()})
   return []
 
 
@@ -68,30 +191,12 @@ def _own_space(config) -> str | None:
   return spaces.custom.fingerprint(spaces.get(c.name), c.cells, c.channels) if c.name.endswith('.py') else None
 
 
-def _same_space(folder, held, config):
-  if (own := _own_space(config)) and held.get('space_fingerprint', own) != own:
-    raise UserError(f'{folder} holds a run with {config.space.name} as it was: cells or stages have changed since; set '
-                    'them back, or give another --workdir')
-
-
-def _same(folder, flat, asked):
-  for name, value in flatten(json.loads(json.dumps(asked))).items():
-    if name not in FREE and flat.get(name, value) != value:
-      raise UserError(f'{folder} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it back, or give '
-                      'another --workdir')
-
-
 def finished(folder: pathlib.Path, config) -> bool:
   """Whether `folder` holds a finished run. Raises UserError if it is one of another configuration."""
   if not (folder / 'result.json').exists():
     return False
-  try:
-    held = json.loads((folder / 'config.json').read_text())
-    flat = flatten(held['config'])
-  except (OSError, ValueError, KeyError, TypeError):
-    raise UserError(f'{folder}/config.json is not readable: restore it, or remove the folder') from None
-  _same(folder, flat, config.to_dict())
-  _same_space(folder, held, config)
+  if not check(folder, config):
+    raise UserError(f'{files.printable(folder)} has a result.json and no config.json: restore it, or remove the folder')
   return True
 
 
@@ -100,10 +205,3 @@ def environment() -> dict:
   devices = jax.devices()
   return {**provenance.software(PACKAGES), 'device': f'{len(devices)} x {devices[0].device_kind}',
           'machine': f'{platform.machine()} {provenance.processor()}'.strip()}
-
-
-def write_json(path: pathlib.Path, value):
-  """Writes `value` as JSON, whole or not at all."""
-  part = path.with_name(path.name + '.part')
-  part.write_text(json.dumps(value, indent=1) + '\n')
-  part.replace(path)

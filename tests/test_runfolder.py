@@ -1,0 +1,116 @@
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import ROOT, one_line
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import runfolder
+from vimnas_jax.errors import UserError
+
+HOLD = '''
+import sys, time
+from vimnas_jax import runfolder
+with runfolder.opened(sys.argv[1]) as folder:
+  print('held', flush=True)
+  time.sleep(60)
+'''
+
+
+def asked(**fields):
+  c = config_lib.defaults()
+  c.task, c.space.name, c.data.name = 'retrain', 'nb201', 'synthetic'
+  c.update_from_flattened_dict(fields)
+  return config_lib.resolve(c)
+
+
+def test_a_folder_has_one_writer_and_its_lock_dies_with_the_process(tmp_path):
+  other = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path / 'a')], cwd=ROOT, stdout=subprocess.PIPE,
+                           text=True)
+  assert other.stdout.readline() == 'held\n'
+  with pytest.raises(UserError, match=rf'in use by another run \(process {other.pid} on ') as error, \
+      runfolder.opened(tmp_path / 'a'):
+    pass
+  one_line(error)
+  other.kill()
+  other.wait()
+  other.stdout.close()
+  with runfolder.opened(tmp_path / 'a'), pytest.raises(UserError, match='in use'), runfolder.opened(tmp_path / 'a'):
+    pass  # nor has one process two
+  assert (tmp_path / 'a').exists()  # made by the one that was killed
+
+
+def test_a_folder_in_which_nothing_was_written_goes_again(tmp_path):
+  with pytest.raises(ZeroDivisionError), runfolder.opened(tmp_path / 'a' / 'b'):
+    1 / 0  # noqa: B018
+  assert not list(tmp_path.iterdir())
+  with runfolder.opened(tmp_path / 'a' / 'b') as folder:
+    (folder / 'x').touch()
+    (folder / 'result.json.77.part').touch()
+  with runfolder.opened(tmp_path / 'a' / 'b') as folder:
+    assert {p.name for p in folder.iterdir()} == {'x', '.lock'}
+  assert {p.name for p in folder.iterdir()} == {'x'}
+
+
+def test_folders_that_cannot_be(tmp_path):
+  (tmp_path / 'file').touch()
+  for place, word in ((tmp_path / 'file', 'cannot be written'), (tmp_path / 'file' / 'x', 'cannot be written'),
+                      ('', 'no place'), (os.fsdecode(bytes(tmp_path) + b'/\xff'), 'UTF-8')):
+    with pytest.raises(UserError, match=word) as error, runfolder.opened(place):
+      pass
+    one_line(error).encode()
+  assert [p.name for p in tmp_path.iterdir()] == ['file']
+
+
+def test_identity_is_by_content(tmp_path):
+  with runfolder.opened(tmp_path) as folder:
+    runfolder.write_config(folder, asked(), 'f', 'cell 1')
+    runfolder.write_config(folder, asked(**{'data.dir': '/elsewhere', 'trust': 'a.py'}), 'f', 'cell 1')
+    for config, fingerprint, genotype, word in ((asked(seed=1), 'f', 'cell 1', r'config.seed=0, not 1'),
+                                                (asked(), 'g', 'cell 1', 'other data'),
+                                                (asked(), 'f', 'cell 2', 'another architecture')):
+      with pytest.raises(UserError, match=word) as error:
+        runfolder.write_config(folder, config, fingerprint, genotype)
+      one_line(error)
+
+
+OWN = (ROOT / 'examples' / 'two_nodes.py')
+
+
+def test_a_space_of_ones_own_may_lie_elsewhere(tmp_path):
+  moved, edited = tmp_path / 'moved.py', tmp_path / 'edited.py'
+  moved.write_bytes(OWN.read_bytes())
+  edited.write_text(OWN.read_text().replace("'max_pool_3x3'", "'avg_pool_3x3'"))
+  with runfolder.opened(tmp_path / 'run') as folder:
+    runfolder.write_config(folder, asked(**{'space.name': str(OWN)}), 'f')
+    runfolder.write_config(folder, asked(**{'space.name': str(moved)}), 'f')
+    with pytest.raises(UserError, match='have changed'):
+      runfolder.write_config(folder, asked(**{'space.name': str(edited)}), 'f')
+    with pytest.raises(UserError, match='space.name'):
+      runfolder.write_config(folder, asked(), 'f')
+
+
+@pytest.mark.parametrize('content', ['', '{}', '{"config": 3, "data_fingerprint": "f"}', '[]'])
+def test_a_damaged_config_is_one_line(tmp_path, content):
+  (tmp_path / 'config.json').write_text(content)
+  (tmp_path / 'result.json').write_text('{}')
+  for ask in (lambda: runfolder.write_config(tmp_path, asked(), 'f'), lambda: runfolder.finished(tmp_path, asked())):
+    with pytest.raises(UserError, match='config.json is damaged') as error:
+      ask()
+    one_line(error)
+
+
+def test_a_run_in_a_thread_has_no_signals():
+  from vimnas_jax import signals
+  seen = []
+
+  def enter():
+    with signals.Stop() as stop, stop.noted():
+      seen.append(stop.asked)
+
+  thread = threading.Thread(target=enter)
+  thread.start()
+  thread.join()
+  assert seen == [False]
