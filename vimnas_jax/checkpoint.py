@@ -1,16 +1,25 @@
 """Checkpoints with orbax: written aside and renamed, so that a kill leaves the previous one whole.
 
-Each carries a digest of its arrays: what was damaged on disk is noticed and the one before it is taken.
+Each carries a digest of its arrays: what was damaged on disk is noticed, set aside under another name, and the one
+before it is taken. Nothing is deleted but what newer checkpoints replace. What cannot be read for another reason (no
+permission, a disk that is away for a moment) stops the run: it may be whole.
 """
 
+import errno
 import hashlib
+import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from vimnas_jax.errors import UserError
+from vimnas_jax import files
+from vimnas_jax.errors import Diverged, UserError
+
+ASIDE = 'damaged'  # begins the name of what is set aside
+TEMPORARY = '.orbax-checkpoint-tmp'  # ends the name of what is being written
 
 
 def digest(tree) -> str:
@@ -22,46 +31,134 @@ def digest(tree) -> str:
   return sha.hexdigest()
 
 
+def finite(tree) -> bool:
+  """Whether every number of all arrays of a tree is finite."""
+  return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree)
+             if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact))
+
+
 class Checkpoints:
   """The checkpoints of one run folder."""
 
   def __init__(self, workdir, keep: int = 2):
     self._root = pathlib.Path(workdir).resolve() / 'checkpoints'
-    self._manager = ocp.CheckpointManager(self._root, options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, enable_async_checkpointing=False))
+    self._keep, self._opened = keep, None
+
+  @property
+  def _manager(self):
+    if self._opened is None:
+      for left in self._root.glob(f'*{TEMPORARY}'):  # by a kill or a fault in the middle of a save
+        shutil.rmtree(left, ignore_errors=True)
+      self._opened = ocp.CheckpointManager(self._root, options=ocp.CheckpointManagerOptions(
+          max_to_keep=self._keep, create=True, enable_async_checkpointing=False))
+    return self._opened
+
+  def steps(self) -> list[int]:
+    """The steps that have a checkpoint, newest first. Raises UserError if the folder cannot be read."""
+    try:
+      return sorted((int(p.name) for p in self._root.iterdir() if p.name.isdecimal()), reverse=True)
+    except FileNotFoundError:
+      return []
+    except OSError as e:
+      raise self._unreadable(self._root, e) from None
 
   def save(self, step: int, state):
-    """Writes `state` as the checkpoint after `step` steps, unless it is there already."""
-    if step not in self._manager.all_steps():
+    """Writes `state` as the checkpoint after `step` steps, unless it is there already.
+
+    Raises Diverged if a number of it is not finite, and OSError if it cannot be written; nothing is written then.
+    """
+    if step in self.steps():
+      return
+    if not finite(state):
+      raise Diverged(f'step {step}: the state has numbers that are not finite, and was not saved')
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    try:
       self._manager.save(step, args=ocp.args.Composite(
           state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({'digest': digest(state)})))
+      fault = self._fault(step, like)  # orbax takes some failed writes for successful ones
+    except OSError:
+      raise
+    except Exception as e:  # tensorstore has its own words for a full disk
+      fault = _line(e)
+    if isinstance(fault, str) and isinstance(self._fault(step, like), str):
+      self.close()
+      shutil.rmtree(self._root / str(step), ignore_errors=True)  # never was a checkpoint
+      raise OSError(errno.EIO, f'the checkpoint could not be written whole ({fault})', str(self._root / str(step)))
 
   def restore(self, like, warn):
-    """The newest state that loads whole, or None.
+    """The newest state that is whole, or None.
 
     Args:
       like: abstract state with shardings, for shapes and placement.
-      warn: called with one line for each checkpoint that is damaged; such a one is removed.
+      warn: called with one line for each checkpoint that is damaged; such a one is set aside, in `checkpoints` under
+        a name that begins with `damaged`.
 
     Raises:
-      UserError: the newest is whole, but has other parts than `like`.
+      UserError: a checkpoint cannot be read, or is whole but has other parts than `like`. Nothing is changed then.
     """
-    for step in sorted(self._manager.all_steps(), reverse=True):
+    for step in self.steps():
+      fault = self._fault(step, like)
+      if not isinstance(fault, str):
+        return fault
+      self._readable(self._root / str(step))
+      again = self._fault(step, like)  # all of it can be read now: was it no more than a passing error?
+      if not isinstance(again, str):
+        return again
       try:
-        found = self._manager.restore(step, args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore()))
-        if digest(found.state) != found.meta['digest']:
-          raise ValueError('its contents differ from its digest')
-        return found.state
-      except Exception as e:  # orbax and tensorstore raise many kinds for a damaged file
-        reason = str(e).strip().splitlines() or [type(e).__name__]
-        if 'structures do not match' in reason[0]:  # whole, but of another network or version: nobody's to remove
-          raise UserError(f'{self._root} holds the checkpoints of another network, or of another version of this '
-                          'package: give another --workdir') from None
-        warn(f'checkpoint of step {step} is damaged and was removed ({reason[0][:100]}); trying the one before it')
-        self._manager.delete(step)
+        to = self._set_aside(step)
+      except OSError as e:
+        raise self._unreadable(self._root / str(step), e) from None
+      warn(f'the checkpoint of step {step} is damaged ({fault[:100]}) and was set aside as {files.printable(to)}; '
+           'trying the one before it')
     return None
+
+  def _fault(self, step, like):
+    """The state of a checkpoint, or in one line what is wrong with it. Raises UserError if it is another network's."""
+    try:
+      found = self._manager.restore(step, args=ocp.args.Composite(
+          state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore()))
+      whole = digest(found.state) == found.meta['digest']
+    except Exception as e:  # orbax and tensorstore raise many kinds
+      if 'structures do not match' in str(e):  # whole, but of another network or version
+        raise UserError(f'{files.printable(self._root)} holds the checkpoints of another network, or of another '
+                        'version of this package: give another --workdir') from None
+      return _line(e)
+    return found.state if whole else 'its contents differ from its digest'
+
+  def _readable(self, folder):
+    """Raises UserError unless every file below `folder` can be read to its end."""
+    def failed(e):
+      raise e
+
+    try:
+      for root, _, names in os.walk(folder, onerror=failed):
+        for name in names:
+          with (pathlib.Path(root) / name).open('rb') as file:
+            while file.read(1 << 24):
+              pass
+    except OSError as e:
+      raise self._unreadable(e.filename or folder, e) from None
+
+  def _unreadable(self, path, error) -> UserError:
+    return UserError(f'{files.printable(path)} cannot be read ({error.strerror or error}): nothing was changed; make '
+                     'it readable and run the same command again')
+
+  def _set_aside(self, step) -> pathlib.Path:
+    number, folder = 0, self._root / str(step)
+    while (to := self._root / f'{ASIDE}_{step}_{number}').exists():
+      number += 1
+    folder.rename(to)
+    self.close()  # what the manager knows of the folder is out of date
+    return to
 
   def close(self):
     """Waits for writes under way."""
-    self._manager.close()
+    if self._opened is not None:
+      self._opened.close()
+      self._opened = None
+
+
+def _line(error) -> str:
+  """Kind and first line of an error."""
+  lines = [' '.join(line.split()) for line in str(error).splitlines() if line.strip()]
+  return f'{type(error).__name__}: {lines[0][:200] if lines else ""}'.rstrip(': ')
