@@ -39,23 +39,30 @@ def write(path, content: bytes | str):
 
 def write_json(path, value):
   """Writes `value` as JSON; numbers that are not finite become null, for which JSON has no other word."""
-  write(path, json.dumps(_finite(value), indent=1, allow_nan=False) + '\n')
+  write(path, json.dumps(finite(value), indent=1, allow_nan=False) + '\n')
 
 
-def _finite(value):
+def finite(value):
+  """JSON values with None for every number that is not finite."""
   if isinstance(value, dict):
-    return {key: _finite(v) for key, v in value.items()}
+    return {key: finite(v) for key, v in value.items()}
   if isinstance(value, list | tuple):
-    return [_finite(v) for v in value]
+    return [finite(v) for v in value]
   return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_bytes(path) -> bytes:
+  """What is in a file. Raises UserError, in one line, where it cannot be read."""
+  try:
+    return pathlib.Path(path).read_bytes()
+  except OSError as e:
+    raise UserError(f'{printable(path)} cannot be read ({e.strerror or e}): make it readable') from None
 
 
 def read_text(path) -> str:
   """The text of a UTF-8 file. Raises UserError, in one line, where it cannot be read or is no such text."""
   try:
-    return pathlib.Path(path).read_bytes().decode()
-  except OSError as e:
-    raise UserError(f'{printable(path)} cannot be read ({e.strerror or e}): make it readable') from None
+    return read_bytes(path).decode()
   except UnicodeDecodeError:
     raise UserError(f'{printable(path)} is damaged (it is not UTF-8 text): restore it, or remove it') from None
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import math
+import os
 import pathlib
 import sys
 import time
@@ -10,49 +10,72 @@ import time
 import rich.console
 import rich.progress
 
+from vimnas_jax import files
+from vimnas_jax.errors import UserError
+
 
 class Lines:
   """A file of JSON objects, one a line, each with a 'step'."""
 
   def __init__(self, path, from_step: int):
-    """Opens `path` for appending; lines later than `from_step`, which a resumed run writes again, are dropped."""
-    self._path = pathlib.Path(path)
-    kept = [row for row in read(path) if row['step'] <= from_step]
-    self._path.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    self._file = self._path.open('a')
+    """Opens `path` for appending; lines later than `from_step`, which a resumed run writes again, are dropped.
+
+    Raises UserError if the file is damaged, and OSError if it cannot be written.
+    """
+    rows = read(path)
+    files.write(path, ''.join(json.dumps(row) + '\n' for row in rows if row['step'] <= from_step))
+    self._file = pathlib.Path(path).open('a', encoding='utf-8')  # noqa: SIM115 (until close)
 
   def write(self, **row):
     """Appends one line; what is not finite becomes null, as JSON has no word for it."""
-    row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-    self._file.write(json.dumps(row) + '\n')
+    self._file.write(json.dumps(files.finite(row)) + '\n')
     self._file.flush()
 
   def close(self):
     """Closes the file."""
-    self._file.close()
+    with contextlib.suppress(OSError):  # of a full disk; `write` has told it already
+      self._file.close()
 
 
 def read(path) -> list[dict]:
-  """The rows of a file that `Lines` wrote; [] if there is none. A last line cut short by a kill is left out."""
+  """The rows of a file that `Lines` wrote; [] if there is none. A last line cut short by a kill is left out.
+
+  Raises UserError, naming the line, where another one is damaged, and where the file cannot be read.
+  """
+  if not pathlib.Path(path).exists():
+    return []
   rows = []
-  if pathlib.Path(path).exists():
-    for line in pathlib.Path(path).read_text().splitlines():
-      with contextlib.suppress(ValueError):
-        rows.append(json.loads(line))
+  lines = files.read_bytes(path).split(b'\n')[:-1]  # what follows the last line break was cut short
+  for number, line in enumerate(lines, 1):
+    try:
+      row = json.loads(line)
+      if not isinstance(row['step'], int):
+        raise TypeError('step')
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+      raise UserError(f'{files.printable(path)}, line {number} is damaged ({type(e).__name__}): restore the file, or '
+                      'delete that line') from None
+    rows.append(row)
   return rows
 
 
 class Console:
-  """A progress bar on a terminal; elsewhere a plain line at most every `seconds` seconds."""
+  """A progress bar on a terminal; elsewhere a plain line at most every `seconds` seconds.
+
+  A console that is closed, or knows fewer characters, stops no run.
+  """
 
   def __init__(self, seconds: float = 10.0):
-    self._console = rich.console.Console(highlight=False, soft_wrap=True, markup=False)
+    self._console = _Rich(highlight=False, soft_wrap=True, markup=False)
     self._bar, self._task, self._last, self._seconds = None, None, 0.0, seconds
 
   def say(self, text: str):
     """Prints one line."""
-    self._console.print(text)
-    sys.stdout.flush()
+    encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
+    try:
+      self._console.print(text.encode(encoding, 'backslashreplace').decode(encoding))
+      sys.stdout.flush()
+    except (OSError, ValueError, AttributeError):  # a pipe whose reader is gone; closed; none at all
+      _silence()
 
   @contextlib.contextmanager
   def progress(self, total: int, done: int):
@@ -74,3 +97,17 @@ class Console:
     elif time.monotonic() - self._last > self._seconds or step == total:
       self._last = time.monotonic()
       self.say(f'step {step}/{total}  {text}')
+
+
+class _Rich(rich.console.Console):
+  def on_broken_pipe(self):
+    """Rich would end the process."""
+    raise BrokenPipeError
+
+
+def _silence():
+  """Lets what else is printed go nowhere, also what Python flushes at its end."""
+  with contextlib.suppress(OSError, ValueError, AttributeError):
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

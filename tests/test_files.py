@@ -1,0 +1,60 @@
+import ast
+import json
+
+import pytest
+from conftest import ROOT, one_line
+
+from vimnas_jax import files
+from vimnas_jax.errors import UserError
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+  path = tmp_path / 'a.json'
+  files.write_json(path, {'a': 1})
+  with pytest.raises(ZeroDivisionError), files.aside(path) as part:
+    part.write_text('half')
+    1 / 0  # noqa: B018
+  assert files.read_json(path) == {'a': 1} and [p.name for p in tmp_path.iterdir()] == ['a.json']
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+  files.write_json(tmp_path / 'a', {'a': [float('nan'), {'b': float('inf')}], 'c': 1.5})
+  assert json.loads((tmp_path / 'a').read_text(), parse_constant=pytest.fail) == {'a': [None, {'b': None}], 'c': 1.5}
+
+
+@pytest.mark.parametrize('content', [b'', b'{', b'\xff\xfe', b'[1]', b'null', b'[' * 100000, b'{"a": ' * 100000])
+def test_damaged_json_is_one_line(tmp_path, content):
+  (tmp_path / 'a.json').write_bytes(content)
+  with pytest.raises(UserError, match='is damaged') as error:
+    files.read_json(tmp_path / 'a.json')
+  one_line(error)
+
+
+def test_what_cannot_be_read_is_not_called_damaged(tmp_path):
+  for path in (tmp_path, tmp_path / 'none'):
+    with pytest.raises(UserError, match='cannot be read'):
+      files.read_json(path)
+
+
+def test_names_are_printable():
+  assert files.printable('a\nb\x1b[0m\udcffc é') == 'a\\nb\\x1b[0m\\udcffc é'
+  files.printable('\udcff').encode()
+
+
+def test_every_text_file_names_its_encoding_and_is_written_in_one_place():
+  """In an ASCII locale Python's default encoding is another one; a file written in place is lost in a kill."""
+  for path in (ROOT / 'vimnas_jax').rglob('*.py'):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name):
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        where = f'{path}:{node.lineno}'
+        if name in ('read_text', 'open') and not (name == 'open' and isinstance(node.func, ast.Attribute)
+                                                  and isinstance(node.func.value, ast.Name)
+                                                  and node.func.value.id in ('Image', 'tarfile', 'bz2', 'np')):
+          mode = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+          keywords = {k.arg for k in node.keywords}
+          binary = any('b' in m for m in mode[:1] if len(m) <= 3)
+          assert binary or 'encoding' in keywords or ast.unparse(node.func).startswith(('files.', 'archive.', 'os.')), (
+              f'{where}: no encoding')
+        if name in ('write_text', 'write_bytes'):
+          assert path.name == 'files.py', f'{where}: write with files.write'
