@@ -1,14 +1,15 @@
 """The loop of every run: a compiled step, metrics one step behind the device, checkpoints, and a stop at any moment."""
 
-import json
 import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import checkpoint, signals
+from vimnas_jax import checkpoint, files, signals
 from vimnas_jax.errors import Diverged
 
 
@@ -17,7 +18,8 @@ class Loop(NamedTuple):
 
   Attributes:
     total: steps in all.
-    step: jitted `step(state, held, index) -> (state, values)`; values hold the scalars 'loss' and 'norm_theta'.
+    step: jitted `step(state, held, index) -> (state, values)`; values hold the scalar 'loss' and, of
+      whatever must stay finite, scalars called 'norm_NAME'.
     held: what lies on the device for all steps.
     index: `index(at)` is what step `at` (from 0) works on.
     note: `note(at, values, seconds) -> text` writes down the values after `at` steps and says them in a line.
@@ -58,24 +60,29 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   if now is None:
     now = signals.interruptible(run.start)
   elif int(now.step) < run.total:
-    console.say(f'resuming {folder} after step {int(now.step)} of {run.total}')
+    console.say(f'resuming {files.printable(folder)} after step {int(now.step)} of {run.total}')
   first = int(now.step)
-  now, seconds = run.advance(now, folder, saved, console, stop)
-  saved.close()
+  if not checkpoint.finite(now):
+    raise Diverged(f'the state of step {first} in {files.printable(folder)} has numbers that are not finite: give '
+                   'another --workdir')
+  try:
+    now, seconds = run.advance(now, folder, saved, console, stop)
+  finally:
+    saved.close()
   if int(now.step) < run.total:
     console.say(f'stopped after step {int(now.step)} of {run.total}, all saved: run the same command to go on')
     return None
   if first == run.total and (folder / 'result.json').exists():
-    console.say(f'{folder} holds the finished run:')
-    return json.loads((folder / 'result.json').read_text())
+    console.say(f'{files.printable(folder)} holds the finished run:')
+    return files.read_json(folder / 'result.json', 'remove it, and the same command writes it again')
   return write(now, seconds)
 
 
 def advance(loop: Loop, now, saved, console, stop):
   """Takes the state `now`, which has its `step`, to the end of the loop or to a stop.
 
-  Returns the state and the median seconds of a step. Raises Diverged when the loss or the weights stop being finite;
-  the checkpoints then hold the last good state.
+  Returns the state and the median seconds of a step. Raises Diverged when the loss or any of the parameters stop
+  being finite; the checkpoints then hold the last good state.
 
   Args:
     loop: what to do.
@@ -87,11 +94,22 @@ def advance(loop: Loop, now, saved, console, stop):
   first = int(now.step)
   if first >= loop.total:
     return now, None
-  console.say('compiling the step …')
-  began = time.monotonic()
-  step = signals.interruptible(loop.step.lower(now, loop.held, loop.index(first)).compile)
-  console.say(f'compiled in {time.monotonic() - began:.1f} s')
-  times, pending, last = [], None, time.monotonic()
+  programs, last = {}, time.monotonic()
+
+  def program(index):
+    """The compiled step for batches as large as `index`; the last batch of an epoch may be smaller."""
+    nonlocal last
+    key = str(jax.tree.map(jnp.shape, index))
+    if key not in programs:
+      console.say('compiling the step …' if not programs else 'compiling the step for the last batch of an epoch …')
+      began = time.monotonic()
+      programs[key] = signals.interruptible(loop.step.lower(now, loop.held, index).compile)
+      console.say(f'compiled in {time.monotonic() - began:.1f} s')
+      last = time.monotonic()
+    return programs[key]
+
+  program(loop.index(first))
+  times, pending = [], None
 
   def settle():
     """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile."""
@@ -99,18 +117,21 @@ def advance(loop: Loop, now, saved, console, stop):
     if pending is None:
       return
     (at, values), pending = pending, None
-    loss, norm = float(values['loss']), float(values['norm_theta'])
+    loss = float(values['loss'])
+    norms = {name.removeprefix('norm_'): float(v) for name, v in values.items() if name.startswith('norm_')}
     times.append(time.monotonic() - last)
     last = time.monotonic()
-    if not math.isfinite(loss) or not math.isfinite(norm):
-      raise Diverged(f'step {at}: loss {loss}, norm of theta {norm} — not finite. The checkpoints hold the last good '
-                     f'state; {loop.remedy} and give another --workdir')
+    if not all(map(math.isfinite, (loss, *norms.values()))):
+      told = ', '.join([f'loss {loss}', *(f'norm of {name} {norm}' for name, norm in norms.items())])
+      raise Diverged(f'step {at}: {told}: not finite. The checkpoints hold the last good state; {loop.remedy} and give '
+                     'another --workdir')
     if at % loop.log_steps == 0 or at == loop.total:
       console.step(at, loop.total, f'loss {loss:.3f}  {loop.note(at, values, times[-1])}')
 
   with console.progress(loop.total, first), stop.noted():
     for at in range(first, loop.total):
-      now, values = step(now, loop.held, loop.index(at))
+      index = loop.index(at)
+      now, values = program(index)(now, loop.held, index)
       settle()
       pending = at + 1, values
       done = at + 1 == loop.total

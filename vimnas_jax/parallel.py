@@ -25,6 +25,6 @@ def replicated(on: Mesh) -> NamedSharding:
   return NamedSharding(on, PartitionSpec())
 
 
-def batch(on: Mesh) -> NamedSharding:
-  """The leading axis split over the devices."""
-  return NamedSharding(on, PartitionSpec('data'))
+def batch(on: Mesh, images: int | None = None) -> NamedSharding:
+  """The leading axis split over the devices; `images` that cannot be shared out equally are whole on each."""
+  return replicated(on) if images and images % on.size else NamedSharding(on, PartitionSpec('data'))

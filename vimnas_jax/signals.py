@@ -6,22 +6,29 @@ import threading
 
 from vimnas_jax.errors import Stopped
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# those that this system has: Windows lacks SIGUSR1
+SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT') if hasattr(signal, name))
 
 
 class Stop:
-  """While it is entered, a signal raises Stopped, or, inside `noted()`, only sets `asked` for a loop to poll."""
+  """While it is entered, a signal raises Stopped, or, inside `noted()`, only sets `asked` for a loop to poll.
 
-  asked = False
-  _patient = False
+  In a thread other than the main one signals cannot be had, and nothing is touched; who holds the object may set
+  `asked` there.
+  """
+
+  def __init__(self):
+    self.asked = False
+    self._patient, self._before = False, {}
 
   def __enter__(self):
-    self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
+    if threading.current_thread() is threading.main_thread():
+      self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
     return self
 
   def __exit__(self, *exc):
     for s, handler in self._before.items():
-      signal.signal(s, handler)
+      signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: it was set outside Python
 
   def _note(self, number, frame):
     del frame

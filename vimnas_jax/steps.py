@@ -68,11 +68,12 @@ def in_parts(f, parts: int):
 def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment) -> Callable[..., Any]:
   """Builds `step(state, batch, key) -> (state, metrics)`, a pure function to be jitted with `state` donated.
 
-  A batch is {'images': uint8 [n, h, w, c], 'labels': int32 [n]}; a bilevel method also wants 'valid_images' and
-  'valid_labels'. `augment(key, images)` gives float images. Metrics are scalars, and 'probs' {cell: [edges, ops]}
-  and 'dead' {cell: bool [edges]} after the step.
+  A batch is {'images': uint8 [n, h, w, c], 'labels': int32 [n]}; where `method.validates` also 'valid_images' and
+  'valid_labels'. `augment(key, images)` gives float images. Metrics are scalars, and 'probs' {cell: [edges, ops]} and
+  'dead' {cell: bool [edges]} after the step.
 
-  A single-level method gets the gradients of theta and phi from one backward pass.
+  A single-level method gets the gradients of theta and phi from one backward pass; for the parts of phi that
+  `method.second` names a second pass follows, over the validation batch and the same theta.
   """
 
   def loss_fn(theta, params, fixed, step, key, images, labels):
@@ -108,10 +109,11 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
       return jax.tree.map(lambda a, b: jnp.where(searching, a, b), moved, (params, opt))
 
     theta, params, opt_theta, opt_phi = state.theta, state.phi['params'], state.opt_theta, state.opt_phi
-    if method.bilevel:
+    if method.validates:
       valid = state.step, valid_xi_key, augment(valid_image_key, batch['valid_images']), batch['valid_labels']
-      grad_theta = in_parts(jax.value_and_grad(loss_fn, 0, has_aux=True), plan.parts)
       grad_phi = in_parts(jax.grad(loss_fn, 1, has_aux=True), plan.parts)
+    if method.bilevel:
+      grad_theta = in_parts(jax.value_and_grad(loss_fn, 0, has_aux=True), plan.parts)
       if method.phi_first:
         g_phi, _ = grad_phi(theta, params, fixed, *valid)
         params, opt_phi = move_phi(g_phi, params, opt_phi)
@@ -123,12 +125,16 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     else:
       grad = in_parts(jax.value_and_grad(loss_fn, (0, 1), has_aux=True), plan.parts)
       (_, (loss, accuracy, info)), (g_theta, g_phi) = grad(theta, params, fixed, *train)
+      if method.second:
+        other, _ = grad_phi(theta, params, fixed, *valid)
+        g_phi = {**g_phi, **{name: other[name] for name in method.second}}
       theta, opt_theta = move_theta(g_theta, theta, opt_theta)
       params, opt_phi = move_phi(g_phi, params, opt_phi)
 
     phi = {'params': params, 'fixed': fixed}
     metrics = {'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(g_theta),
-               'grad_phi': optax.tree.norm(g_phi), 'norm_theta': optax.tree.norm(theta), **info,
+               'grad_phi': optax.tree.norm(g_phi), 'norm_theta': optax.tree.norm(theta),
+               'norm_phi': optax.tree.norm(params), **info,
                'probs': method.probs(phi), 'dead': dead_rows(method, phi)}
     return SearchState(state.step + 1, theta, phi, opt_theta, opt_phi, state.key), metrics
 

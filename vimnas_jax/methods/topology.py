@@ -1,9 +1,9 @@
 """The graph of a cell beside any method: NAS-Bench-1Shot1 (Zela, Siems and Hutter, ICLR 2020), section 3.
 
 Where a space has a searched graph (spaces/topology.py), every choice of it is a free parameter, a row over its
-candidates, drawn from 1e-3 N(0, 1). The supernet mixes the candidates by softmax of the row, without noise; the rows
-descend the loss, and see the batch, that phi does. They move by the benchmark's own optimiser of architecture
-parameters, whatever the method's is, and stand still while theta is pretrained.
+candidates, drawn from 1e-3 N(0, 1). The supernet mixes the candidates by softmax of the row, without noise. The rows
+descend the loss of a batch of the validation half and move by the benchmark's own optimiser of architecture parameters,
+as there, whatever the method does with its own; they stand still while theta is pretrained.
 """
 
 import jax
@@ -42,7 +42,8 @@ def beside(method: Method, choices) -> Method:
       init=init, sample=sample, probs=lambda phi: {**method.probs(own(phi)), **mixed(phi)},
       penalty=lambda phi, weights: method.penalty(own(phi), weights),
       features=method.features and (lambda phi: method.features(own(phi))),
-      logits=method.logits and (lambda phi: method.logits(own(phi))), optimizer=optimizer)
+      logits=method.logits and (lambda phi: method.logits(own(phi))), optimizer=optimizer,
+      second=() if method.bilevel else ('topology',))
 
 
 def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -18,6 +18,7 @@ class Method(NamedTuple):
     probs: `probs(phi) -> {cell: [edges, ops]}`, noise-free; the architecture is read off these.
     penalty: `penalty(phi, weights) -> scalar`, added to the loss of phi.
     bilevel: whether phi descends the loss of a second batch, from the validation half.
+    second: names within phi['params'] of what descends the loss of such a batch although the rest does not.
     phi_first: bilevel only: whether phi moves before theta within a step.
     samples: architectures per step, each serving an equal group of the batch.
     features: `features(phi) -> {cell: [channels, edges, ops]}`, maps of phi worth drawing, or None.
@@ -30,11 +31,17 @@ class Method(NamedTuple):
   probs: Callable[[PyTree], PyTree]
   penalty: Callable[..., Any]
   bilevel: bool = False
+  second: tuple[str, ...] = ()
   phi_first: bool = True
   samples: int = 1
   features: Callable[[PyTree], PyTree] | None = None
   logits: Callable[[PyTree], PyTree] | None = None
   optimizer: Callable[[Any], Any] = lambda tx: tx
+
+  @property
+  def validates(self) -> bool:
+    """Whether a step takes a batch of the validation half."""
+    return self.bilevel or bool(self.second)
 
 
 def no_penalty(phi, weights):
