@@ -3,7 +3,8 @@
   python -m vimnas_jax.main --config=configs/compare_nb201.py --config.data.dir=DIR --workdir=runs/compare_nb201
 
 The same supernet, batches and number of steps for all, but that DARTS takes a second batch in every step and the strict
-form (the paper's text to the letter) has no epoch of theta alone before the search. Every method has the optimiser and
+form (the paper's text to the letter) has no epoch of theta alone before the search, and the weight decay of the
+paper's search on DARTS, without Nesterov. Every method has the optimiser and
 rate of its own defaults: VIM-NAS SGD 0.1, strict and DARTS-dagger SGD 0.025, DARTS Adam 3e-4; DARTS-noise-0.1 is
 DARTS-dagger at VIM-NAS's rate. With --config.data.shrink=2 --config.data.pad=2 images are averaged to 16x16, a quarter
 of the time.
@@ -12,7 +13,7 @@ of the time.
 from vimnas_jax import methods
 from vimnas_jax.config import defaults, with_arguments
 
-STRICT = ' '.join(f'{field}={value}' for field, value in methods.STRICT.items())
+STRICT = ' '.join(f'{field}={value}' for field, value in (methods.STRICT | methods.STRICT_THETA).items())
 MEMBERS = ('VIM-NAS', f'VIM-NAS-strict {STRICT}', 'DARTS-noise method.name=darts_noise',
            'DARTS-noise-0.1 method.name=darts_noise phi.lr=0.1',
            'DARTS method.name=darts method.phi_first=False pretrain.epochs=1', 'random method.name=random epochs=0')

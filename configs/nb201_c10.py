@@ -5,7 +5,7 @@
 DIR is a TFDS data dir or holds the official archive. A test-accuracy CSV goes to --config.oracle.test_csv.
 """
 
-from vimnas_jax.config import defaults, with_arguments
+from vimnas_jax.config import defaults, when, with_arguments
 
 
 def smoke(config):
@@ -19,7 +19,5 @@ def get_config(arg=''):
   config.space.cells = 5
   config.theta.weight_decay = 5e-4  # NAS-Bench-201's own search settings
   config.theta.nesterov = True
-  config = with_arguments(config, arg, smoke)
-  if config.method.name == 'darts':
-    config.method.phi_first = False  # its DARTS-V1 moves theta first
-  return config
+  when(config, 'darts', {'method.phi_first': False})  # its DARTS-V1 moves theta first
+  return with_arguments(config, arg, smoke)

@@ -4,7 +4,7 @@ import pytest
 from conftest import ROOT
 from ml_collections import ConfigDict
 
-from configs import retrain_simplified
+from configs import nb201_c10, quickstart, retrain_simplified
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods
 from vimnas_jax.errors import UserError
@@ -41,13 +41,65 @@ def test_switching_the_method_takes_its_own_fields_and_optimiser():
 
 @pytest.mark.parametrize('field, value', [
     ('epochs', -1.0), ('batch_size', 0), ('theta.lr', float('nan')), ('dtype', 'float16'), ('task', 'find'),
-    ('phi.optimizer', 'lion'), ('pretrain.sampling', 'none'), ('data.pad', -1), ('train_portion', 1.5)])
+    ('phi.optimizer', 'lion'), ('pretrain.sampling', 'none'), ('data.pad', -1), ('train_portion', 1.5),
+    ('epochs', float('inf')), ('pretrain.epochs', float('inf')), ('epochs', 1e9), ('seed', 2**32), ('seed', 2**63),
+    ('seed', -1), ('theta.clip', float('nan')), ('theta.momentum', 1.0), ('network.drop_path', 1.0),
+    ('batch_size', 2**40), ('data.smallest', 1.5), ('data.hue', -0.1), ('theta.warmup', 5), ('measure_batches', (0,)),
+    ('method.samples', 0), ('method.gamma', float('inf'))])
 def test_bad_values_name_the_field(field, value):
+  """Seeds beyond 32 bits would be folded together by JAX; warm-up is not of the schedule 'cosine'."""
   config = config_lib.defaults()
   with config.unlocked():
     config.update_from_flattened_dict({field: value})
   with pytest.raises(UserError, match=re.escape(f'config.{field}=')):
     config_lib.resolve(config)
+
+
+def test_what_a_config_sets_for_one_method_does_not_fail_another():
+  """However the method is chosen; and what the user sets comes first."""
+  for choose in (lambda c: None, lambda c: c.method.update({'name': 'random'})):
+    config = quickstart.get_config()
+    choose(config)
+    config_lib.resolve(config)
+  for name, first in (('darts', False), ('darts_noise', True)):
+    config = nb201_c10.get_config()
+    config.method.name = name
+    assert config_lib.resolve(config).method.phi_first is first
+  config = nb201_c10.get_config('method=darts')
+  config.method.phi_first = True
+  assert config_lib.resolve(config).method.phi_first and 'when' not in config_lib.resolve(config)
+
+
+def test_the_strict_form_is_the_papers():
+  found = config_lib.resolve(nb201_c10.get_config('strict'))
+  assert (found.method.last, found.method.samples, found.phi.lr, found.pretrain.epochs) == ('relu', 1, 0.025, 0.0)
+  assert found.theta.weight_decay == 3e-4 and not found.theta.nesterov
+  usual = config_lib.resolve(nb201_c10.get_config())
+  assert usual.theta.weight_decay == 5e-4 and usual.theta.nesterov
+
+
+def test_the_crop_fits_the_data_unless_it_is_set():
+  config = nb201_c10.get_config()
+  assert config_lib.resolve(config).data.pad == 4
+  config.data.name = 'imagenet16-120'
+  assert config_lib.resolve(config).data.pad == 2
+  config.data.pad = 0
+  assert config_lib.resolve(config).data.pad == 0
+
+
+def test_the_part_that_is_trained_on_follows_the_task():
+  assert config_lib.resolve(nb201_c10.get_config()).train_portion == 0.5
+  config = quickstart.get_config()
+  config.train_portion = 0.8
+  assert config_lib.resolve(config).train_portion == 0.8
+  assert config_lib.following(config, '', 'there').train_portion == 1.0
+
+
+def test_values_with_spaces_in_changes():
+  config = config_lib.changed(config_lib.defaults(), "'data.dir=/my photos' seed=3")
+  assert config.data.dir == '/my photos' and config.seed == 3
+  with pytest.raises(UserError, match='quotation'):
+    config_lib.changed(config_lib.defaults(), "'seed=3")
 
 
 @pytest.mark.parametrize('words, size', [
@@ -56,7 +108,7 @@ def test_bad_values_name_the_field(field, value):
     ('short,rdarts,s2', (8, 16)), ('s2,rdarts,smoke', (3, 4)), ('short,smoke', (3, 4))])
 def test_both_settings_of_s1_to_s4(words, size):
   found = retrain_simplified.get_config(words)
-  assert (found.network.cells, found.network.channels) == size and found.data.pad == 4
+  assert (found.network.cells, found.network.channels) == size and found.data.pad is None
   if 'smoke' in words:
     assert (found.epochs, found.batch_size, found.data.limit) == (1, 16, 64)
     return

@@ -2,12 +2,16 @@
 
 import ast
 import copy
+import functools
+import math
+import shlex
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vimnas_jax import methods, optim, spaces
+from vimnas_jax import data, methods, optim, spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.runfolder import flatten
 
 TASKS = ('search', 'study', 'report', 'retrain', 'evaluate')
 
@@ -22,10 +26,13 @@ def defaults() -> ConfigDict:
   #              folder `retrain` of its run folder; '' for none
   c.then_changes = ''  # 'field=value field=value': what that task changes in its own defaults (`retraining`)
   c.genotype = ''  # retrain: a run folder, a genotype file, a published name or its notation; evaluate: a run folder
-  c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation
+  c.trust = ''  # paths of .py files, separated by commas, that may be executed although only a data file, such as a
+  #               genotype.json, names them
+  c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation; below 2^32
   c.batch_size = 64  # images of one step, over all devices
   c.epochs = 1.0  # epochs of the search proper; 0 reads the architecture off the initial phi
-  c.train_portion = 0.5  # leading part of the training set that is searched on; the rest is the validation half
+  c.train_portion = placeholder(float)  # part of the training set that is trained on; the rest is the validation half.
+  #                                       None: half for a search, all for a retraining
   c.dtype = 'float32'  # type the supernet computes in, 'float32' or 'bfloat16'; parameters stay float32
   c.remat = False  # True: the way back computes every cell again; less memory, a forward pass more
   c.accumulate = 1  # parts that a batch goes through the supernet in, one after the other; BatchNorm sees one part
@@ -41,6 +48,9 @@ def defaults() -> ConfigDict:
   c.method.name = 'vimnas'  # one of methods.NAMES
   for field, kind in methods.field_types().items():  # documented in methods/; None takes the method's own default
     c.method[field] = placeholder(kind)
+
+  c.when = ConfigDict()  # {method: {field: value}}: what a config file sets where that method is the chosen one and the
+  #                        field, one whose default is None, has no other value (`when`)
 
   c.pretrain = ConfigDict()  # training of theta alone, before phi moves (the paper names the stage, not its length)
   c.pretrain.epochs = placeholder(float)  # None takes the method's default
@@ -81,12 +91,18 @@ def defaults() -> ConfigDict:
   c.data.download = False  # whether a missing official archive may be downloaded into data.dir
   c.data.split = ''  # a split file of NAS-Bench-201 (data/splits.py), which then says what a search validates with,
   #                    not train_portion; '' for none
-  c.data.limit = 0  # use only the first so many training images; 0 uses all
+  c.data.limit = 0  # use only so many training images; 0 uses all. Of a folder, as many of every class as it has a share
   c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' and 'tfds/NAME' are brought
   c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only
   c.data.seed = 0  # 'synthetic' only
+  c.data.max_pixels = 64_000_000  # 'folder', 'tfds/NAME': an image file of more pixels than this is refused undecoded
+  c.data.photographs = 0  # retraining on 'folder', 'tfds/NAME': above 0, training images are held whole, squeezed to
+  #                         squares of this side, and random parts (smallest) are taken in the shape they had; test
+  #                         images are cut as on ImageNet, shorter side to 256/224 of image_size; 256 goes with 224
+  c.data.moments = 'own'  # mean and std of the normalisation: 'own' are the data set's, 'imagenet' those of ImageNet
   c.data.shrink = 1  # images are averaged over squares of so many pixels: 2 halves their sides
-  c.data.pad = 4  # random crop after padding by so many pixels; 0 switches it off
+  c.data.pad = placeholder(int)  # random crop after padding by so many pixels; 0 switches it off. None: 4, and 2 for
+  #                                ImageNet16-120
   c.data.flip = True  # random horizontal flip
   c.data.cutout = 0  # side of the square that is cut out; 0 switches it off
   c.data.smallest = 0.0  # random parts of at least this share of an image, scaled to the whole; 0 switches it off
@@ -121,6 +137,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     raise UserError(f'config.task={c.task!r}: the networks of space {space.name!r} are those of NAS-Bench-101, trained '
                     'there: look them up with config.oracle.nasbench101')
   own = methods.fields(c.method.name)
+  _apply_when(c)
   for field, value in c.method.to_dict().items():
     if field != 'name' and field not in own and value is not None:
       raise UserError(f'config.method.{field}={value!r}: method {c.method.name!r} has no such field; it has '
@@ -135,9 +152,34 @@ def resolve(config: ConfigDict) -> ConfigDict:
       c.phi[field] = value
   if c.pretrain.epochs is None:
     c.pretrain.epochs = methods.pretrain(c.method)
-  _positive(c)
+  if c.train_portion is None:
+    c.train_portion = 1.0 if c.task == 'retrain' else 0.5
+  if c.data.pad is None:
+    c.data.pad = data.default_pad(c.data.name)
+  _check(c)
+  methods.get(c.method)  # its fields are checked before anything is written
   _keep_own(c)
   return c
+
+
+def when(config: ConfigDict, method: str, values: dict):
+  """Lets a config file give fields of config a value for one method alone: {field: value}, dots in the names.
+
+  It counts where that method is the chosen one, however it was chosen, and the user has set the field to nothing else;
+  so the fields must be those whose default is None: of config.method and config.phi, pretrain.epochs, train_portion.
+  """
+  for field, value in values.items():
+    config.when.update({method: {**config.when.get(method, {}), field.replace('.', ':'): value}})
+
+
+def _apply_when(c):
+  flat = {field.replace(':', '.'): value for field, value in c.when.get(c.method.name, {}).items()}
+  for field, value in flat.items():
+    *rooms, leaf = field.split('.')
+    at = functools.reduce(getattr, rooms, c)
+    if at.get(leaf) is None:
+      at[leaf] = value
+  del c['when']
 
 
 def _keep_own(c):
@@ -153,34 +195,46 @@ def _keep_own(c):
     del c[field]
 
 
-def _positive(c):
-  above = {'batch_size': c.batch_size, 'accumulate': c.accumulate,
-           'space.channels': c.space.channels, 'log_steps': c.log_steps,
-           'checkpoint_steps': c.checkpoint_steps, 'theta.lr': c.theta.lr, 'eval_epochs': c.eval_epochs,
-           'eval_batch': c.eval_batch, 'network.cells': c.network.cells, 'network.channels': c.network.channels}
-  at_least = {'epochs': c.epochs, 'pretrain.epochs': c.pretrain.epochs, 'theta.lr_end': c.theta.lr_end,
-              'theta.weight_decay': c.theta.weight_decay, 'theta.momentum': c.theta.momentum,
-              'theta.clip': c.theta.clip,
-              'phi.lr': c.phi.lr, 'phi.lr_end': c.phi.lr_end, 'phi.momentum': c.phi.momentum,
-              'phi.weight_decay': c.phi.weight_decay,
-              'phi.clip': c.phi.clip, 'data.pad': c.data.pad, 'data.cutout': c.data.cutout, 'data.limit': c.data.limit,
-              'supernet_images': c.supernet_images,
-              'devices': c.devices, 'seed': c.seed, 'network.auxiliary': c.network.auxiliary,
-              'theta.warmup': c.theta.warmup}
-  for name, value in (above | at_least).items():
-    if value != value or value < 0 or (value == 0 and name in above):
-      raise UserError(f'config.{name}={value!r} must be {"above" if name in above else "at least"} 0')
+_ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint_steps', 'theta.lr', 'eval_epochs',
+          'eval_batch', 'network.cells', 'network.channels', 'data.max_pixels')
+_AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
+             'phi.lr', 'phi.lr_end', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad', 'data.cutout',
+             'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup', 'data.seed')
+_MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'data.smallest': 1, 'data.jitter': 1,
+         'data.hue': 0.5}  # JAX folds seeds of more than 32 bits together
+_COUNTS = 2**31  # steps, images and pixels beyond it are no run but a slip
+
+
+def _check(c):
+  flat = {name: value for name, value in flatten(c.to_dict()).items() if not name.startswith(('study.', 'report.'))}
+  for name, value in flat.items():
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f'config.{name}={value!r} must be a finite number')
+    if isinstance(value, int) and abs(value) >= _COUNTS and name not in ('seed', 'data.seed'):
+      raise UserError(f'config.{name}={value!r} must be below {_COUNTS}')
+  for name in (*_ABOVE, *_AT_LEAST):
+    value = flat.get(name, 1)
+    if value < 0 or (value == 0 and name in _ABOVE):
+      raise UserError(f'config.{name}={value!r} must be {"above" if name in _ABOVE else "at least"} 0')
+  for name, most in _MOST.items():
+    if not 0 <= flat[name] <= most:
+      raise UserError(f'config.{name}={flat[name]!r} must be from 0 to {most:.10g}')
   choices = {'dtype': (c.dtype, ('float32', 'bfloat16')), 'phi.optimizer': (c.phi.optimizer, ('sgd', 'adam')),
              'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path')),
              'theta.schedule': (c.theta.schedule, optim.SCHEDULES), 'then': (c.then, ('', 'retrain'))}
   for name, (value, allowed) in choices.items():
     if value not in allowed:
       raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')
-  for name, value in (('network.drop_path', c.network.drop_path), ('label_smoothing', c.label_smoothing)):
-    if not 0 <= value < 1:
-      raise UserError(f'config.{name}={value} must be at least 0 and below 1')
+  for name in ('network.drop_path', 'label_smoothing', 'theta.momentum', 'phi.momentum'):
+    if not 0 <= flat[name] < 1:
+      raise UserError(f'config.{name}={flat[name]} must be at least 0 and below 1')
   if not 0 < c.train_portion <= 1:
     raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
+  if c.theta.warmup and c.theta.schedule == 'cosine':
+    raise UserError(f'config.theta.warmup={c.theta.warmup} is for the schedules by epochs: set config.theta.schedule='
+                    f'cosine_epoch, or config.theta.warmup=0')
+  if any(isinstance(n, bool) or not isinstance(n, int) or not 0 < n < _COUNTS for n in c.measure_batches):
+    raise UserError(f'config.measure_batches={tuple(c.measure_batches)!r} must be whole numbers above 0, or ()')
 
 
 def retraining(config: ConfigDict) -> ConfigDict:
@@ -190,12 +244,12 @@ def retraining(config: ConfigDict) -> ConfigDict:
   benchmark's own 200 epochs, N = 5, C = 16. A space of one's own: the same epochs, at the size of the search.
   """
   c = config
-  c.task, c.then, c.train_portion, c.theta.lr_end = 'retrain', '', 1.0, 0.0
+  c.task, c.then, c.train_portion, c.theta.lr_end = 'retrain', '', None, 0.0
   c.log_steps, c.checkpoint_steps = 50, 1000
   own = c.space.name.endswith('.py')
   if c.space.name == 'nb201' or own:
     c.epochs, c.batch_size, c.theta.lr, c.theta.nesterov, c.theta.weight_decay = 200.0, 256, 0.1, True, 5e-4
-    c.theta.schedule, c.theta.clip = 'cosine', 0.0
+    c.theta.schedule, c.theta.clip = 'cosine_epoch', 0.0  # its schedule moves after every epoch
     c.network.cells, c.network.channels = (c.space.cells, c.space.channels) if own else (5, 16)
     c.network.auxiliary, c.network.drop_path = 0.0, 0.0
   else:
@@ -228,7 +282,11 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
   Raises UserError if a field does not exist or a value is of another type.
   """
   c = copy.deepcopy(config).lock()
-  for change in changes.split():
+  try:
+    words = shlex.split(changes)
+  except ValueError as e:
+    raise UserError(f'{changes!r}: {e}; write field=value field=value') from None
+  for change in words:
     field, equals, text = change.partition('=')
     try:
       value = ast.literal_eval(text)
@@ -267,7 +325,8 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
     elif word in others:
       others[word](config)
     elif word == 'strict':
-      config.update_from_flattened_dict(methods.STRICT)
+      when(config, 'vimnas', methods.STRICT)
+      config.update_from_flattened_dict(methods.STRICT_THETA)
     elif word.startswith('method='):
       name = word.removeprefix('method=')
       methods.fields(name)  # raises on an unknown name

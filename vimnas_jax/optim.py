@@ -5,7 +5,8 @@ import math
 import jax.numpy as jnp
 import optax
 
-SCHEDULES = ('cosine', 'cosine_epoch', 'linear_epoch')
+SCHEDULES = ('cosine', 'cosine_epoch', 'linear_epoch', 'step_epoch')
+DECAY = 0.97  # an epoch, of 'step_epoch'
 
 
 def theta(config, steps: int, per_epoch: int = 1) -> optax.GradientTransformation:
@@ -19,8 +20,9 @@ def rate(config, steps: int, per_epoch: int = 1):
 
   'cosine' falls from lr to lr_end in every step; 'cosine_epoch' once an epoch, as DARTS retrains. 'linear_epoch' is
   that of P-DARTS and PC-DARTS on ImageNet: by epochs in a straight line towards 0, which it would reach five epochs
-  before the end; these five have a fifth of lr / (epochs - 5) for every epoch that is left. Both by epochs
-  begin with `warmup` epochs of lr * (epoch + 1) / warmup.
+  before the end; these five have a fifth of lr / (epochs - 5) for every epoch that is left. 'step_epoch'
+  is multiplied by DECAY after every epoch, as DARTS retrains on ImageNet. Those by epochs begin with `warmup` epochs of
+  lr * (epoch + 1) / warmup.
   """
   if config.schedule == 'cosine':
     return optax.cosine_decay_schedule(config.lr, max(steps, 1), config.lr_end / config.lr)
@@ -30,6 +32,8 @@ def rate(config, steps: int, per_epoch: int = 1):
     epoch = jnp.minimum(step // per_epoch, epochs - 1)
     if config.schedule == 'cosine_epoch':
       now = config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + jnp.cos(jnp.pi * epoch / epochs))
+    elif config.schedule == 'step_epoch':
+      now = config.lr * DECAY ** epoch
     else:
       last = min(5, max(epochs - 1, 1))
       now = jnp.where(epochs - epoch > last, config.lr * (epochs - last - epoch) / max(epochs - last, 1),

@@ -7,11 +7,11 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import darts, random, topology, vimnas
 from vimnas_jax.methods.types import Method
 
-__all__ = ['Method', 'NAMES', 'STRICT', 'field_types', 'fields', 'get', 'optimizer', 'pretrain']
+__all__ = ['Method', 'NAMES', 'STRICT', 'STRICT_THETA', 'field_types', 'fields', 'get', 'optimizer', 'pretrain']
 
 _MODULES = {'vimnas': (vimnas, {}), 'darts': (darts, {}), 'darts_noise': (darts, darts.NOISE), 'random': (random, {})}
 NAMES = tuple(_MODULES)
-STRICT = vimnas.STRICT
+STRICT, STRICT_THETA = vimnas.STRICT, vimnas.STRICT_THETA
 
 
 def _module(name):
