@@ -8,13 +8,10 @@ import subprocess
 import sys
 import time
 
-import jax
-import jax.numpy as jnp
 import pytest
-from conftest import QUICK, ROOT, one_line
+from conftest import QUICK, ROOT
 
-from vimnas_jax import checkpoint
-from vimnas_jax.errors import UserError
+from vimnas_jax.errors import UNFINISHED
 
 TINY = ['--config=configs/nb201_c10.py', '--config.data.name=synthetic', '--config.data.image_size=8',
         '--config.space.cells=1', '--config.space.channels=4', '--config.batch_size=8', '--config.epochs=1.5',
@@ -89,7 +86,7 @@ def test_interrupted_equals_uninterrupted(env, whole, tmp_path, cuts):
     process.send_signal(how)
     out = process.communicate(timeout=120)[0]
     if how != signal.SIGKILL:
-      assert process.returncode == 0 and 'run the same command' in out, out
+      assert process.returncode == UNFINISHED and 'run the same command' in out, out
     assert not (tmp_path / 'result.json').exists()
   code, out = run(env, tmp_path)
   assert code == 0 and ('resuming' in out or cuts[0][0] < 7), out
@@ -110,7 +107,8 @@ def test_a_signal_gets_through_while_xla_compiles(env, tmp_path, how):
   time.sleep(0.2)
   process.send_signal(how)
   out = process.communicate(timeout=20)[0]
-  assert process.returncode == 0 and out == f'stopped by {how.name}, nothing lost: run the same command to go on\n'
+  assert process.returncode == UNFINISHED
+  assert out == f'stopped by {how.name}, nothing lost: run the same command to go on\n'
 
 
 def test_finished_run_is_told_again_and_a_changed_one_refused(env, whole, tmp_path):
@@ -146,16 +144,6 @@ def test_damaged_checkpoint_falls_back(env, whole, tmp_path, how):
   assert result(workdir)['state_sha256'] == result(whole[0])['state_sha256']
 
 
-def test_checkpoints_of_another_network_are_refused_and_kept(tmp_path):
-  saved = checkpoint.Checkpoints(tmp_path)
-  saved.save(3, {'a': jnp.ones(2)})
-  other = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), {'b': jnp.ones(2)})
-  with pytest.raises(UserError, match='another network, or of another version') as error:
-    saved.restore(other, pytest.fail)
-  assert (tmp_path / 'checkpoints' / '3').exists()
-  one_line(error)
-
-
 def test_four_devices_go_the_way_of_one(env, whole, tmp_path):
   """To rounding, for as long as rounding has not been amplified: with 8 images a step that is some ten steps."""
   four = {**env, 'XLA_FLAGS': f'{QUICK} --xla_force_host_platform_device_count=4'}
@@ -183,10 +171,29 @@ def test_two_devices_find_what_one_finds(env, tmp_path):
   assert found[0]['genotype'] == found[1]['genotype'] and found[0]['one_hot'] > 0.95
 
 
-def test_divergence_keeps_the_last_good_state(env, tmp_path):
-  code, out = run(env, tmp_path, '--config.theta.lr=1e30', '--config.theta.clip=0', '--config.checkpoint_steps=1')
+@pytest.mark.parametrize('flags', [['--config.theta.lr=1e30', '--config.theta.clip=0'], ['--config.phi.lr=1e38']])
+def test_divergence_keeps_the_last_good_state(env, tmp_path, flags):
+  """Of theta as of phi, which may be so in the very last step too."""
+  code, out = run(env, tmp_path, *flags, '--config.checkpoint_steps=1')
   assert code == 1 and re.search(r'error: step \d+: loss', out) and out.strip().splitlines()[-1].startswith('error')
   assert not (tmp_path / 'result.json').exists()
+
+
+def test_a_refused_configuration_does_not_block_its_folder(env, tmp_path):
+  """What is wrong with the network, the method or the augmentation is told before anything is written."""
+  code, out = run(env, tmp_path / 'run', '--config.space.name=darts')
+  assert code == 2 and 'at least 3 cells' in out and not (tmp_path / 'run').exists()
+  code, out = run(env, tmp_path / 'run', '--config.data.jitter=0.4', '--config.data.name=digits')
+  assert code == 2 and 'three channels' in out and not (tmp_path / 'run').exists()
+
+
+def test_the_second_process_in_a_folder_is_refused(env, tmp_path):
+  first = start(env, tmp_path)
+  wait_for(first, tmp_path, 3)
+  code, out = run(env, tmp_path)
+  first.kill()
+  first.communicate()
+  assert code == 2 and f'in use by another run (process {first.pid}' in out and out.count('\n') == 1
 
 
 BAD = {

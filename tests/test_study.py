@@ -100,7 +100,8 @@ def test_agreement_counts_edges_in_common():
 
 
 @pytest.mark.parametrize('members, word', [((), 'members'), (('a', 'a'), "'a'"), (('method.name=darts',), 'name'),
-                                           (('../x',), 'folder'), (('a sead=1',), 'sead'),
+                                           (('../x',), 'folder'), (('..',), 'folder'), (('.',), 'folder'),
+                                           (('report.md',), 'folder'), (('a sead=1',), 'sead'),
                                            (('a batch_size=many',), 'many'), (('a seed',), "'seed'"),
                                            (('a method.name=darts method.variant=small',), 'variant')])
 def test_bad_members_are_told_before_anything_runs(tiny, tmp_path, members, word):

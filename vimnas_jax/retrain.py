@@ -17,6 +17,7 @@ from vimnas_jax import (
   draw,
   evaluate,
   export,
+  files,
   genotypes,
   initial,
   loop,
@@ -30,6 +31,7 @@ from vimnas_jax import (
 )
 from vimnas_jax.errors import UserError
 from vimnas_jax.network import Network
+from vimnas_jax.spaces import Genotype
 
 
 @flax.struct.dataclass
@@ -57,16 +59,19 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None)
   Returns the result, which is also in workdir/result.json; None if a signal ended it early, all saved. Raises
   UserError on bad input and Diverged when the loss stops being finite.
   """
-  with signals.Stop() as stop:
-    console = metrics.Console()
+  console = metrics.Console()
+  with signals.Stop() as stop, runfolder.opened(workdir) as folder:
     space = spaces.get(config.space.name)
-    genotype = space.validate(genotypes.resolve(config.genotype))
-    folder = runfolder.open_folder(workdir)
+    genotype = genotypes.resolve(config.genotype, space, genotypes.trusted(config))
+    _same_architecture(folder, space, genotype)
     loaded = data.get(config.data) if loaded is None else loaded
     mesh = parallel.mesh(config.devices, config.batch_size)
     run = Training(config, space, genotype, loaded, mesh)
-    runfolder.write_config(folder, config, loaded.fingerprint())
-    _keep_genotype(folder, genotype)
+    run.abstract()  # traces the network: what does not fit is told now, before anything is written
+    runfolder.write_config(folder, config, loaded.fingerprint(), space.write(genotype))
+    files.write(folder / 'genotype.json', genotype.to_json() + '\n')
+    for line in data.describe(loaded):
+      console.say(line)
     console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
                 f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.total} steps of {config.batch_size}')
     result = loop.to_the_end(run, folder, console, stop,
@@ -76,12 +81,11 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None)
     return result
 
 
-def _keep_genotype(folder, genotype):
+def _same_architecture(folder, space, genotype):
   path = folder / 'genotype.json'
-  if not path.exists():
-    path.write_text(genotype.to_json() + '\n')
-  elif genotypes.resolve(str(path)) != genotype:
-    raise UserError(f'{path} holds another architecture than config.genotype: give another --workdir')
+  if path.exists() and dict(Genotype.from_json(files.read_text(path)).cells) != dict(genotype.cells):
+    raise UserError(f'{files.printable(path)} holds another architecture than config.genotype, which is '
+                    f'{space.write(genotype)}: give another --workdir')
 
 
 class Training:
@@ -89,16 +93,12 @@ class Training:
 
   def __init__(self, config, space, genotype, loaded, mesh):
     self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
-    images, labels = loaded.train.images, loaded.train.labels
-    if config.data.limit:
-      images, labels = images[:config.data.limit], labels[:config.data.limit]
-    cut = math.floor(len(images) * config.train_portion)
-    self.train = data.Split(images[:cut], labels[:cut])
-    self.test = loaded.test if config.train_portion == 1 else data.Split(images[cut:], labels[cut:])
+    self.train, valid = data.halves(loaded, config.train_portion, config.data.limit)
+    self.test = loaded.test if config.train_portion == 1 else valid
     self.test_name = 'test' if config.train_portion == 1 else 'valid'
     if len(self.train) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
-    self.per_epoch = len(self.train) // config.batch_size
+    self.per_epoch = math.ceil(len(self.train) / config.batch_size)
     self.total = round(config.epochs * self.per_epoch)
     net = config.network
     size = {'cells': net.cells, 'channels': net.channels, 'num_classes': loaded.num_classes}
@@ -132,7 +132,7 @@ class Training:
 
   def _step(self, state, held, index):
     """One step: `(state, data on the device, indices [n]) -> (state, metrics)`."""
-    c, mesh_batch = self.config, parallel.batch(self.mesh)
+    c, mesh_batch = self.config, parallel.batch(self.mesh, len(index))
     images, labels = (jax.lax.with_sharding_constraint(held[kind][index], mesh_batch) for kind in ('images', 'labels'))
     image_key, path_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key),
                                                                          state.step), 3)
@@ -157,13 +157,14 @@ class Training:
     updates, opt = self.tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, stats, opt, state.key), {
-        'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(grads), 'norm_theta': optax.tree.norm(params)}
+        'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(grads), 'norm_theta': optax.tree.norm(params),
+        'norm_stats': optax.tree.norm(stats)}
 
   def order(self, epoch):
-    """Batches of an epoch, int32 [per_epoch, n]: a function of (seed, epoch). What fills no batch is left out."""
+    """Batches of an epoch, `per_epoch` of int32 [n], the last of what is left: a function of (seed, epoch)."""
     key = jax.random.fold_in(jax.random.key(self.config.seed), 1 + epoch)
-    drawn = jax.random.permutation(key, len(self.train))[:self.per_epoch * self.config.batch_size]
-    return np.asarray(drawn, np.int32).reshape(self.per_epoch, -1)
+    drawn = np.asarray(jax.random.permutation(key, len(self.train)), np.int32)
+    return np.split(drawn, range(self.config.batch_size, len(drawn), self.config.batch_size))
 
   def variables(self, state):
     """What the network is applied with."""
@@ -182,7 +183,8 @@ class Training:
       if at // self.per_epoch != epoch:
         epoch = at // self.per_epoch
         order = self.order(epoch)
-      return jax.device_put(order[at % self.per_epoch], parallel.batch(self.mesh))
+      batch = order[at % self.per_epoch]
+      return jax.device_put(batch, parallel.batch(self.mesh, len(batch)))
 
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
@@ -226,5 +228,5 @@ class Training:
         **evaluate.measure(model, self.test, self.test_name, folder, self.config, console),
         'state_sha256': checkpoint.digest(now)}
     result |= self.environment
-    runfolder.write_json(folder / 'result.json', result)
+    files.write_json(folder / 'result.json', result)
     return result

@@ -38,66 +38,51 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None) 
   Returns the result, which is also in workdir/result.json; None if a signal ended the run early, all saved.
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
-  with signals.Stop() as stop:
-    return _search(config, workdir, command, loaded, stop)
-
-
-def _search(config, workdir, command, loaded, stop):
   console = metrics.Console()
-  folder = runfolder.open_folder(workdir)
+  with signals.Stop() as stop, runfolder.opened(workdir) as folder:
+    loaded = data.get(config.data) if loaded is None else loaded
+    run = _checked(config, loaded, console)
+    differ = runfolder.write_config(folder, config, loaded.fingerprint())
+    if differ and (folder / 'result.json').exists():
+      console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
+                  'give another --workdir to search with it')
+    for line in data.describe(loaded):
+      console.say(line)
+    console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
+                f'{run.total} steps of {config.batch_size}, {run.weights:,} weights')
+    result = loop.to_the_end(run, folder, console, stop,
+                             lambda now, seconds: outcome.write(folder, run, now, seconds, command))
+    for line in outcome.summary(result, folder, run.space) if result else ():
+      console.say(line)
+    return result
+
+
+def _checked(config, loaded, console):
+  """The parts of the search. Raises UserError for all that can be wrong with them: nothing has been written so far."""
   space = spaces.get(config.space.name)
-  mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate)
   if space.topology and config.oracle.nasbench101:  # a bad file is told before the search, not after it
     nasbench101.load(config.oracle.nasbench101, console.say)
   if space.name == 'nb201':
     oracle.load(config.oracle.test_csv, config.oracle.nasbench201, console.say)
-  loaded = data.get(config.data) if loaded is None else loaded
-  _fits(config, space, loaded)
-  differ = runfolder.write_config(folder, config, loaded.fingerprint())
-  if differ and (folder / 'result.json').exists():
-    console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: give '
-                'another --workdir to search with it')
+  mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate)
   run = _Run(config, space, loaded, mesh)
-  console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
-              f'{run.total} steps of {config.batch_size}, {cost.supernet(space, **run.size):,} weights')
-
-  result = loop.to_the_end(run, folder, console, stop,
-                           lambda now, seconds: outcome.write(folder, run, now, seconds, command))
-  for line in outcome.summary(result, folder) if result else ():
-    console.say(line)
-  return result
-
-
-def _fits(config, space, loaded):
-  if config.space.name.endswith('.py'):
-    spaces.custom.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
   side = min(loaded.image_shape[:2])
   if side < space.min_size:
     raise UserError(f'config.data.name={config.data.name!r} has images of side {side}; space {space.name!r} needs at '
                     f'least {space.min_size}')
-  train, valid = _halves(config, loaded)
-  for part, split in (('training', train), ('validation', valid if config.method.get('bilevel') else train)):
+  for part, split in (('training', run.train), ('validation', run.valid if run.method.validates else run.train)):
     if len(split) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
                       f'config.train_portion={config.train_portion} leaves of {config.data.name!r}: lower one of them')
   if config.supernet_images:
-    standing.check(config, valid)
-  samples = config.method.get('samples', 1)
+    standing.check(config, run.valid)
+  samples = run.method.samples
   if config.batch_size % (samples * config.accumulate):
     raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={samples} times '
                     f'config.accumulate={config.accumulate}')
-
-
-def _halves(config, loaded):
-  if loaded.search:
-    train, valid = loaded.search
-    limit = config.data.limit or len(train)
-    return data.Split(train.images[:limit], train.labels[:limit]), valid
-  images, labels = loaded.train.images, loaded.train.labels
-  if config.data.limit:
-    images, labels = images[:config.data.limit], labels[:config.data.limit]
-  cut = math.floor(len(images) * config.train_portion)
-  return data.Split(images[:cut], labels[:cut]), data.Split(images[cut:], labels[cut:])
+  jax.eval_shape(run.prepare, jax.random.key(0), run.train.images[:1])
+  run.abstract()  # traces the network: what does not fit is told now
+  return run
 
 
 class _Run:
@@ -105,7 +90,7 @@ class _Run:
 
   def __init__(self, config, space, loaded, mesh):
     self.config, self.space, self.mesh, self.image_shape = config, space, mesh, loaded.image_shape
-    self.train, self.valid = _halves(config, loaded)
+    self.train, self.valid = data.halves(loaded, config.train_portion, config.data.limit)
     self.mean, self.std = loaded.mean, loaded.std
     per_epoch = len(self.train) // config.batch_size
     self.per_epoch = per_epoch
@@ -114,11 +99,14 @@ class _Run:
     self.total = self.plan.steps
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
+    if config.space.name.endswith('.py'):
+      spaces.custom.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
+    self.weights = cost.supernet(space, **self.size)
     self.method = methods.get(config.method, space.choices)
     form = OneShot if space.topology else Supernet
     self.net = form(space=space, cells=config.space.cells, channels=config.space.channels,
                     num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat)
-    self.tx_theta = optim.theta(config.theta, self.plan.steps)
+    self.tx_theta = optim.theta(config.theta, self.plan.steps, max(per_epoch, 1))
     self.tx_phi = self.method.optimizer(optim.phi(config.phi, self.plan.search_steps))
 
     def prepare(key, images):
@@ -126,6 +114,7 @@ class _Run:
                              flip=config.data.flip, cutout=config.data.cutout, smallest=config.data.smallest,
                              jitter=config.data.jitter, hue=config.data.hue)
 
+    self.prepare = prepare
     step = steps.search_step(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare)
     self.step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                         out_shardings=parallel.replicated(mesh))
@@ -151,7 +140,7 @@ class _Run:
     """
     key = jax.random.fold_in(jax.random.key(self.config.seed), 1 + epoch)
     count, batches = self.per_epoch * self.config.batch_size, {}
-    parts = {'train': self.train} | ({'valid': self.valid} if self.method.bilevel else {})
+    parts = {'train': self.train} | ({'valid': self.valid} if self.method.validates else {})
     for i, (part, split) in enumerate(parts.items()):
       part_key = jax.random.fold_in(key, i)
       drawn = [jax.random.permutation(jax.random.fold_in(part_key, turn), len(split))
@@ -165,7 +154,7 @@ class _Run:
     if first >= self.plan.steps:
       return now, None
     held = {'images': self.train.images, 'labels': self.train.labels}
-    if self.method.bilevel:
+    if self.method.validates:
       held |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
     held = jax.device_put(held, parallel.replicated(self.mesh))
     epoch, order = None, {}

@@ -2,6 +2,8 @@
 
 import json
 import pathlib
+import re
+import shlex
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, metrics, report, retrain, runfolder, search
@@ -9,6 +11,8 @@ from vimnas_jax.errors import UserError
 
 # Fields of config.data that change what is done with the images of a set, not which they are.
 _AFTERWARDS = ('limit', 'pad', 'flip', 'cutout', 'smallest', 'jitter', 'hue')
+_NAME = re.compile(r'\w[\w.+-]*')  # of a member: a folder of that name stays inside the study's
+_FILES = ('.md', '.json', '.png')  # that the report writes beside the members
 
 
 def study(config, workdir, command: str = '') -> dict | None:
@@ -24,28 +28,28 @@ def study(config, workdir, command: str = '') -> dict | None:
     command: the command line of the study, from which that of every run is made.
   """
   console = metrics.Console()
-  folder = runfolder.open_folder(workdir)
-  runs = list(members(config, folder))
-  loaded = {}
+  with runfolder.opened(workdir) as folder:
+    runs, loaded = list(members(config, folder)), {}
 
-  def held(asked):
-    nonlocal loaded
-    key = json.dumps({field: value for field, value in asked.to_dict().items() if field not in _AFTERWARDS})
-    if key not in loaded:
-      loaded = {key: data.get(asked)}
-    return loaded[key]
+    def held(asked):
+      nonlocal loaded
+      key = json.dumps({field: value for field, value in asked.to_dict().items() if field not in _AFTERWARDS})
+      if key not in loaded:
+        loaded = {key: data.get(asked)}
+      return loaded[key]
 
-  for number, (where, changes, searched, following) in enumerate(runs, 1):
-    path = folder / where
-    own = ' '.join([*(word for word in command.split() if not word.startswith('--workdir')), '--config.task=search',
-                    *(f'--config.{change}' for change in changes.split()), f'--workdir={path}'])
-    for verb, asked, place in ((search.search, searched, path), (retrain.retrain, following, path / 'retrain')):
-      if asked is None or runfolder.finished(place, asked):
-        continue
-      console.say(f'run {number} of {len(runs)}: {where}' + (', retraining' if asked is following else ''))
-      if verb(asked, place, own, held(asked.data)) is None:
-        return None
-  return report.across([folder / where for where, *_ in runs], folder, config.oracle.nasbench101)
+    for number, (where, changes, searched, following) in enumerate(runs, 1):
+      path = folder / where
+      own = shlex.join([*(word for word in shlex.split(command) if not word.startswith('--workdir')),
+                        '--config.task=search', *(f'--config.{change}' for change in shlex.split(changes)),
+                        f'--workdir={path}'])
+      for verb, asked, place in ((search.search, searched, path), (retrain.retrain, following, path / 'retrain')):
+        if asked is None or runfolder.finished(place, asked):
+          continue
+        console.say(f'run {number} of {len(runs)}: {where}' + (', retraining' if asked is following else ''))
+        if verb(asked, place, own, held(asked.data)) is None:
+          return None
+    return report.across([folder / where for where, *_ in runs], folder, config.oracle.nasbench101)
 
 
 def members(config, folder: pathlib.Path):
@@ -54,13 +58,16 @@ def members(config, folder: pathlib.Path):
   """
   if not config.study.members or not config.study.seeds:
     raise UserError('a study needs config.study.members, each \'NAME field=value field=value\', and config.study.seeds')
+  if wrong := [seed for seed in config.study.seeds if isinstance(seed, bool) or not isinstance(seed, int)]:
+    raise UserError(f'config.study.seeds: {wrong[0]!r} is no whole number')
   seen = set()
   for member in config.study.members:
-    name, _, changes = member.strip().partition(' ')
-    if not name or name in seen or '=' in name or pathlib.Path(name).name != name:
-      raise UserError(f'config.study.members: {member!r} must start with a name of its own, fit for a folder')
+    name, _, changes = str(member).strip().partition(' ')
+    if not _NAME.fullmatch(name) or name in seen or name.endswith(_FILES):
+      raise UserError(f'config.study.members: {member!r} must start with a name of its own, fit for a folder: letters, '
+                      f'digits, _ . + -, the first a letter or digit, not ending in {" ".join(_FILES)}')
     seen.add(name)
-    for seed in config.study.seeds:
+    for seed in dict.fromkeys(config.study.seeds):
       where, own = f'{name}/seed_{seed}', f'{changes} seed={seed}'.strip()
       asked = config_lib.changed(config, f'task=search {own}')
       yield where, own, config_lib.resolve(asked), (
