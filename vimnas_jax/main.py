@@ -1,14 +1,23 @@
-"""The command line: `python -m vimnas_jax.main --config=configs/quickstart.py --workdir=runs/quickstart`."""
+"""The command line: `python -m vimnas_jax.main --config=configs/quickstart.py --workdir=runs/quickstart`.
 
-import contextlib
+Exit codes: 0 done; 1 the loss or a parameter stopped being finite; 2 bad input, or a file that cannot be read or
+written; 70 a fault of this package; 75 (EX_TEMPFAIL) stopped by a signal, all saved: the same command goes on.
+"""
+
+import logging as stdlib_logging
 import os
+import pathlib
+import shlex
 import sys
+import traceback
 
-from vimnas_jax.errors import Diverged, Stopped, UserError
+from vimnas_jax import files
+from vimnas_jax.errors import UNFINISHED, Diverged, Stopped, UserError
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # XLA's own remarks are not for the user
 
 NOT_INSTALLED = 'pip install -r requirements.txt, or run the Python that has it, as .venv/bin/python'
+FAULT = 70  # EX_SOFTWARE
 
 try:
   from absl import app, flags, logging
@@ -29,7 +38,8 @@ MALLOC = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'MALLOC_MMAP_MAX_': '0', '
 
 def main(argv):
   """Dispatches on config.task. Returns the exit code."""
-  logging.set_verbosity(logging.WARNING)  # orbax tells every file it writes, matplotlib its list of fonts
+  logging.set_verbosity(logging.FATAL)  # orbax tells every file it writes, and of what fails whole tracebacks
+  stdlib_logging.getLogger('asyncio').setLevel(stdlib_logging.CRITICAL)  # the same, of orbax's tasks
   from vimnas_jax import config as config_lib  # after the flags: importing jax code takes seconds
   if argv[1:]:
     raise UserError(f'{argv[1]!r} is no flag: fields are set as --config.name=value')
@@ -38,52 +48,48 @@ def main(argv):
   try:
     config = config_lib.resolve(_CONFIG.value)
   except OSError:  # of FILE:WORDS the file is opened only now
-    file = sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0]
-    raise UserError(f'--config: cannot read {file}: give a file of configs/, as configs/quickstart.py') from None
-  workdir = _WORKDIR.value
-  if workdir is None:
-    name = os.path.basename(sys.argv[_config_argument()].split('=', 1)[-1].split(':')[0])
-    workdir = os.path.join('runs', os.path.splitext(name)[0])
+    raise UserError(f'--config: cannot read {_config_file()}: give a file of configs/, as configs/quickstart.py'
+                    ) from None
   _compile_cache()
-  command = 'python -m vimnas_jax.main ' + ' '.join(sys.argv[1:])
-  workdir = os.path.expanduser(workdir)
-  new = not os.path.exists(workdir)
-  try:
-    _dispatch(config, workdir, command)
-  except UserError:
-    if new:
-      with contextlib.suppress(OSError):
-        os.rmdir(workdir)  # what is refused before it has begun leaves no empty folder
-    raise
-  return 0
+  command = shlex.join(['python', '-m', 'vimnas_jax.main', *sys.argv[1:]])
+  return UNFINISHED if _dispatch(config, _workdir(), command) is None else 0
 
 
 def _dispatch(config, workdir, command):
+  """What the task gives: None if a signal ended it early."""
   from vimnas_jax import config as config_lib
   from vimnas_jax import evaluate, report, retrain, search, study
   if config.task == 'study':
-    study.study(_CONFIG.value, workdir, command)
-  elif config.task == 'report':
-    report.report(config, workdir)
-  elif config.task == 'retrain':
-    retrain.retrain(config, workdir, command)
-  elif config.task == 'evaluate':
-    evaluate.evaluate(config, workdir, command)
-  else:
-    asked, following = _CONFIG.value, None
-    if asked.then:  # checked before the search begins
-      following = config_lib.following(asked, asked.then_changes, workdir)
-    if search.search(config, workdir, command) is not None and following is not None:
-      retrain.retrain(following, os.path.join(workdir, 'retrain'), command)
+    return study.study(_CONFIG.value, workdir, command)
+  if config.task == 'report':
+    return report.report(config, workdir)
+  if config.task == 'retrain':
+    return retrain.retrain(config, workdir, command)
+  if config.task == 'evaluate':
+    return evaluate.evaluate(config, workdir, command)
+  asked, following = _CONFIG.value, None
+  if asked.then:  # checked before the search begins
+    following = config_lib.following(asked, asked.then_changes, workdir)
+  result = search.search(config, workdir, command)
+  if result is not None and following is not None:
+    return retrain.retrain(following, os.path.join(workdir, 'retrain'), command)
+  return result
 
 
-def _config_argument() -> int:
+def _config_file() -> str:
+  """What --config names, without its words."""
   for i, arg in enumerate(sys.argv):
     if arg.lstrip('-').startswith('config='):
-      return i
-    if arg in ('-config', '--config'):
-      return i + 1
-  return 0
+      return arg.split('=', 1)[1].split(':')[0]
+    if arg in ('-config', '--config') and i + 1 < len(sys.argv):
+      return sys.argv[i + 1].split(':')[0]
+  return ''
+
+
+def _workdir() -> str:
+  if _WORKDIR.value is not None:
+    return os.path.expanduser(_WORKDIR.value)
+  return os.path.join('runs', os.path.splitext(os.path.basename(_config_file()))[0])
 
 
 def _compile_cache():
@@ -99,8 +105,21 @@ def _line(e: BaseException) -> str:
     return f'no field {_line(e.args[0])} (every field is in vimnas_jax/config.py)'
   if isinstance(e, ModuleNotFoundError):
     return f'{e}: {NOT_INSTALLED}'
+  if isinstance(e, OSError) and e.strerror and not isinstance(e, UserError):
+    where = f'{files.printable(os.fsdecode(e.filename))}: ' if isinstance(e.filename, str | bytes) else ''
+    return f'{where}{e.strerror}: make room or make it accessible, then run the same command again'
   text = e.args[0] if isinstance(e, KeyError) and e.args else e  # str of a KeyError is the repr of its message
-  return '. '.join(' '.join(line.split()) for line in str(text).splitlines() if line.strip()) or type(e).__name__
+  text = '. '.join(' '.join(line.split()) for line in str(text).splitlines() if line.strip()) or type(e).__name__
+  return files.printable(text)
+
+
+def _tell(text):
+  """Prints the one line of an error, whatever became of the terminal."""
+  try:
+    print(f'error: {text}', file=sys.stderr)
+    sys.stderr.flush()
+  except (OSError, ValueError, AttributeError):
+    pass
 
 
 def _parse(argv):
@@ -109,7 +128,7 @@ def _parse(argv):
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, OSError, ValueError, TypeError, SyntaxError, ImportError,
           UserError) as e:
-    print(f'error: {_line(e)}', file=sys.stderr)
+    _tell(_line(e))
     sys.exit(2)
 
 
@@ -117,19 +136,54 @@ def _run(argv):
   try:
     sys.exit(main(argv))
   except UserError as e:
-    print(f'error: {_line(e)}', file=sys.stderr)
+    _tell(_line(e))
     sys.exit(2)
   except Diverged as e:
-    print(f'error: {_line(e)}', file=sys.stderr)
+    _tell(_line(e))
     sys.exit(1)
+  except OSError as e:
+    _tell(_line(e))
+    sys.exit(2)
+  except Exception as e:
+    if isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e):  # XLA's word
+      _tell(f'out of memory ({_line(e)[:100]}): lower config.batch_size, or see config.remat and config.accumulate')
+      sys.exit(2)
+    # whatever was not foreseen: one line, and the rest where it can be read
+    _tell(f'{type(e).__name__}: {_line(e)[:300]} (a fault of this package; {_kept_traceback()})')
+    sys.exit(FAULT)
+
+
+def _kept_traceback() -> str:
+  """Writes the traceback into the work folder, or prints it where there is none; says where it is."""
+  text = traceback.format_exc()
+  path = pathlib.Path(_workdir()) / 'traceback.txt'
+  try:
+    if path.parent.is_dir():
+      files.write(path, text)
+      return f'its traceback is in {files.printable(path)}'
+  except OSError:
+    pass
+  print(text, file=sys.stderr)
+  return 'its traceback is above'
+
+
+def _streams():
+  """A console that is closed, or has fewer characters than we print, is no reason to fail."""
+  for name in ('stdout', 'stderr'):
+    stream = getattr(sys, name)
+    if stream is None:  # closed by whoever started us
+      setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115 (for the life of the process)
+    elif hasattr(stream, 'reconfigure'):
+      stream.reconfigure(errors='backslashreplace')
 
 
 if __name__ == '__main__':
   if sys.platform == 'linux' and not MALLOC.keys() & os.environ.keys():
     os.execve(sys.executable, sys.orig_argv, os.environ | MALLOC)  # before anything heavy is imported
+  _streams()
   try:
     app.run(_run, flags_parser=_parse)
   except KeyboardInterrupt as e:
     print(f'stopped by {e if isinstance(e, Stopped) else "SIGINT"}, nothing lost: run the same command to go on')
     sys.stdout.flush()
-    os._exit(0)  # at once: a compiler may still be at work in a thread
+    os._exit(UNFINISHED)  # at once: a compiler may still be at work in a thread
