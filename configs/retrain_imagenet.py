@@ -14,13 +14,14 @@ from vimnas_jax.config import defaults, retraining, with_arguments
 def smoke(config):
   config.genotype = 'DARTS_V2'
   config.network.cells, config.network.channels, config.network.auxiliary = 3, 4, 0.0
-  config.data.image_size, config.batch_size, config.epochs = 32, 8, 1.0
+  config.data.image_size, config.data.photographs, config.batch_size, config.epochs = 32, 37, 8, 1.0
 
 
 def get_config(arg=''):
   config = retraining(defaults())
   config.data.name, config.data.image_size = 'folder', 224
   config.data.pad, config.data.cutout = 0, 0
+  config.data.photographs, config.data.moments = 256, 'imagenet'
   config.data.smallest, config.data.jitter, config.data.hue = 0.08, 0.4, 0.2
   config.network.imagenet, config.network.cells, config.network.channels = True, 14, 48
   config.network.drop_path = 0.0

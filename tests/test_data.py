@@ -200,14 +200,17 @@ def zeros(*shape, dtype=np.uint8):
     ({'train': {'images': zeros(3, 0, 4, 3)}}, 'train split: no images'),
     ({'train': {'labels': ints(0, 3, 2)}}, r'train split: label 3 of image 1 is outside 0\.\.2'),
     ({'test': {'labels': ints(0, 1, -1)}}, r'test split: label -1 of image 2 is outside 0\.\.2'),
-    ({'train': {'labels': ints(0, 2, 2)}}, 'class 1 has no training image; '),
-    ({'train': {'labels': ints(0, 0, 0)}}, r'class 1 has no training image \(nor have 1 others\)'),
-    ({'num_classes': 4}, 'class 3 has no training image'),
+    ({'train': {'labels': ints(0, 2, 2)}}, "class '1' has no training image: "),
+    ({'train': {'labels': ints(0, 0, 0)}}, r"class '1' has no training image \(nor have 1 others\)"),
+    ({'num_classes': 4}, "class '3' has no training image"),
     ({'train': {'images': zeros(3, 4, 4, 3, dtype=np.float32)}}, 'train split: images are float32'),
     ({'train': {'images': zeros(3, 4, 4)}}, r'images are uint8 of shape \(3, 4, 4\)'),
     ({'train': {'labels': ints(0, 1)}}, r'labels are int32 of shape \(2,\)'),
     ({'train': {'labels': np.array([0, 1, 2])}}, 'labels are int64'),
     ({'test': {'images': zeros(3, 5, 4, 3)}}, r'training images are \(4, 4, 3\), test images \(5, 4, 3\)'),
+    ({'train': {'labels': ints(0, 2, 2)}, 'class_names': ('ant', 'swan', 'cow')}, "class 'swan' has no training image"),
+    ({'class_names': ('ant', 'bee')}, '2 names of classes for 3'),
+    ({'class_names': ('ant', 'bee', 'ant')}, "two classes are called 'ant'"),
     ({'mean': (0.5,)}, 'do not fit 3 channels'), ({'std': (0.5, 0.0, 0.5)}, 'do not fit 3 channels')])
 def test_check(bad, says):
   with pytest.raises(UserError, match=says) as e:
@@ -216,8 +219,8 @@ def test_check(bad, says):
 
 
 def test_check_passes_good_data_on():
-  good = tiny()
-  assert data.check(good) is good and len(good.train) == 3
+  good = tiny(class_names=('ant', 'bee', 'cow'))
+  assert data.check(good) is good and good.name_of(1) == 'bee' and len(good.train) == 3
 
 
 def test_fingerprint_sees_every_change():

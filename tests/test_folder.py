@@ -61,7 +61,7 @@ def test_images_are_scaled_and_cut_at_the_centre(split):
     (lambda root: (root / 'train' / 'bee' / '1.png').write_bytes(b'no png'), '1.png'),
     (lambda root: _save(root / 'val' / 'cow' / '1.png', 1), 'cow'),
     (lambda root: (root / 'val').rename(root / 'rest'), 'none called test'),
-    (lambda root: [f.unlink() for f in (root / 'train' / 'bee').iterdir()], 'class 1 has no training image')])
+    (lambda root: [f.unlink() for f in (root / 'train' / 'bee').iterdir()], "class 'bee' has no training image")])
 def test_damage_is_one_line(split, damage, word):
   damage(split)
   with pytest.raises(UserError, match=word) as error:

@@ -50,9 +50,35 @@ def _cutout(images, y, x, side: int):
   return jnp.where(hole[..., None], jnp.float32(0), images)
 
 
+def check(data, config, whole: bool = False):
+  """Whether the training images of `data` can be augmented as `config` (config.data) says.
+
+  Args:
+    data: a `data.Data`.
+    config: has `smallest`, `pad`, `jitter`, `hue` and `photographs`.
+    whole: whether the caller gives `augment` the aspects of photographs that are held whole.
+
+  Raises:
+    UserError: it cannot.
+  """
+  channels = data.image_shape[-1]
+  for field in ('jitter', 'hue'):
+    if config[field] and channels != 3:
+      raise UserError(f'config.data.{field}={config[field]} needs three channels, the images of {data.name!r} have '
+                      f'{channels}: set config.data.{field}=0')
+  if data.train.aspects is None:
+    return
+  if not whole:
+    raise UserError(f'config.data.photographs={config.photographs} is for retraining: set config.data.photographs=0')
+  if not config.smallest or config.pad:
+    raise UserError(f'config.data.smallest={config.smallest}, config.data.pad={config.pad}: of photographs that are '
+                    'held whole, random parts are trained on: set config.data.smallest=0.08 and config.data.pad=0, or '
+                    'config.data.photographs=0')
+
+
 @jax.named_scope('augment')
 def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int, smallest: float = 0.0, jitter: float = 0.0,
-            hue: float = 0.0):
+            hue: float = 0.0, aspects=None, side: int = 0):
   """Random crop, random flip, colour jitter, normalisation and cutout of a batch.
 
   Args:
@@ -67,9 +93,12 @@ def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int, smalle
       of ImageNet.
     jitter: strength of random brightness, contrast and saturation; 0 for none.
     hue: largest random shift of the hue, in turns of the colour wheel; 0 for none.
+    aspects: float32 [n], width / height of the photographs that were squeezed into `images` (`Split.aspects`); None
+      where they are as they were.
+    side: to which the random part is brought (`Data.side`); 0 for the size of `images`.
 
   Returns:
-    float32 [n, h, w, c].
+    float32 [n, h, w, c], or [n, side, side, c].
 
   Raises:
     UserError: a number is out of its range, mean or std does not fit the channels, or grey images are to be jittered.
@@ -78,6 +107,8 @@ def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int, smalle
     raise UserError(f'augmentation with pad={pad}, cutout={cutout}: both are pixels and cannot be negative; 0 is off')
   if not 0 <= smallest <= 1 or not 0 <= jitter <= 1 or not 0 <= hue <= 0.5:
     raise UserError(f'augmentation with a part of {smallest}, jitter {jitter} and hue {hue}: give at most 1, 1 and 0.5')
+  if side and not smallest:
+    raise UserError(f'augmentation to a side of {side} without a random part: give a smallest part above 0')
   if (jitter or hue) and images.shape[-1] != 3:
     raise UserError(f'colour jitter needs three channels, the images have {images.shape[-1]}: set it to 0')
   n, h, w, _ = images.shape
@@ -94,9 +125,10 @@ def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int, smalle
     part_key, color_key = jax.random.split(jax.random.fold_in(key, 1))
     images = images.astype(jnp.float32) / jnp.float32(255)
     if smallest:
-      images = photometric.resized_crop(part_key, images, smallest)
+      images = photometric.resized_crop(part_key, images, smallest, aspects, side)
     if jitter or hue:
       images = photometric.jitter(color_key, images, jitter, hue)
     images = images * jnp.float32(255)
   images = normalise(images, mean, std)
+  _, h, w, _ = images.shape
   return _cutout(images, draw(3, h), draw(4, w), cutout) if cutout else images

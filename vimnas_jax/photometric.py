@@ -14,27 +14,34 @@ RATIO = 3 / 4, 4 / 3  # width to height of a crop
 _GREY = (0.299, 0.587, 0.114)
 
 
-def resized_crop(key, images, smallest: float):
-  """Random parts of images, scaled back to the whole size.
+def resized_crop(key, images, smallest: float, aspects=None, side: int = 0):
+  """Random parts of images, scaled to the whole size.
 
   Args:
     key: a jax.random key.
     images: float [n, h, w, c].
     smallest: least share of the image's area that a part has; the largest is 1.
+    aspects: float [n], width / height of the photographs that were squeezed into `images`, in whose geometry areas and
+      ratios are then drawn; None where images are as they were.
+    side: height and width of what is returned; 0 for those of `images`.
 
   Returns:
-    float [n, h, w, c], bilinear with antialiasing.
+    float [n, h, w, c], or [n, side, side, c], bilinear with antialiasing.
   """
-  n, h, w, _ = images.shape
+  n, h, w, c = images.shape
+  high, wide = (side, side) if side else (h, w)
   u = jax.random.uniform(key, (n, 4))
   area = (smallest + (1 - smallest) * u[:, 0]) * h * w
   ratio = jnp.exp(math.log(RATIO[0]) + (math.log(RATIO[1]) - math.log(RATIO[0])) * u[:, 1])
+  if aspects is not None:
+    ratio = ratio * (w / h) / aspects  # a part as wide as high there is this much narrower here; shares stay shares
   width, height = jnp.minimum(jnp.sqrt(area * ratio), w), jnp.minimum(jnp.sqrt(area / ratio), h)
   top, left = u[:, 2] * (h - height), u[:, 3] * (w - width)
 
   def one(image, top, left, height, width):
-    scale = jnp.stack([h / height, w / width])
-    return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, -jnp.stack([top, left]) * scale, 'linear')
+    scale = jnp.stack([high / height, wide / width])
+    shape, shift = (high, wide, c), -jnp.stack([top, left]) * scale
+    return jax.image.scale_and_translate(image, shape, (0, 1), scale, shift, 'linear')
 
   return jax.vmap(one)(images, top, left, height, width)
 

@@ -4,23 +4,25 @@ import dataclasses
 
 import numpy as np
 
-from vimnas_jax.data import cifar, digits, folder, imagenet16, splits, synthetic, tfds
-from vimnas_jax.data.types import Data, Split, check
+from vimnas_jax.data import cifar, digits, folder, imagenet16, pixels, splits, synthetic, tfds
+from vimnas_jax.data.parts import halves
+from vimnas_jax.data.types import Data, Split, check, describe
 from vimnas_jax.errors import UserError
 
-__all__ = ['Data', 'Split', 'check', 'get', 'NAMES']
+__all__ = ['Data', 'Split', 'check', 'default_pad', 'describe', 'get', 'halves', 'NAMES']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
             'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}
 NAMES = (*_LOADERS, f'{tfds.PREFIX}NAME')
+MOMENTS = ('own', *pixels.MOMENTS)
 
 
 def get(config) -> Data:
   """The data set that `config` (config.data) describes, checked.
 
   Args:
-    config: has `name`, `split` and `shrink`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`;
-      for a folder of images, and sets of TFDS, `dir` and `image_size`; for synthetic data
+    config: has `name`, `split`, `shrink` and `moments`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`;
+      for a folder of images, and sets of TFDS, `dir`, `image_size`, `max_pixels` and `photographs`; for synthetic data
       `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source reads its own fields only.
 
   Raises:
@@ -34,8 +36,27 @@ def get(config) -> Data:
     raise UserError(f'config.data.split={path!r} counts images in the order of the official archive, which the TFDS '
                     f'files under {config.dir} do not keep: set config.data.dir to a folder that holds '
                     f'{cifar.SOURCES[config.name].archive} alone, or leave config.data.split empty')
+  if config.moments not in MOMENTS:
+    raise UserError(f'config.data.moments={config.moments!r}: choose one of {", ".join(MOMENTS)}')
   loaded = load(config)
-  return check(_shrunk(splits.apply(loaded, path) if path else loaded, config.shrink))
+  return check(_normed(_shrunk(splits.apply(loaded, path) if path else loaded, config.shrink), config.moments))
+
+
+def _normed(data: Data, moments: str) -> Data:
+  """`data` with the mean and std that config.data.moments names. Raises UserError where they do not fit."""
+  if moments == 'own':
+    return data
+  channels = data.image_shape[-1]
+  if channels != 3:
+    raise UserError(f'config.data.moments={moments!r} is of three channels, images of {data.name!r} have {channels}: '
+                    "set config.data.moments='own'")
+  mean, std = pixels.MOMENTS[moments]
+  return dataclasses.replace(data, mean=mean, std=std)
+
+
+def default_pad(name: str) -> int:
+  """Pixels that images are padded by before their random crop, where config.data.pad does not say."""
+  return 2 if name == 'imagenet16-120' else 4  # as NAS-Bench-201 and DARTS train on them
 
 
 def _shrunk(data: Data, by: int) -> Data:
@@ -45,10 +66,13 @@ def _shrunk(data: Data, by: int) -> Data:
     raise UserError(f'config.data.shrink={by} does not divide images of {h}x{w}: choose a divisor, or 1')
   if by == 1:
     return data
+  if data.side:
+    raise UserError(f'config.data.shrink={by} does not go with config.data.photographs: lower config.data.image_size, '
+                    'and set config.data.shrink=1')
 
   def split(of: Split) -> Split:
     squares = of.images.reshape(-1, h // by, by, w // by, by, c)
-    return Split(np.rint(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8), of.labels)
+    return dataclasses.replace(of, images=np.rint(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8))
 
   search = tuple(map(split, data.search)) if data.search else None
   return dataclasses.replace(data, train=split(data.train), test=split(data.test), search=search)

@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 
 from vimnas_jax.data import tfds
-from vimnas_jax.data.pickles import Unpickler, md5, one_line
+from vimnas_jax.data.pickles import Unpickler, labels_in, md5, one_line, passing
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
 
@@ -34,9 +34,14 @@ class Source:
   train: tuple[str, ...]
   test: tuple[str, ...]
   labels: bytes
-  num_classes: int
+  class_names: tuple[str, ...]
   mean: tuple[float, ...]
   std: tuple[float, ...]
+
+  @property
+  def num_classes(self) -> int:
+    """How many classes there are."""
+    return len(self.class_names)
 
   @property
   def archive(self) -> str:
@@ -44,15 +49,29 @@ class Source:
     return self.url.rpartition('/')[2]
 
 
+# In the order of the labels, as batches.meta and meta of the archives have them.
+_NAMES_10 = ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship', 'truck')
+_NAMES_100 = (
+    'apple', 'aquarium_fish', 'baby', 'bear', 'beaver', 'bed', 'bee', 'beetle', 'bicycle', 'bottle', 'bowl', 'boy',
+    'bridge', 'bus', 'butterfly', 'camel', 'can', 'castle', 'caterpillar', 'cattle', 'chair', 'chimpanzee', 'clock',
+    'cloud', 'cockroach', 'couch', 'crab', 'crocodile', 'cup', 'dinosaur', 'dolphin', 'elephant', 'flatfish', 'forest',
+    'fox', 'girl', 'hamster', 'house', 'kangaroo', 'keyboard', 'lamp', 'lawn_mower', 'leopard', 'lion', 'lizard',
+    'lobster', 'man', 'maple_tree', 'motorcycle', 'mountain', 'mouse', 'mushroom', 'oak_tree', 'orange', 'orchid',
+    'otter', 'palm_tree', 'pear', 'pickup_truck', 'pine_tree', 'plain', 'plate', 'poppy', 'porcupine', 'possum',
+    'rabbit', 'raccoon', 'ray', 'road', 'rocket', 'rose', 'sea', 'seal', 'shark', 'shrew', 'skunk', 'skyscraper',
+    'snail', 'snake', 'spider', 'squirrel', 'streetcar', 'sunflower', 'sweet_pepper', 'table', 'tank', 'telephone',
+    'television', 'tiger', 'tractor', 'train', 'trout', 'tulip', 'turtle', 'wardrobe', 'whale', 'willow_tree', 'wolf',
+    'woman', 'worm')
+
 # Mean and std: those of the DARTS code (CIFAR-10) and of common practice (CIFAR-100), of the training pixels.
 SOURCES = {
     'cifar10': Source(
         'CIFAR-10', 'https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz', 'c58f30108f718f92721af3b95e74349a',
-        'cifar-10-batches-py', tuple(f'data_batch_{i}' for i in range(1, 6)), ('test_batch',), b'labels', 10,
+        'cifar-10-batches-py', tuple(f'data_batch_{i}' for i in range(1, 6)), ('test_batch',), b'labels', _NAMES_10,
         (0.49139968, 0.48215827, 0.44653124), (0.24703233, 0.24348505, 0.26158768)),
     'cifar100': Source(
         'CIFAR-100', 'https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz', 'eb9058c3a382ffc7106e4002c42a8d85',
-        'cifar-100-python', ('train',), ('test',), b'fine_labels', 100,
+        'cifar-100-python', ('train',), ('test',), b'fine_labels', _NAMES_100,
         (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 _ATTEMPTS = 4  # connections in a row that may bring nothing before a download gives up
@@ -62,8 +81,8 @@ _CHUNK = 1 << 20
 
 def _read_batch(file, source: Source) -> Split:
   """One pickled batch: {b'data': uint8 [n, 3072], channel-major; labels: list of n}."""
-  batch = Unpickler(file, encoding='bytes').load()
-  pixels, labels = batch[b'data'], np.asarray(batch[source.labels], np.int32)
+  batch = Unpickler(file, 'bytes').load()
+  pixels, labels = batch[b'data'], labels_in(batch[source.labels], source.num_classes)
   if pixels.dtype != np.uint8 or pixels.ndim != 2 or labels.shape != pixels.shape[:1]:
     raise ValueError(f'images {pixels.dtype} {pixels.shape}, labels {labels.shape}')
   return Split(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels)  # [n, h, w, c]
@@ -79,6 +98,8 @@ def _read_batches(opener, where: pathlib.Path, source: Source) -> tuple[Split, S
         with opener(name) as file:
           parts.append(_read_batch(file, source))
       except Exception as e:  # a damaged pickle can raise nearly anything
+        if passing(e):
+          raise UserError(f'{where}, batch {name!r}, cannot be read ({passing(e)}): make it readable') from None
         raise UserError(f'cannot read batch {name!r} of {source.title} from {where} ({one_line(e)}); delete it and '
                         'set config.data.download=True, or set config.data.dir to an intact copy') from None
     images = np.ascontiguousarray(np.concatenate([part.images for part in parts]))  # [n, h, w, c]
@@ -204,4 +225,5 @@ def load(config) -> Data:
     raise UserError(f'no {source.title} under {root}: {remedy} config.data.download=True') from None
   except OSError as e:
     raise UserError(f'cannot read {root} ({one_line(e)}); set config.data.dir to a folder that can be read') from None
-  return Data(config.name, train, test, source.num_classes, source.mean, source.std)
+  return Data(config.name, train, test, source.num_classes, source.mean, source.std,
+              class_names=source.class_names)

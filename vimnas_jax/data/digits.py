@@ -24,4 +24,5 @@ def load(config) -> Data:
   images = ((values * 255 + 8) // 16).astype(np.uint8)[..., None]  # [n, h, w, c]
   labels = bundle.target.astype(np.int32)
   test = np.arange(len(labels)) % 5 == 4
-  return Data('digits', Split(images[~test], labels[~test]), Split(images[test], labels[test]), 10, MEAN, STD)
+  return Data('digits', Split(images[~test], labels[~test]), Split(images[test], labels[test]), 10, MEAN, STD,
+              class_names=tuple('0123456789'))

@@ -38,7 +38,7 @@ def load(config) -> Data:
     raise UserError(f'no ImageNet16 under {config.dir!r}: set config.data.dir to the folder of train_data_batch_1 to '
                     'train_data_batch_10 and val_data (image-net.org, downsampled, 16x16)')
   train, test = (_read(root, files) for files in (TRAIN, TEST))
-  return Data(config.name, train, test, CLASSES, MEAN, STD)
+  return Data(config.name, train, test, CLASSES, MEAN, STD, class_names=tuple(map(str, range(1, CLASSES + 1))))
 
 
 def _read(root, files) -> Split:
@@ -56,11 +56,13 @@ def _read(root, files) -> Split:
       raise UserError(f'{path} is damaged: its md5 is {found}, not {md5}; fetch it again')
     try:
       with path.open('rb') as file:
-        batch = pickles.Unpickler(file, encoding='latin1').load()
-      pixels, labels = batch['data'], np.asarray(batch['labels'], np.int64)
+        batch = pickles.Unpickler(file, 'latin1').load()
+      pixels, labels = batch['data'], pickles.labels_in(batch['labels'], 1001)
       if pixels.dtype != np.uint8 or pixels.shape != (len(labels), 3 * 16 * 16):
         raise ValueError(f'images {pixels.dtype} {pixels.shape}, labels {labels.shape}')
     except Exception as e:  # a damaged pickle can raise nearly anything
+      if pickles.passing(e):
+        raise UserError(f'{path} cannot be read ({pickles.passing(e)}): make it readable') from None
       raise UserError(f'cannot read {path} ({pickles.one_line(e)}): fetch it again') from None
     own = labels <= CLASSES  # 1 .. 1000
     parts.append(Split(pixels[own].reshape(-1, 3, 16, 16).transpose(0, 2, 3, 1), (labels[own] - 1).astype(np.int32)))

@@ -1,23 +1,290 @@
-"""What sources of photographs share: bringing an image to a size, and the moments of many."""
+"""How an image file becomes an array: one recipe, for training, for evaluation and for whoever predicts later.
+
+A recipe is a dict of JSON values. `read` opens regular files of FORMATS alone, none of which starts another program or
+reaches a network, and decodes nothing that has more pixels than allowed. `colours` shows what any viewer shows:
+upright, wide values scaled to 8 bits, transparency over black. What cannot be known, such as the range of floating
+point values, is refused. Colour profiles are not applied, and of several frames the first is taken.
+"""
+
+import contextlib
+import os
+import stat
+import threading
 
 import numpy as np
 
+from vimnas_jax.errors import UserError
+from vimnas_jax.files import printable
 
-def square(file, side: int) -> np.ndarray:
-  """The image in an open file of Pillow's as uint8 [side, side, 3]: scaled so that the shorter side fits, then cut at
-  the centre; transparency goes to black.
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF', 'JPEG2000', 'MPO', 'QOI', 'PCX', 'SGI', 'ICO',
+           'PSD')  # TGA comes last and by its suffix alone: its files begin with nothing of their own
+SUFFIXES = ('.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm', '.pgm',
+            '.pbm', '.pnm', '.avif', '.jp2', '.mpo', '.qoi', '.pcx', '.sgi', '.ico', '.psd', '.tga')
+MAX_PIXELS = 64_000_000  # as config.data.max_pixels
+LARGE = 8_000_000  # of images of more pixels than this one at a time is decoded, however many threads read
+MOMENTS = {'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
+_PHOTOGRAPH = 256 / 224  # ImageNet's evaluation: the shorter side, over the side of the cut
+_TURNS = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_270',
+          7: 'TRANSVERSE', 8: 'ROTATE_90'}  # EXIF's orientation -> what brings it upright
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
+_KINDS = {stat.S_ISFIFO: 'a FIFO', stat.S_ISSOCK: 'a socket', stat.S_ISCHR: 'a device', stat.S_ISBLK: 'a device',
+          stat.S_ISDIR: 'a folder'}
+
+_one_large = threading.Lock()
+_counting = threading.Lock()
+_readers, _limit_before = 0, None
+
+
+class _Unfit(Exception):
+  """An image that is whole but is not read; its text says why and what helps."""
+
+
+def recipes(config) -> tuple[dict, dict]:
+  """The recipes of training and of test images that `config` (`image_size`, `photographs`) asks for.
+
+  Raises:
+    UserError: a number is out of range.
   """
+  side, held = config.image_size, config.photographs
+  if side < 1:
+    raise UserError(f'config.data.image_size={side} must be at least 1')
+  if not held:
+    return (_recipe(side, side, 'bicubic'),) * 2
+  if held < side:
+    raise UserError(f'config.data.photographs={held} is less than config.data.image_size={side}: set '
+                    f'config.data.photographs={round(side * _PHOTOGRAPH)}, or 0')
+  return _recipe(held, 0, 'bilinear'), _recipe(side, round(side * _PHOTOGRAPH), 'bilinear')
+
+
+def _recipe(side, shorter, resampling):
+  return {'rule': 1, 'mode': 'RGB', 'side': side, 'shorter_side': shorter, 'fit': 'centre' if shorter else 'squeeze',
+          'resampling': resampling, 'orientation': 'exif', 'transparency': 'black', 'wide': '8 bits'}
+
+
+def read(path, recipe, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+  """The image in the file `path` as `recipe` makes it an array: uint8 [side, side, 3].
+
+  Raises:
+    UserError: no regular file, no image of FORMATS, too large, damaged, of unknown range, or a failed read.
+  """
+  return _read(path, recipe, max_pixels)[0]
+
+
+def read_with_aspect(path, recipe, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, float]:
+  """As `read`, and width / height of the upright image."""
+  return _read(path, recipe, max_pixels)
+
+
+def _read(path, recipe, max_pixels):
+  name = printable(path)
+  try:
+    if reason := irregular(path):
+      raise _Unfit(f'it is {reason}: remove it')
+    with open(path, 'rb') as file:
+      return decode(file, recipe, max_pixels, suffix=os.path.splitext(path)[1])
+  except _Unfit as e:
+    raise UserError(f'cannot read the image {name}: {e}') from None
+  except MemoryError:
+    raise UserError(f'cannot read the image {name}: out of memory; lower config.data.max_pixels={max_pixels} to find '
+                    'such images') from None
+  except OSError as e:
+    if e.errno is None:  # Pillow's own, on damage
+      raise _damaged(name, e) from None
+    raise UserError(f'cannot read the image {name} ({e.strerror}): make it readable, and run again') from None
+  except Exception as e:  # Pillow raises many kinds for a damaged file
+    raise _damaged(name, e) from None
+
+
+def _damaged(name, e):
+  reason = printable(' '.join(str(e).split())[:100])
+  return UserError(f'cannot read the image {name} ({type(e).__name__}: {reason}): repair or remove it')
+
+
+def irregular(path) -> str:
+  """What a path is if it is no regular file, a word such as 'a FIFO'; '' if it is one. Raises OSError."""
+  mode = os.stat(path).st_mode  # opening alone would wait for the other end of a FIFO
+  return '' if stat.S_ISREG(mode) else next((word for test, word in _KINDS.items() if test(mode)), 'no file')
+
+
+def is_image(path) -> bool:
+  """Whether the regular file `path` begins as an image of FORMATS does, whatever its suffix. Raises OSError."""
+  try:
+    with open(path, 'rb') as file, _unlimited():
+      _open(file, '')
+    return True
+  except OSError as e:
+    if e.errno is not None:
+      raise
+    return False
+  except Exception:  # a file of another kind that happens to begin alike
+    return False
+
+
+def decode(file, recipe, max_pixels: int = MAX_PIXELS, suffix: str = '') -> tuple[np.ndarray, float]:
+  """The image in an open file as `recipe` makes it an array, and its width / height.
+
+  Raises whatever Pillow raises on damage, and what `read` turns into one line.
+  """
+  least = 2 * (recipe['shorter_side'] or recipe['side'])
+  with opened(file, max_pixels, suffix, least) as (image, raw):
+    return _fit(image, raw, recipe)
+
+
+@contextlib.contextmanager
+def opened(file, max_pixels: int, suffix: str = '', least: int = 0):
+  """Gives (the loaded image of Pillow's in an open file, how its pixels lie there).
+
+  Args:
+    file: open for reading.
+    max_pixels: an image of more is refused, undecoded.
+    suffix: of the file's name.
+    least: pixels of the shorter side that suffice, for images that can be decoded at a fraction; 0 for all.
+  """
+  with _unlimited():
+    image = _open(file, suffix)
+    pixels = image.width * image.height
+    if pixels > max_pixels:
+      raise _Unfit(f'{image.width}x{image.height} are {pixels} pixels, more than config.data.max_pixels={max_pixels}: '
+                   'scale it down, or raise config.data.max_pixels')
+    with _one_large if pixels > LARGE else contextlib.nullcontext():
+      if least and min(image.size) >= least:
+        image.draft('RGB', (least, least))  # a large JPEG is decoded at a fraction of its size
+      raw = _raw(image)
+      image.load()  # the orientation of a PNG may lie behind its pixels, and Pillow itself turns a TIFF
+      yield image, raw
+
+
+@contextlib.contextmanager
+def _unlimited():
+  """Takes Pillow's own limit of pixels away while any thread reads; ours is asked instead."""
+  from PIL import Image
+  global _readers, _limit_before
+  with _counting:
+    if not _readers:
+      _limit_before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    _readers += 1
+  try:
+    yield
+  finally:
+    with _counting:
+      _readers -= 1
+      if not _readers:
+        Image.MAX_IMAGE_PIXELS = _limit_before
+
+
+def _open(file, suffix):
+  from PIL import Image
+  Image.init()
+  formats = (*FORMATS, *(('TGA',) if suffix.lower() == '.tga' else ()))
+  formats = [name for name in formats if name in Image.OPEN]  # an older Pillow has no AVIF
+  try:
+    return Image.open(file, formats=formats)
+  except Image.UnidentifiedImageError:
+    raise _Unfit(f'it is damaged, or none of {", ".join(formats)}: repair or remove it') from None
+
+
+def _fit(image, raw, recipe):
   from PIL import Image, ImageOps
-  if min(file.size) >= 2 * side:
-    file.draft('RGB', (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size
-  return np.asarray(ImageOps.fit(file.convert('RGB'), (side, side), Image.Resampling.BICUBIC))
+  side, shorter = recipe['side'], recipe['shorter_side']
+  turn = _turn(image)
+  image = colours(image, raw)
+  image = image.transpose(Image.Transpose[turn]) if turn else image
+  aspect, how = image.width / image.height, Image.Resampling[recipe['resampling'].upper()]
+  if recipe['fit'] == 'squeeze':
+    image = image.resize((side, side), how)
+  elif shorter == side:
+    image = ImageOps.fit(image, (side, side), how)
+  else:  # as torchvision scales the shorter side and cuts, without the part that is cut away
+    scale = min(image.size) / shorter
+    whole = [max(shorter, int(length / scale)) for length in image.size]
+    start = [round((length - side) / 2) for length in whole]
+    ratio = [length / scaled for length, scaled in zip(image.size, whole)]
+    box = [s * r for s, r in zip(start, ratio)] + [min((s + side) * r, n)
+                                                   for s, r, n in zip(start, ratio, image.size)]
+    image = image.resize((side, side), how, box)
+  return np.asarray(image), aspect
+
+
+def _raw(image) -> str:
+  """How the pixels of an image that is not loaded yet lie in its file, in Pillow's words, such as 'L;2'."""
+  args = image.tile[0][3] if image.tile else ''
+  return str(args[0] if isinstance(args, tuple | list) and args else args)
+
+
+def _turn(image):
+  try:
+    return _TURNS.get(image.getexif().get(_ORIENTATION))
+  except Exception:  # damaged EXIF: as in any viewer, it says nothing
+    return None
+
+
+def colours(image, raw: str = ''):
+  """A loaded image of Pillow's, of any mode, in mode RGB: wide values in 8 bits, over black where it is transparent.
+
+  Args:
+    image: as it was opened, not yet changed.
+    raw: how its pixels lie in the file, in Pillow's words.
+
+  Raises _Unfit on a mode whose range is not known.
+  """
+  from PIL import Image
+  if image.mode == 'I' or image.mode.startswith('I;'):
+    return _wide(image).convert('RGB')
+  if image.mode in ('RGBa', 'La'):  # premultiplied, which is over black already
+    bands = image.split()
+    return Image.merge('RGB', bands[:3] if len(bands) == 4 else bands[:1] * 3)
+  if image.mode == 'LAB':
+    from PIL import ImageCms
+    return ImageCms.profileToProfile(image, ImageCms.createProfile('LAB'), ImageCms.createProfile('sRGB'),
+                                     outputMode='RGB')
+  if image.mode in ('1', 'L', 'RGB'):
+    key = _transparent(image.info.pop('transparency', None), raw)
+    if key is None:
+      return image.convert('RGB')
+    image.info['transparency'] = key
+  elif image.mode in ('RGBX', 'CMYK', 'YCbCr', 'HSV'):
+    return image.convert('RGB')
+  elif image.mode not in ('P', 'PA', 'LA', 'RGBA'):
+    raise _Unfit(f'its values (mode {image.mode}) have no range that is known: save it with 8 bits a channel')
+  image = image.convert('RGBA')
+  if image.getchannel('A').getextrema()[0] < 255:
+    image = Image.alpha_composite(Image.new('RGBA', image.size, (0, 0, 0, 255)), image)
+  return image.convert('RGB')
+
+
+def _transparent(key, raw):
+  """The transparent colour of a file on the scale of the pixels that Pillow gives; None where there is none."""
+  if key is None:
+    return None
+  scale = {'L;2': 85, 'L;4': 17}.get(raw, 1)  # Pillow scales such pixels, but not this
+  shift = 8 if ';16' in raw else 0
+  scaled = tuple(scale * (value >> shift) for value in (key if isinstance(key, tuple) else (key,)))
+  return None if max(scaled) > 255 else scaled if isinstance(key, tuple) else scaled[0]
+
+
+def _wide(image):
+  """Grey values of 16 bits, or of the fewer that a TIFF names, as an image of 8 bits."""
+  from PIL import Image
+  tags = getattr(image, 'tag_v2', {})
+  if image.mode == 'I' and image.format not in ('PNG', 'PPM'):  # of these Pillow knows the range
+    raise _Unfit(f'its values (mode {image.mode}, {image.format}) have no range that is known: save it with 8 or 16 '
+                 'bits, unsigned')
+  top = 2 ** tags.get(_BITS, (16,))[0] - 1
+  values = np.asarray(image).astype(np.uint32)
+  if 'transparency' in image.info:
+    values[values == image.info['transparency']] = 0
+  if tags.get(_PHOTOMETRIC) == 0:
+    values = top - np.minimum(values, top)  # 0 is white there, which Pillow heeds for 8 bits alone
+  return Image.fromarray(((values * 255 + top // 2) // top).clip(0, 255).astype(np.uint8))
 
 
 def moments(images) -> tuple[tuple[float, ...], tuple[float, ...]]:
   """Mean and standard deviation of each channel of uint8 [n, h, w, c], pixel values scaled to 0 .. 1."""
   pixels = images.reshape(-1, images.shape[-1])
-  # in blocks: a float copy of everything would take eight times the memory
-  blocks = [b.astype(np.float64) / 255 for b in np.array_split(pixels, max(1, len(pixels) // 10**6))]
-  mean = sum(b.sum(0) for b in blocks) / len(pixels)
-  std = np.sqrt(sum(np.square(b - mean).sum(0) for b in blocks) / len(pixels))
+
+  def blocks():  # one at a time: a float copy of everything would take eight times the memory
+    return (b.astype(np.float64) / 255 for b in np.array_split(pixels, max(1, len(pixels) // 10**6)))
+
+  mean = sum(b.sum(0) for b in blocks()) / len(pixels)
+  std = np.sqrt(sum(np.square(b - mean).sum(0) for b in blocks()) / len(pixels))
   return tuple(mean.tolist()), tuple(np.maximum(std, 1e-3).tolist())

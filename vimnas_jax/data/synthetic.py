@@ -42,4 +42,5 @@ def load(config) -> Data:
   test = _split([config.seed, 2], patterns, config.num_test)
   scaled = train.images.reshape(-1, 3) / 255
   mean, std = (tuple(round(float(v), 4) for v in stat) for stat in (scaled.mean(0), scaled.std(0)))
-  return Data('synthetic', train, test, config.num_classes, mean, tuple(max(s, 1e-3) for s in std))
+  return Data('synthetic', train, test, config.num_classes, mean, tuple(max(s, 1e-3) for s in std),
+              class_names=tuple(map(str, range(config.num_classes))))

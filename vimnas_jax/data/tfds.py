@@ -7,6 +7,7 @@ folder. All are held in memory.
 
 import contextlib
 import io
+import json
 import logging
 import pathlib
 import re
@@ -14,6 +15,7 @@ import warnings
 
 import numpy as np
 
+from vimnas_jax import files
 from vimnas_jax.data import pixels
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
@@ -21,10 +23,14 @@ from vimnas_jax.errors import UserError
 PREFIX = 'tfds/'
 TESTS = ('test', 'validation')  # the first that there is
 _BLOCK = 1000  # records held undecoded at a time
+_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # channels of images of a fixed size -> Pillow's mode
+_FEATURES = re.compile(r'tensorflow_datasets\.core\.features(\.\w+)+')  # the classes that a description may name
 
 
 def find(root: pathlib.Path, name: str) -> pathlib.Path | None:
   """The folder of the newest version of `name` below the TFDS data folder `root`, or None if there is none."""
+  if '..' in pathlib.PurePath(name).parts or pathlib.PurePath(name).is_absolute():
+    return None
   versions = [path.parent for path in root.glob(f'{name}/*/dataset_info.json')
               if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
   return max(versions, key=lambda path: [int(n) for n in path.name.split('.')], default=None)
@@ -44,46 +50,115 @@ def _quiet():
     logger.setLevel(level)
 
 
-def _read_split(builder, part: str, skip, side: int) -> Split:
-  from PIL import Image
+def _check_classes(path):
+  """Refuses a description of features that names Python classes other than TFDS's own: TFDS would import them."""
+  if not (path / 'features.json').is_file():
+    raise UserError(f'cannot read the TFDS data in {files.printable(path)}: it has no features.json; prepare it again, '
+                    'or set config.data.dir elsewhere')
+  asked = [files.read_json(path / 'features.json', 'prepare it again, or set config.data.dir elsewhere')]
+  while asked:
+    value = asked.pop()
+    if isinstance(value, list):
+      asked += value
+    elif isinstance(value, dict):
+      asked += value.values()
+      if isinstance(value.get('json'), str):  # a description within the description
+        with contextlib.suppress(ValueError, RecursionError):
+          asked.append(json.loads(value['json']))
+      for key in ('pythonClassName', 'python_class_name', 'type'):  # the last in descriptions of older versions
+        name = value.get(key)
+        if isinstance(name, str) and not _FEATURES.fullmatch(name):
+          raise UserError(f'{files.printable(path / "features.json")} names the Python class '
+                          f'{files.printable(name)[:100]!r}, which is not of TFDS and is not imported: prepare '
+                          'the data with the features Image and ClassLabel')
+
+
+def _described(features, splits):
+  """(image, label) of the features, if they are what is read here. Raises LookupError."""
+  test = next((name for name in TESTS if name in splits), None)
+  if 'train' not in splits or not test or not {'image', 'label'} <= set(features):
+    raise LookupError(f'it has splits {", ".join(splits)} and features {", ".join(features)}; wanted are train and '
+                      f'{" or ".join(TESTS)}, image and label')
+  image, label = features['image'], features['label']
+  if getattr(label, 'num_classes', None) is None or not hasattr(label, 'names'):
+    raise LookupError(f'its label is {type(label).__name__}; wanted is ClassLabel, with a number of classes')
+  if type(image).__name__ != 'Image' or np.dtype(image.np_dtype) != np.uint8 or len(image.shape) != 3:
+    raise LookupError(f'its image is {type(image).__name__} of {np.dtype(image.np_dtype)}; wanted is Image of uint8')
+  if None not in image.shape and image.shape[-1] not in _MODES:
+    raise LookupError(f'its images have {image.shape[-1]} channels; wanted are {", ".join(map(str, _MODES))}')
+  return test
+
+
+def _exact(record, shape):
+  """An encoded image of a fixed size: uint8 of `shape`, in the colours that its channels ask for."""
+  with pixels.opened(io.BytesIO(record), max_pixels=shape[0] * shape[1]) as (image, raw):
+    if image.size != (shape[1], shape[0]):
+      raise ValueError(f'it is {image.height}x{image.width}, not {shape[0]}x{shape[1]}')
+    mode = _MODES[shape[-1]]
+    if image.mode != mode or 'transparency' in image.info:
+      image = image.convert('RGBA') if mode == 'RGBA' and image.mode in ('P', 'PA', 'LA') else \
+          pixels.colours(image, raw).convert(mode)
+    return np.asarray(image).reshape(shape)
+
+
+def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
   source = builder.as_data_source(split=part, decoders={'image': skip})
-  shape = builder.info.features['image'].shape
+  shape, classes = builder.info.features['image'].shape, builder.info.features['label'].num_classes
   fixed = None not in shape
+  side = recipe['side']
   images = np.empty((len(source), *(shape if fixed else (side, side, 3))), np.uint8)  # [n, h, w, c]
-  labels = np.empty(len(source), np.int32)
+  labels, aspects = np.empty(len(source), np.int32), np.empty(len(source), np.float32)
   for start in range(0, len(source), _BLOCK):
     block = source.__getitems__(range(start, min(start + _BLOCK, len(source))))
     for i, record in enumerate(block, start):
       # A thread pool is slower here: the work on a small image is mostly Python's.
-      image = Image.open(io.BytesIO(record['image']))
-      images[i] = np.asarray(image).reshape(shape) if fixed else pixels.square(image, side)
+      if not 0 <= record['label'] < classes:
+        raise LookupError(f'label {record["label"]} of image {i} of {part} is outside 0..{classes - 1}')
       labels[i] = record['label']
-  return Split(images, labels)
+      try:
+        if fixed:
+          images[i] = _exact(record['image'], shape)
+        else:
+          images[i], aspects[i] = pixels.decode(io.BytesIO(record['image']), recipe, max_pixels)
+      except Exception as e:
+        raise ValueError(f'image {i} of {part}: {e}') from None
+  return Split(images, labels, aspects if not fixed and recipe['fit'] == 'squeeze' else None)
 
 
-def read(path: pathlib.Path, side: int = 0) -> tuple[Split, Split, int]:
-  """The training and test splits, and the number of classes, of the data set in the version folder `path`.
+def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS):
+  """The training and test splits of the data set in the version folder `path`.
 
   Args:
     path: the folder of dataset_info.json.
-    side: to which images are brought whose size is not fixed, in pixels.
+    recipes: of training and test images (pixels.py), where their size is not fixed; None where it is.
+    max_pixels: an image of more is refused.
+
+  Returns:
+    (train, test, names of the classes, whether images lie in an order that TFDS has shuffled, whether of fixed size).
 
   Raises:
     UserError: the files are damaged, incomplete, of another format, or hold no images with labels.
   """
+  _check_classes(path)
+  where = files.printable(path)
   with _quiet():
     import tensorflow_datasets as tfds  # slow to import, so only when asked for
     try:
       builder = tfds.builder_from_directory(path)
-      features, skip = builder.info.features, tfds.decode.SkipDecoding()
-      test = next((name for name in TESTS if name in builder.info.splits), None)
-      if 'train' not in builder.info.splits or not test or not {'image', 'label'} <= set(features):
-        raise LookupError(f'it has splits {", ".join(builder.info.splits)} and features {", ".join(features)}; wanted '
-                          f'are train and {" or ".join(TESTS)}, image and label')
-      return (*(_read_split(builder, part, skip, side) for part in ('train', test)), features['label'].num_classes)
+      info, skip = builder.info, tfds.decode.SkipDecoding()
+      test = _described(info.features, info.splits)
+      fixed = None not in info.features['image'].shape
+      if not fixed and recipes is None:
+        raise LookupError('its images are of no fixed size')
+      splits = [_read_split(builder, part, skip, recipe, max_pixels)
+                for part, recipe in zip(('train', test), recipes or ({'side': 0, 'fit': ''},) * 2)]
+      return *splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
     except Exception as e:  # TFDS and array_record raise whatever they please
-      reason = ' '.join(str(e).split())[:200]
-      raise UserError(f'cannot read the TFDS data in {path} ({type(e).__name__}: {reason}); prepare it again with '
+      if isinstance(e, OSError) and e.errno is not None and not isinstance(e, FileNotFoundError):
+        raise UserError(f'cannot read the TFDS data in {where} ({e.strerror}): make it readable, and run again; or set '
+                        'config.data.dir elsewhere') from None
+      reason = files.printable(' '.join(str(e).split())[:200])
+      raise UserError(f'cannot read the TFDS data in {where} ({type(e).__name__}: {reason}); prepare it again with '
                       'file_format=array_record, or set config.data.dir elsewhere') from None
 
 
@@ -91,7 +166,7 @@ def load(config) -> Data:
   """The set `tfds/NAME` or `tfds/NAME/CONFIG`, uint8 [n, h, w, c].
 
   Args:
-    config: `name`, `dir` (a TFDS data folder) and `image_size`.
+    config: `name`, `dir` (a TFDS data folder), `image_size`, `max_pixels` and `photographs`.
 
   Raises:
     UserError: nothing there, or what `read` raises.
@@ -102,7 +177,8 @@ def load(config) -> Data:
     raise UserError(f'config.data.name={config.name!r}: no {name}/VERSION/dataset_info.json under config.data.dir='
                     f'{config.dir!r}; prepare it with tfds build --file_format=array_record, or set config.data.dir to '
                     'the TFDS data folder')
-  if config.image_size < 1:
-    raise UserError(f'config.data.image_size={config.image_size} must be at least 1')
-  train, test, classes = read(version, config.image_size)
-  return Data(config.name, train, test, classes, *pixels.moments(train.images))
+  recipes = pixels.recipes(config)
+  train, test, names, shuffled, fixed = read(version, recipes, config.max_pixels)
+  return Data(config.name, train, test, len(names), *pixels.moments(train.images), class_names=names,
+              recipe={} if fixed else recipes[1], shuffled=shuffled,
+              side=config.image_size if train.aspects is not None else 0)

@@ -9,6 +9,9 @@ import numpy as np
 
 from vimnas_jax.errors import UserError
 
+_DRAWN = 'drawn class by class, 1'  # the rule of parts.py; another number when it draws otherwise
+_SHOWN = 12  # classes that are named in a line
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
@@ -17,10 +20,13 @@ class Split:
   Attributes:
     images: uint8 [n, h, w, c].
     labels: int32 [n], each in 0 .. classes - 1.
+    aspects: float32 [n], width / height that photographs had before they were squeezed to squares; None where images
+      are as they were.
   """
 
   images: np.ndarray  # [n, h, w, c]
   labels: np.ndarray
+  aspects: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.images)
@@ -44,6 +50,7 @@ class Data:
       arrays from the start.
     shuffled: whether images are in an order that has nothing to do with their classes; if not, parts of them are
       drawn class by class (`parts.py`).
+    side: of the images that a network is given, where training images are held larger; 0 where all are of one size.
   """
 
   name: str
@@ -57,6 +64,7 @@ class Data:
   left_out: tuple[tuple[str, str], ...] = ()
   recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   shuffled: bool = True
+  side: int = 0
 
   def name_of(self, label: int) -> str:
     """What class `label` is called: its name, or its number where it has none."""
@@ -64,17 +72,44 @@ class Data:
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
-    """(height, width, channels) of one image."""
-    return tuple(self.train.images.shape[1:])
+    """(height, width, channels) of one image that a network is given."""
+    return (self.side, self.side, self.train.images.shape[-1]) if self.side else tuple(self.train.images.shape[1:])
 
   def fingerprint(self) -> str:
-    """SHA-256, in hex, of the name and of the shape, type and bytes of every array: equal only for equal data."""
+    """SHA-256, in hex, of the name and of the shape, type and bytes of every array: equal only for equal data.
+
+    Of images that are not shuffled also of the names of the classes, which their folders gave them, and of the rule by
+    which parts are drawn.
+    """
     digest = hashlib.sha256(repr(self.name).encode())
     for split in (self.train, self.test, *(self.search or ())):
-      for array in (split.images, split.labels):
+      for array in (split.images, split.labels, *(() if split.aspects is None else (split.aspects,))):
         digest.update(f'{array.shape} {array.dtype.str}'.encode())
         digest.update(np.ascontiguousarray(array).data)
+    if not self.shuffled:
+      digest.update(f'{_DRAWN} {self.class_names!r}'.encode())
+    if self.side:
+      digest.update(f'side {self.side}'.encode())
     return digest.hexdigest()
+
+
+def describe(data: Data) -> list[str]:
+  """Lines for the console: classes with their images, and what was left out; of data with names from outside."""
+  if not data.recipe:
+    return []
+  counts = [np.bincount(split.labels, minlength=data.num_classes) for split in (data.train, data.test)]
+  told = [f'{name} {a}/{b}' for name, a, b in zip(data.class_names, *counts, strict=True)]
+  if len(told) > _SHOWN:
+    told = [*told[:_SHOWN], f'… (least {counts[0].min()}/{counts[1].min()}, most {counts[0].max()}/{counts[1].max()})']
+  lines = [f'{data.num_classes} classes, training/test images: {", ".join(told)}']
+  if data.left_out:
+    reasons = {}
+    for file, reason in data.left_out:
+      reasons.setdefault(reason, []).append(file)
+    told = [f'{", ".join(files[:3])}{f" and {len(files) - 3} more" if len(files) > 3 else ""} ({reason})'
+            for reason, files in reasons.items()]
+    lines.append(f'left out: {len(data.left_out)}, {", ".join(told)}')
+  return lines
 
 
 def _check_split(data: Data, part: str, split: Split):
@@ -93,19 +128,29 @@ def _check_split(data: Data, part: str, split: Split):
                     'correct the label or the number of classes')
 
 
+def _check_names(data, where):
+  if data.class_names and len(data.class_names) != data.num_classes:
+    raise UserError(f'{where}: {len(data.class_names)} names of classes for {data.num_classes} classes; give one each')
+  twice = [name for i, name in enumerate(data.class_names) if name in data.class_names[:i]]
+  if twice:
+    raise UserError(f'{where}: two classes are called {twice[0]!r}: rename one of them')
+
+
 def check(data: Data) -> Data:
   """Returns `data`. Raises UserError, in one line, where it cannot be trained on."""
   _check_split(data, 'train', data.train)
   _check_split(data, 'test', data.test)
   where = f'config.data.name={data.name!r}'
-  if data.train.images.shape[1:] != data.test.images.shape[1:]:
+  held = data.train.images.shape[1:] if data.train.aspects is None else data.image_shape
+  if held != data.test.images.shape[1:]:
     raise UserError(f'{where}: training images are {data.train.images.shape[1:]}, test images '
                     f'{data.test.images.shape[1:]}; bring both to one size')
+  _check_names(data, where)
   missing = np.flatnonzero(np.bincount(data.train.labels, minlength=data.num_classes) == 0)
   if len(missing):
     more = f' (nor have {len(missing) - 1} others)' if len(missing) > 1 else ''
-    raise UserError(f'{where}: class {missing[0]} has no training image{more}; add images or lower the number of '
-                    f'classes, now {data.num_classes}')
+    raise UserError(f'{where}: class {data.name_of(missing[0])!r} has no training image{more}: add some, or take the '
+                    'class away')
   channels = data.image_shape[-1]
   if len(data.mean) != channels or len(data.std) != channels or min(data.std) <= 0:
     raise UserError(f'{where}: mean={data.mean} and std={data.std} do not fit {channels} channels; give one number '

@@ -1,0 +1,119 @@
+"""The one place where a training set is cut into what is trained on and what is validated with.
+
+Images of a source that shuffles (`Data.shuffled`) are cut where they lie: the leading part is trained on. Those of any
+other source, such as a folder that is read class by class, are drawn: every part holds every class in the share that
+the class has of the whole, by largest remainders and at least once, in an order that a fixed seed shuffles. The seed is
+none of the configuration, so that runs with different seeds validate with the same images.
+"""
+
+import math
+
+import numpy as np
+
+from vimnas_jax.data.types import Data, Split
+from vimnas_jax.errors import UserError
+
+SEED = 0
+
+
+def halves(data: Data, portion: float, limit: int = 0) -> tuple[Split, Split]:
+  """What is trained on, and the rest.
+
+  Args:
+    data: the data set. Where it says itself what a search validates with (`Data.search`), `portion` is not asked, and
+      `limit` counts in its training half.
+    portion: share of the images that is trained on, above 0 and at most 1; at 1 the rest is empty.
+    limit: use only so many images in all; 0 uses all.
+
+  Returns:
+    (train, valid). Views of `data.train` where it is shuffled, or wanted whole; else copies.
+
+  Raises:
+    UserError: a part that has images lacks a class; or photographs that are held whole are to be validated with.
+  """
+  if data.train.aspects is not None and portion < 1:
+    raise UserError(f'config.train_portion={portion}: config.data.photographs holds training images whole, which serve '
+                    'for training alone: set config.train_portion=1, or config.data.photographs=0')
+  first, second = _rows(data, portion, limit)
+  if data.search:
+    cut = _part(data.search[0], first), data.search[1]
+  else:
+    cut = _part(data.train, first), _part(data.train, second)
+  for part, split in zip(('training', 'validation'), cut):
+    lost = _lost(data, split.labels)
+    if len(split) and len(lost):
+      raise UserError(_complaint(data, portion, limit, part, len(split), lost))
+  return cut
+
+
+def _rows(data, portion, limit):
+  """Which images of the training half go into either part: slices, or arrays of indices. Reads labels alone."""
+  count = len(data.search[0] if data.search else data.train)
+  count = min(limit, count) if limit else count
+  if data.search:
+    return slice(count), None
+  cut = math.floor(count * portion)
+  if data.shuffled or cut == len(data.train):
+    return slice(cut), slice(cut, count)
+  labels = data.train.labels
+  order = np.random.default_rng(SEED).permutation(len(labels))
+  have = np.bincount(labels, minlength=data.num_classes)
+  used = _shares(have, count, np.minimum(have, 2 if cut < count else 1), have)
+  spare = np.minimum(np.maximum(used - 1, 0), 1) if cut < count else np.zeros_like(used)  # one of each for validation
+  train = _shares(used, cut, np.minimum(used, 1), used - spare)
+  rank = np.empty(len(labels), int)  # the how manieth of its class an image is, in the shuffled order
+  for label in range(data.num_classes):
+    rows = order[labels[order] == label]
+    rank[rows] = np.arange(len(rows))
+  rank, labels = rank[order], labels[order]
+  return order[rank < train[labels]], order[(rank >= train[labels]) & (rank < used[labels])]
+
+
+def _shares(weights, total, least, most):
+  """Whole numbers that add up to `total` in proportion to `weights`, by largest remainders, each from least to most.
+
+  Where that many cannot be had within the bounds, as near as the bounds allow.
+  """
+  exact = weights * total  # in units of 1 / weights.sum(), so that no rounding decides
+  unit = max(int(weights.sum()), 1)
+  given = np.clip(exact // unit, least, most)
+  while (missing := total - int(given.sum())) != 0:
+    step = 1 if missing > 0 else -1
+    free = given < most if step > 0 else given > least
+    if not free.any():
+      break
+    given[np.where(free, step * (exact - given * unit), -np.inf).argmax()] += step
+  return given
+
+
+def _part(split, rows):
+  aspects = None if split.aspects is None else split.aspects[rows]
+  return Split(split.images[rows], split.labels[rows], aspects)
+
+
+def _lost(data, labels):
+  return np.flatnonzero(np.bincount(labels, minlength=data.num_classes) == 0)
+
+
+def _works(data, portion, limit):
+  labels = data.search[0].labels if data.search else data.train.labels
+  parts = [labels[rows] for rows in _rows(data, portion, limit) if rows is not None]
+  return len(parts[0]) > 0 and all(not len(part) or not len(_lost(data, part)) for part in parts)
+
+
+def _complaint(data, portion, limit, part, count, lost):
+  more = f' (nor have {len(lost) - 1} others)' if len(lost) > 1 else ''
+  where = f'config.data.name={data.name!r}, config.data.limit={limit}, config.train_portion={portion:g}'
+  told = f'{where}: class {data.name_of(lost[0])!r} has no image among the {count} of the {part} part{more}'
+  whole = len(data.search[0] if data.search else data.train)
+  tried = limit
+  while 0 < tried < whole:
+    tried = min(2 * tried, whole)
+    if _works(data, portion, tried):
+      return f'{told}: set config.data.limit={0 if tried == whole else tried}, or 0 for all'
+  for other in (0.5, 0.75, 0.9, 0.25, 1.0):
+    for bound in dict.fromkeys((limit, 0)):
+      if not data.search and _works(data, other, bound):
+        also = '' if bound == limit else ' and config.data.limit=0'
+        return f'{told}: set config.train_portion={other:g}{also}, or add images of that class'
+  return f'{told}: add images of that class'
