@@ -3,7 +3,7 @@ import ast
 from conftest import ROOT
 
 # A module imports only from rows above its own. Modules of one row may import each other inside their folder.
-ROWS = [['errors', 'provenance'], ['files'], ['spaces', 'photometric'],
+ROWS = [['errors', 'provenance'], ['files'], ['npz'], ['spaces', 'photometric'],
         ['genotypes', 'data', 'augment', 'metrics', 'parallel', 'checkpoint', 'cost', 'oracle', 'nasbench101',
          'natsbench', 'tfrecord', 'draw', 'ops', 'initial', 'runfolder', 'signals', 'cpu'], ['mixing'],
         ['methods', 'supernet', 'network'], ['oneshot'], ['optim', 'state'], ['config'], ['steps', 'loop'],

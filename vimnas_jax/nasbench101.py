@@ -9,7 +9,6 @@ is left beside it, in a few megabytes.
 """
 
 import base64
-import binascii
 import contextlib
 import dataclasses
 import functools
@@ -18,25 +17,25 @@ import itertools
 import json
 import pathlib
 import struct
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
-from vimnas_jax import tfrecord
+from vimnas_jax import npz, tfrecord
 from vimnas_jax.cost import Cost
 from vimnas_jax.errors import UserError
+from vimnas_jax.files import printable
 from vimnas_jax.spaces import Genotype, oneshot
 
 LABELS = ('conv3x3-bn-relu', 'conv1x1-bn-relu', 'maxpool3x3')  # the order of the labels in a hash
 EPOCHS, REPEATS = 108, 3
+_MOST_PARAMS = 1 << 53  # which a float holds exactly
 # The least error of a single training among the architectures of a space, from which the benchmark's authors count
 # regret; an error is a mean over three, so that the best architecture has some regret left.
 BEST = {'oneshot1': {'test': 0.05448716878890991, 'valid': 0.049278855323791504},
         'oneshot2': {'test': 0.057592153549194336, 'valid': 0.051582515239715576},
         'oneshot3': {'test': 0.05338543653488159, 'valid': 0.04847759008407593}}
-_ARRAYS = ('hashes', 'valid', 'test', 'seconds', 'params')
+_ARRAYS = {'hashes': 'U', 'valid': 'f', 'test': 'f', 'seconds': 'f', 'params': 'i'}
 
 
 def prune(matrix, ops: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -185,8 +184,8 @@ class Table:
     """
     fingerprint = module_hash(*oneshot.module(genotype))
     if fingerprint not in self.place:
-      raise UserError(f'{self.path} has no module {fingerprint} ({oneshot.write(genotype)}): the table is incomplete; '
-                      'give nasbench_only108.tfrecord as config.oracle.nasbench101')
+      raise UserError(f'{printable(self.path)} has no module {fingerprint} ({oneshot.write(genotype)}): the table is '
+                      'incomplete; give nasbench_only108.tfrecord as config.oracle.nasbench101')
     i, answer = self.place[fingerprint], {}
     for kind in ('valid', 'test'):
       answer[f'{kind}_error'] = float(1 - getattr(self, kind)[i].mean())
@@ -224,14 +223,8 @@ def _load(path) -> Table:
   if not _unread(path):
     return _read(path if path.suffix == '.npz' else beside)
   arrays = extract(path, needed())
-  part = beside.with_name(f'{beside.name}.part')
-  try:
-    with part.open('wb') as file:
-      np.savez_compressed(file, **arrays)
-    part.replace(beside)
-  except OSError:  # a folder that cannot be written: it is read again next time
-    with contextlib.suppress(OSError):
-      part.unlink(missing_ok=True)
+  with contextlib.suppress(OSError):  # a folder that cannot be written: it is read again next time
+    npz.write(beside, arrays)
   return _table(path, arrays)
 
 
@@ -248,19 +241,19 @@ def extract(path, wanted: Set[str]) -> dict[str, np.ndarray]:
         raise ValueError('no fingerprint')
       if fingerprint in wanted and epochs == EPOCHS:
         found.setdefault(fingerprint, []).append(_metrics(base64.b64decode(packed)))
-    except (ValueError, TypeError, KeyError, IndexError, struct.error, binascii.Error):
-      raise UserError(f'{path}, record {number}: no row of NAS-Bench-101: {record[:60]!r}; give '
+    except (ValueError, TypeError, KeyError, IndexError, struct.error, RecursionError):  # nested without end
+      raise UserError(f'{printable(path)}, record {number}: no row of NAS-Bench-101: {record[:60]!r}; give '
                       'nasbench_only108.tfrecord as config.oracle.nasbench101') from None
   if not found:
-    raise UserError(f'{path} has no module of the three spaces trained for {EPOCHS} epochs: give '
+    raise UserError(f'{printable(path)} has no module of the three spaces trained for {EPOCHS} epochs: give '
                     'nasbench_only108.tfrecord as config.oracle.nasbench101')
   for fingerprint, rows in found.items():
     if len(rows) != REPEATS or len({row[3] for row in rows}) != 1:
-      raise UserError(f'{path}: module {fingerprint} has {len(rows)} trainings, not {REPEATS} of one network: the file '
-                      'is incomplete; fetch it again')
+      raise UserError(f'{printable(path)}: module {fingerprint} has {len(rows)} trainings, not {REPEATS} of one '
+                      'network: the file is incomplete; fetch it again')
   if missing := wanted - found.keys():
-    raise UserError(f'{path} lacks {len(missing):,} of {len(wanted):,} modules of the three spaces, as {min(missing)}: '
-                    'the file is incomplete; fetch it again')
+    raise UserError(f'{printable(path)} lacks {len(missing):,} of {len(wanted):,} modules of the three spaces, as '
+                    f'{min(missing)}: the file is incomplete; fetch it again')
   names = sorted(found)
   rows = np.array([found[name] for name in names])  # [modules, repeats, 4]
   return {'hashes': np.array(names), 'valid': rows[..., 0], 'test': rows[..., 1], 'seconds': rows[..., 2],
@@ -276,9 +269,12 @@ def _metrics(message: bytes) -> tuple[float, float, float, int]:
   fields = _fields(message)
   end = _fields(fields[1][-1])
   seconds, valid, test = (struct.unpack('<d', end[field][-1])[0] for field in (2, 4, 5))
-  if not (0 <= valid <= 1 and 0 <= test <= 1):
+  params = fields[2][-1]
+  if not (0 <= valid <= 1 and 0 <= test <= 1 and 0 <= seconds < np.inf):
     raise ValueError('no accuracies')
-  return valid, test, seconds, int(fields[2][-1])
+  if not isinstance(params, int) or params > _MOST_PARAMS:
+    raise ValueError('no number of parameters')
+  return valid, test, seconds, params
 
 
 def _fields(message: bytes) -> dict[int, list]:
@@ -287,12 +283,13 @@ def _fields(message: bytes) -> dict[int, list]:
 
   def varint():
     nonlocal at
-    value, shift = 0, 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):  # 64 bits take ten bytes
       byte = message[at]
-      at, value, shift = at + 1, value | (byte & 0x7F) << shift, shift + 7
+      at, value = at + 1, value | (byte & 0x7F) << shift
       if byte < 0x80:
         return value
+    raise ValueError('a number without end')
 
   while at < len(message):
     key = varint()
@@ -308,19 +305,21 @@ def _fields(message: bytes) -> dict[int, list]:
 
 
 def _read(path) -> Table:
+  remedy = ('is no table made of nasbench_only108.tfrecord ({}): remove it, and give that file as '
+            'config.oracle.nasbench101')
   try:
-    with path.open('rb') as file, np.load(file) as held:
-      arrays = {name: held[name] for name in _ARRAYS}
-    return _table(path, arrays)
-  except (OSError, KeyError, ValueError, EOFError, IndexError, AttributeError, zipfile.BadZipFile,
-          zlib.error) as e:
-    raise UserError(f'{path} is no table made of nasbench_only108.tfrecord ({type(e).__name__}): remove it, and give '
-                    'that file as config.oracle.nasbench101') from None
+    return _table(path, npz.read(path, _ARRAYS, remedy))
+  except ValueError as e:
+    raise UserError(f'{printable(path)} {remedy.format(e)}') from None
 
 
 def _table(path, arrays) -> Table:
   size = len(arrays['hashes'])
-  if any(arrays[name].shape != (size, REPEATS) for name in ('valid', 'test', 'seconds')) or len(
-      arrays['params']) != size:
+  if any(arrays[name].shape != (size, REPEATS) for name in ('valid', 'test', 'seconds')) or any(
+      arrays[name].shape != (size,) for name in ('hashes', 'params')):
     raise ValueError('shapes')
-  return Table(str(path), dict(zip(arrays['hashes'].tolist(), range(size))), *(arrays[name] for name in _ARRAYS[1:]))
+  for name, most in (('valid', 1), ('test', 1), ('seconds', 1e12), ('params', _MOST_PARAMS)):
+    if not ((arrays[name] >= 0) & (arrays[name] <= most)).all():
+      raise ValueError(name)
+  place = dict(zip(arrays['hashes'].tolist(), range(size)))
+  return Table(str(path), place, *(arrays[name] for name in list(_ARRAYS)[1:]))

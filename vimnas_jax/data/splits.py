@@ -9,12 +9,15 @@ of the official archives, so that a data set read from TFDS, which shuffles, tak
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
+import re
 
 import numpy as np
 
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
+from vimnas_jax.files import printable
 
 # data set -> name of its file, and the lists in it with their md5
 FILES = {
@@ -24,6 +27,8 @@ FILES = {
                                              'xtest': 'bc3f493b9f567b07e7db64c062302fac'}),
     'imagenet16-120': ('imagenet-16-120-test-split.txt', {'xvalid': 'fc643d2a01459022f6010b8124fe9512',
                                                           'xtest': '87d86641fac2115e50fe88f86b9a3dc7'})}
+
+_NUMBER = re.compile('[0-9]{1,9}').fullmatch
 
 
 def apply(data: Data, path) -> Data:
@@ -39,8 +44,10 @@ def apply(data: Data, path) -> Data:
   index = _read(path, name, lists)
   first, second = (index[key] for key in lists)
   if data.name == 'cifar10':
-    return dataclasses.replace(data, search=(_part(data.train, first), _part(data.train, second)))
-  return dataclasses.replace(data, test=_part(data.test, second), search=(data.train, _part(data.test, first)))
+    return dataclasses.replace(data, search=(_part(data.train, first, path),
+                                             _part(data.train, second, path)))
+  return dataclasses.replace(data, test=_part(data.test, second, path),
+                             search=(data.train, _part(data.test, first, path)))
 
 
 def beside(config) -> str:
@@ -52,21 +59,33 @@ def beside(config) -> str:
 
 
 def _read(path, name, lists) -> dict[str, np.ndarray]:
+  shown = repr(printable(path))
   try:
-    held = json.loads(path.read_text())
+    if os.path.exists(path) and not path.is_file() and not path.is_dir():
+      raise UserError(f'config.data.split={shown} is no file: give {name} of NAS-Bench-201, or leave it empty')
+    held = json.loads(path.read_bytes())
     index = {key: held[key][1] for key in lists}
-    found = {key: hashlib.md5(','.join(rows).encode(), usedforsecurity=False).hexdigest()
-             for key, rows in index.items()}
-  except (OSError, ValueError, KeyError, TypeError, IndexError) as e:
-    reason = e.strerror if isinstance(e, OSError) else f'no list {" or ".join(lists)}'
-    raise UserError(f'config.data.split={str(path)!r} is no {name} of NAS-Bench-201 ({reason}): fetch it again, or '
-                    'leave it empty') from None
+    if any(not isinstance(rows, list) or any(type(row) is not str or not _NUMBER(row) for row in rows)
+           for rows in index.values()):
+      raise ValueError('no list of numbers, each as text')
+  except OSError as e:
+    raise UserError(f'config.data.split={shown} cannot be read ({e.strerror}): give {name} of NAS-Bench-201, or leave '
+                    'it empty') from None
+  except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+    raise UserError(f'config.data.split={shown} is no {name} of NAS-Bench-201 (no list {" or ".join(lists)}): fetch it '
+                    'again, or leave it empty') from None
   for key, md5 in lists.items():
-    if found[key] != md5:
-      raise UserError(f'{path} has another list {key} than {name} of NAS-Bench-201 (md5 {found[key]}, not {md5}): '
-                      'fetch it again, or leave config.data.split empty')
+    found = hashlib.md5(','.join(index[key]).encode(), usedforsecurity=False).hexdigest()
+    if found != md5:
+      raise UserError(f'{printable(path)} has another list {key} than {name} of NAS-Bench-201 (md5 {found}, not '
+                      f'{md5}): fetch it again, or leave config.data.split empty')
   return {key: np.array(rows, int) for key, rows in index.items()}
 
 
-def _part(split: Split, rows) -> Split:
+def _part(split: Split, rows, path) -> Split:
+  if len(rows) and rows.max() >= len(split):
+    raise UserError(f'{printable(path)} names image {rows.max():,} of a data set that has {len(split):,}: set '
+                    'config.data.dir to the whole data set, or leave config.data.split empty')
+  if len(np.unique(rows)) != len(rows):
+    raise UserError(f'{printable(path)} names an image twice: fetch it again, or leave config.data.split empty')
   return Split(np.ascontiguousarray(split.images[rows]), split.labels[rows])
