@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import methods, optim, spaces, steps
+from vimnas_jax.methods import topology
+from vimnas_jax.state import SearchState
+
+SPACE = spaces.get('oneshot1')
+
+
+class Net:
+  """Logits that depend on theta, on every row of the architecture and on every choice of the graph."""
+
+  def apply(self, variables, images, weights, rngs=None):
+    told = sum((rows.mean(0).ravel() * jnp.arange(1.0, 1.0 + rows[0].size)).sum() for rows in weights.values())
+    return images.mean((1, 2, 3))[:, None] * variables['params']['w'][None] + (told * jnp.array([0.1, -0.2, 0.3]))[None]
+
+
+def setup(method):
+  config = config_lib.defaults()
+  config.method = ConfigDict({'name': method})
+  config = config_lib.resolve(config)
+  made = methods.get(config.method, SPACE.choices)
+  tx_theta, tx_phi = optim.theta(config.theta, 9), made.optimizer(optim.phi(config.phi, 9))
+  theta, phi = {'w': jnp.array([1.0, -1.0, 0.5])}, made.init(jax.random.key(0), SPACE)
+  now = SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
+                    jax.random.key_data(jax.random.key(1)))
+  step = steps.search_step(Net(), made, SPACE, steps.Plan(0, 9, 'noise'), tx_theta, tx_phi, lambda key, x: x / 255)
+  images = jax.random.randint(jax.random.key(2), (8, 2, 2, 3), 0, 255).astype(jnp.uint8)
+  batch = {'images': images, 'labels': jnp.arange(8) % 3, 'valid_images': images[::-1],
+           'valid_labels': (jnp.arange(8) + 1) % 3}
+  return made, jax.jit(step), now, batch
+
+
+@pytest.mark.parametrize('method', ['vimnas', 'darts_noise', 'random', 'darts'])
+def test_the_graph_descends_the_validation_batch_whatever_the_operations_do(method):
+  made, step, now, batch = setup(method)
+  assert made.validates
+  key = jax.random.key(3)
+  usual, other_train, other_valid = (step(now, changed, key)[0].phi['params'] for changed in (
+      batch, {**batch, 'labels': batch['labels'] * 0}, {**batch, 'valid_labels': batch['valid_labels'] * 0}))
+
+  def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+  assert same(usual['topology'], other_train['topology']) and not same(usual['topology'], other_valid['topology'])
+  if method in ('vimnas', 'darts_noise'):
+    assert same(usual['method'], other_valid['method']) and not same(usual['method'], other_train['method'])
+  elif method == 'darts':
+    assert same(usual['method'], other_train['method']) and not same(usual['method'], other_valid['method'])
+
+
+def test_the_graph_moves_by_the_gradient_of_that_batch(x64):
+  """Against the loss written out, and Adam's first step: the rate times the sign of gradient and decay."""
+  made, step, now, batch = setup('vimnas')
+  key = jax.random.key(3)
+  xi = jax.random.split(key, 4)[2]
+
+  def loss(rows):
+    phi = {**now.phi, 'params': {**now.phi['params'], 'topology': rows}}
+    weights, _ = made.sample(phi, xi, 0.0)
+    logits = Net().apply({'params': now.theta}, batch['valid_images'] / 255, weights)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, batch['valid_labels']).mean()
+
+  rows = now.phi['params']['topology']
+  grads = jax.grad(loss)(rows)
+  moved = step(now, batch, key)[0].phi['params']['topology']
+  for name, row in rows.items():
+    grad = grads[name] + topology.WEIGHT_DECAY * row
+    np.testing.assert_allclose(moved[name] - row, -topology.LR * grad / (jnp.abs(grad) + 1e-8), rtol=1e-3)
