@@ -45,10 +45,10 @@ def test_cifar10_is_halved_as_the_file_says(monkeypatch, tmp_path, loaded):
   assert numbers(found.train) == list(range(8)) and numbers(found.test) == list(range(100, 106))
   assert found.fingerprint() != loaded.fingerprint()
   c = config_lib.defaults()
-  assert [numbers(part) for part in data.halves(found, c.train_portion, c.data.limit)] == [[0, 5, 7], [1, 2, 3, 4, 6]]
-  assert [numbers(part) for part in data.halves(loaded, c.train_portion, c.data.limit)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+  assert [numbers(part) for part in data.halves(found, 0.5, c.data.limit)] == [[0, 5, 7], [1, 2, 3, 4, 6]]
+  assert [numbers(part) for part in data.halves(loaded, 0.5, c.data.limit)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
   c.data.limit = 2
-  assert numbers(data.halves(found, c.train_portion, c.data.limit)[0]) == [0, 5]
+  assert numbers(data.halves(found, 0.5, c.data.limit)[0]) == [0, 5]
 
 
 @pytest.mark.parametrize('name', ['cifar100', 'imagenet16-120'])
