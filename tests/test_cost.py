@@ -90,7 +90,7 @@ def wider(normal, reduce, outputs):
     names = tuple(dict.fromkeys(op for op, _, _ in genotype.cells[name]))
     edges = tuple((source, target) for target in range(2, max(output) + 1) for source in range(target))
     cells[name] = Cell(2, edges, (names,) * len(edges), output, preprocess=True)
-  return dataclasses.replace(DARTS, cells=cells), genotype
+  return dataclasses.replace(DARTS, cells=cells, repeats=True), genotype
 
 
 NASNET_A = wider('s5:1 s3:0 s5:0 s3:0 avg:1 skip:0 avg:0 avg:0 s3:1 skip:1',

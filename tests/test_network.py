@@ -244,9 +244,9 @@ def test_bfloat16_stays_near_float32():
     ({'space': NB201}, 32, 0.0, "belongs to space 'darts'"),
     ({}, 3, 0.0, 'images of 3 pixels'), ({'imagenet': True}, 31, 0.0, 'at least 32'),
     ({'space': NB201, 'genotype': MIXED, 'imagenet': True}, 32, 0.0, 'imagenet=False'),
-    ({'space': NB201, 'genotype': MIXED, 'auxiliary': True}, 32, 0.0, 'auxiliary=False'),
-    ({'auxiliary': True}, 16, 0.0, '4 x 4: set auxiliary=False, or give images of 32'),
-    ({'auxiliary': True, 'imagenet': True}, 64, 0.0, '2 x 2: set auxiliary=False, or give images of 224'),
+    ({'space': NB201, 'genotype': MIXED, 'auxiliary': True}, 32, 0.0, 'config.network.auxiliary=0'),
+    ({'auxiliary': True}, 16, 0.0, '4 x 4: set config.network.auxiliary=0, or give images of 32'),
+    ({'auxiliary': True, 'imagenet': True}, 64, 0.0, '2 x 2: set config.network.auxiliary=0, or give images of 224'),
     ({'cells': 2}, 32, 0.0, '3 cells'), ({}, 32, 1.0, 'drop_path_rate=1.0')])
 def test_bad_input_is_one_line(light, fields, side, rate, word):
   net = Network(**{'space': DARTS, 'genotype': genotypes.get('ALL_SKIP'), 'cells': 3, 'channels': 4, **fields})

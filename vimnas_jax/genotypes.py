@@ -7,13 +7,16 @@ D-X-Y/AutoDL-Projects (GDAS), xiangning-chen/SmoothDARTS and Meituan-AutoML/DART
 (suffix s1 to s4) gave cells that belong to the full DARTS space as well; those with a noise operation are left out.
 """
 
-import os
+import difflib
+import hashlib
 import pathlib
+import re
+from collections.abc import Iterable
 from types import MappingProxyType
 
-from vimnas_jax import spaces
+from vimnas_jax import files, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces import Genotype
+from vimnas_jax.spaces import Genotype, Space
 
 _OPS = {'max': 'max_pool_3x3', 'avg': 'avg_pool_3x3', 'skip': 'skip_connect', 's3': 'sep_conv_3x3',
         's5': 'sep_conv_5x5', 'd3': 'dil_conv_3x3', 'd5': 'dil_conv_5x5'}
@@ -79,41 +82,95 @@ PUBLISHED = MappingProxyType({
 
 
 def get(name: str) -> Genotype:
-  """The published genotype called `name`. Raises UserError, which lists all names, if there is none."""
+  """The published genotype called `name`. Raises UserError if there is none."""
   if name not in PUBLISHED:
-    raise UserError(f'no published genotype is called {name!r}; choose one of {", ".join(PUBLISHED)}')
+    raise UserError(f'no published genotype is called {name!r:.80}{_alike(name)}; {len(PUBLISHED)} names are in '
+                    'vimnas_jax/genotypes.py')
   return PUBLISHED[name]
 
 
-def resolve(text: str) -> Genotype:
-  """The genotype that `text` stands for.
+def trusted(config) -> tuple[str, ...]:
+  """The Python files that the user lets run: a space that `config` names, and those of config.trust."""
+  more = (path.strip() for path in config.get('trust', '').split(','))
+  return tuple(path for path in (config.space.name, *more) if path.endswith('.py'))
 
-  Tried in this order: a published name, a NAS-Bench-201 string `|op~0|+...`, a DARTS `Genotype(normal=[...], ...)`, a
-  run folder with its genotype.json, a file with a genotype in JSON. Raises UserError if it is none of them, or what is
-  there is no architecture of a known space.
+
+def fingerprint(genotype: Genotype) -> str:
+  """SHA-256 of an architecture, however its space is called: the path of a file of one's own does not count."""
+  return hashlib.sha256(repr(sorted(genotype.cells.items())).encode()).hexdigest()
+
+
+def resolve(text: str, space: Space | None = None, trust: Iterable[str] = ()) -> Genotype:
+  """The genotype that `text` stands for, whole and fit for its space.
+
+  It is, tried in this order: a published name; a run folder with its genotype.json; a file with a genotype in JSON or
+  in the notation of its space; the notation itself, `|op~0|+...` or `Genotype(normal=[...], ...)`, also as a log or a
+  Python file has it.
+
+  Args:
+    text: see above.
+    space: the space that a notation, and a published name, is read in; None takes NAS-Bench-201 and DARTS.
+    trust: Python files that may be executed, if a file names one of them as its space.
+
+  Raises:
+    UserError: it is none of them, or no architecture of that space.
   """
   text = text.strip()
   if text in PUBLISHED:
-    return PUBLISHED[text]
-  if text.startswith('|'):
-    return spaces.get('nb201').read(text)
-  if text.startswith('Genotype('):
-    darts = spaces.get('darts')
-    return darts.validate(darts.read(text))
-  path = os.path.expanduser(text)
-  if text and os.path.isdir(path):
-    path = os.path.join(path, 'genotype.json')
-    if not os.path.isfile(path):
-      raise UserError(f'{text} holds no genotype.json: it is no folder of a finished search; give another one')
-  if not os.path.isfile(path):
-    raise UserError(f'{text[:120]!r} is no genotype: neither a run folder or a file, nor a NAS-Bench-201 string '
-                    '(|op~0|+...), a DARTS Genotype(normal=[...], ...) or a published name, which are '
-                    f'{", ".join(PUBLISHED)}')
+    found = PUBLISHED[text]
+    if space is not None and set(space.cells) == set(found.cells):
+      found = Genotype(space.name, found.cells)  # those of DARTS are in S1 to S4 too, if these have the operations
+    return (space or spaces.get(found.space)).validate(found)
+  path = _file(text)
+  if path is None and _is_notation(text):
+    return _read(text, space, 'config.genotype', trust)
+  if path is None:
+    raise UserError(f'{text[:120]!r} is no genotype: give a run folder, a file with a genotype in JSON or a notation, '
+                    'a DARTS Genotype(normal=[...], ...), a NAS-Bench-201 string (|op~0|+...) or a published name, as '
+                    f'DARTS_V2{_alike(text)}')
+  shown = files.printable(path)
   try:
-    genotype = Genotype.from_json(pathlib.Path(path).read_text())
-  except (OSError, UnicodeDecodeError, UserError) as e:
-    raise UserError(f'{path} cannot be read: {e}') from None
-  if genotype.space not in spaces.NAMES and not genotype.space.endswith('.py'):
-    raise UserError(f'{path} has a genotype of space {genotype.space!r}; known are {", ".join(spaces.NAMES)}, and '
-                    'files of your own, FILE.py')
-  return spaces.get(genotype.space).validate(genotype)
+    return _read(files.read_text(path).lstrip('\ufeff').strip(), space, shown, trust)
+  except UserError as e:
+    raise e if shown in str(e) else UserError(f'{shown} cannot be read: {e}') from None
+
+
+def _alike(name: str) -> str:
+  close = sorted(difflib.get_close_matches(name[:40], PUBLISHED, 3))
+  return f' (alike: {", ".join(close)})' if close else ''
+
+
+def _is_notation(text):
+  return text.startswith('{') or '|' in text or re.search(r'\bGenotype\s*\(', text) is not None
+
+
+def _file(text) -> pathlib.Path | None:
+  """The file that `text` names, that of a run folder being its genotype.json; None if there is none."""
+  try:
+    path = pathlib.Path(text).expanduser()
+    if not text or not path.exists():
+      return None
+    folder, held = path.is_dir(), path / 'genotype.json'
+    if folder and not held.is_file():
+      raise UserError(f'{files.printable(text)} holds no genotype.json: it is no folder of a finished search; give '
+                      'another one')
+    if not folder and not path.is_file():
+      raise UserError(f'{files.printable(text)} is no ordinary file: give one with a genotype')
+  except (OSError, ValueError, RuntimeError):  # too long, a null byte, no such home: no path
+    return None
+  return held if folder else path
+
+
+def _read(text, space, where, trust) -> Genotype:
+  """The one genotype in `text`, from `where`."""
+  if text.startswith('{'):
+    found = Genotype.from_json(text)
+    own = space is not None and space.name.endswith('.py') and found.space.endswith('.py')
+    if own:  # the user's file, wherever the one lay that the genotype names
+      return space.validate(Genotype(space.name, found.cells))
+    return (space or spaces.named(found.space, where, trust)).validate(found)
+  words = re.findall(r'\|(?:[\w ]+~ *\d *\|)+(?:\s*\+\s*\|(?:[\w ]+~ *\d *\|)+)*', text)
+  if len(words) > 1:
+    raise UserError(f'{len(words)} NAS-Bench-201 architectures are in {text[:60]!r}; give one')
+  of = space or spaces.get('nb201' if words or text.startswith('|') else 'darts')
+  return of.validate(of.read(words[0] if words else text))

@@ -185,7 +185,7 @@ class Auxiliary(_Module):
     norm, sides = self.batch_norm(train), range(5 + self.pool_stride, 5 + 2 * self.pool_stride)
     if not set(x.shape[1:3]) <= set(sides):
       raise UserError(f'the auxiliary head reads maps of {sides[0]} to {sides[-1]} pixels a side, here they have '
-                      f'{x.shape[1]} x {x.shape[2]}: set auxiliary=False, or give images of '
+                      f'{x.shape[1]} x {x.shape[2]}: set config.network.auxiliary=0, or give images of '
                       f'{"224" if self.pool_stride == 2 else "32"} pixels')
     x = nn.avg_pool(jax.nn.relu(x), (5, 5), (self.pool_stride, self.pool_stride))
     x = jax.nn.relu(norm('norm1', x @ self.weight('conv1', (x.shape[-1], 128), x.shape[-1])))
@@ -237,7 +237,7 @@ class Network(_Module):
     edges = self.space.validate(self.genotype).cells
     stages = self.space.stages(self.cells, self.channels, imagenet=self.imagenet, side=min(x.shape[1:3]))
     if self.auxiliary and not any(stage.auxiliary for stage in stages):
-      raise UserError(f'space {self.space.name!r} has no auxiliary head: set auxiliary=False')
+      raise UserError(f'space {self.space.name!r} has no auxiliary head: set config.network.auxiliary=0')
     kinds = self.kinds()
     factors = self._factors(x.shape[0], len(stages), drop_path_rate) if train else None
     norm, x, outputs, second = self.batch_norm(train), x.astype(self.dtype), (), None
@@ -279,7 +279,8 @@ class Network(_Module):
     """`drop_path` for every edge of every stage, [stages, edges, n] (drawn at once), or None if nothing is dropped."""
     if isinstance(rate, numbers.Real):
       if not 0 <= rate < 1:
-        raise UserError(f'drop_path_rate={rate} is no probability below 1: give one in [0, 1)')
+        raise UserError(f'drop_path_rate={rate} is no probability below 1: give one in [0, 1), as '
+                        'config.network.drop_path=0.2')
       if rate == 0:
         return None
     most = max(len(edges) for edges in self.genotype.cells.values())

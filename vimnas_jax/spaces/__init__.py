@@ -1,12 +1,14 @@
 """Search spaces by name."""
 
+import dataclasses
 import functools
+from collections.abc import Iterable
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import custom, darts, nb201, oneshot, simplified
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
-__all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'custom', 'get', 'oneshot', 'NAMES']
+__all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'custom', 'get', 'named', 'oneshot', 'NAMES']
 
 _MAKERS = {'darts': darts.make, 'nb201': nb201.make,
            **{name: functools.partial(simplified.make, name) for name in simplified.NAMES},
@@ -21,4 +23,22 @@ def get(name: str) -> Space:
   if name not in _MAKERS:
     raise UserError(f'config.space.name={name!r} is no search space; choose one of {", ".join(NAMES)}, or '
                     'a file of your own, FILE.py')
+  return _MAKERS[name]()
+
+
+def named(name, where: str, trust: Iterable[str] = ()) -> Space:
+  """The space that a file of data names. Its code, if it has any, runs only where the user trusts it.
+
+  Args:
+    name: what the file says.
+    where: the file, for messages.
+    trust: paths of Python files that may be executed (custom.trusted).
+
+  Raises:
+    UserError: there is no such space, or it is code that nobody asked for.
+  """
+  if isinstance(name, str) and name.endswith('.py'):
+    return dataclasses.replace(custom.load(custom.trusted(name, trust, where)), name=name)
+  if not isinstance(name, str) or name not in _MAKERS:
+    raise UserError(f'{where} is of space {name!r:.80}; known are {", ".join(NAMES)}, and files of your own, FILE.py')
   return _MAKERS[name]()

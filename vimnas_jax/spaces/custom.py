@@ -7,8 +7,9 @@ import dataclasses
 import hashlib
 import importlib.util
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from vimnas_jax import files
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
@@ -53,6 +54,33 @@ def load(path: str) -> Space:
     raise UserError(f'config.space.name={path!r}: make() gives {type(made).__name__}, not a Space: see '
                     'vimnas_jax/spaces/custom.py')
   return dataclasses.replace(made, name=path)
+
+
+def trusted(path: str, trust: Iterable[str], where: str) -> str:
+  """The file to execute where a file of data, `where`, names the Python file `path`: one of those that the user trusts.
+
+  It is the one with the same bytes; or, where `path` is gone, the only one with its name. Raises UserError if there is
+  none: who opens a run folder or an export from elsewhere has not asked for its code to run.
+  """
+  file, known = pathlib.Path(path).expanduser(), {}
+  for own in trust:
+    if own.endswith('.py') and pathlib.Path(own).expanduser().is_file():
+      known.setdefault(files.read_bytes(pathlib.Path(own).expanduser()), own)
+  shown = files.printable(path)
+  try:
+    there = file.is_file()
+  except (OSError, ValueError):  # no path at all
+    there = False
+  if not there:
+    alike = [own for own in known.values() if pathlib.Path(own).name == file.name]
+    if len(alike) == 1:
+      return alike[0]
+    raise UserError(f'{where} needs the Python file {shown!r}, which is not there: give yours with --config.trust=PATH '
+                    '(it is executed), of that name')
+  if (own := known.get(files.read_bytes(file))) is None:
+    raise UserError(f'{where} needs {shown!r}, which is Python code and would be executed: read it, and if you trust '
+                    f'it give --config.trust={shown}')
+  return own
 
 
 def _reason(error) -> str:

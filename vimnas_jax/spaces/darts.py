@@ -4,6 +4,7 @@ Every node keeps its two strongest incoming edges. An edge is as strong as its m
 `none`; `none` therefore weakens an edge but is never derived.
 """
 
+import ast
 import re
 
 import numpy as np
@@ -27,13 +28,15 @@ def imagenet_macro(cells: int, channels: int) -> tuple[Stage, ...]:
   first cell, whose older input is twice as large as its newer one.
   """
   if channels % 2:
-    raise UserError(f'channels={channels}: the ImageNet network halves its width in the stem; give an even number')
+    raise UserError(f'config.network.channels={channels}: the ImageNet network halves its width in the stem; give an '
+                    'even number')
   return (Stage('stem0', channels, stride=4), Stage('stem1', channels, stride=2), *_body(cells, channels, True))
 
 
 def _body(cells, channels, shrunk):
   if cells < 3:
-    raise UserError(f'config.space.cells={cells}: the DARTS network needs at least 3 cells for its two reductions')
+    raise UserError(f'config.space.cells={cells} (of a retraining config.network.cells): the DARTS network needs at '
+                    'least 3 cells for its two reductions')
   for index in range(cells):
     reduce = index in (cells // 3, 2 * cells // 3)
     channels *= 2 if reduce else 1
@@ -68,19 +71,70 @@ def write(genotype: Genotype) -> str:
 
 
 def reader(name: str):
-  """The inverse of `write` for a space called `name`: pairs 2i and 2i + 1 lead into node i + 2."""
+  """The inverse of `write` for a space called `name`: pairs 2i and 2i + 1 lead into node i + 2.
+
+  It also reads what the field's programs print and keep: words before and after it, line breaks, numbers as
+  `np.int64(1)`, lists for ranges, no concat, values by place.
+  """
 
   def read(text: str) -> Genotype:
-    cells = {}
+    values, cells = _arguments(text), {}
     for cell in ('normal', 'reduce'):
-      found = re.search(rf'\b{cell}\s*=\s*\[(.*?)\]', text, re.S)
-      pairs = re.findall(r"\(\s*['\"](\w+)['\"]\s*,\s*(\d+)\s*\)", found.group(1)) if found else []
+      pairs = _plain(values[cell]) if cell in values else ()
+      if not isinstance(pairs, tuple) or not all(isinstance(pair, tuple) and [*map(type, pair)] == [str, int]
+                                                 for pair in pairs):
+        raise UserError(f"not a DARTS genotype ({cell}={pairs!r:.60}; expected [('op', source), ...]): {text[:60]!r}")
       if len(pairs) != 2 * (NODES - INPUTS):
         raise UserError(f'not a DARTS genotype ({len(pairs)} pairs in {cell!r}, 8 expected): {text[:60]!r}')
-      cells[cell] = tuple((op, int(source), INPUTS + i // 2) for i, (op, source) in enumerate(pairs))
+      concat = _plain(values[f'{cell}_concat']) if f'{cell}_concat' in values else _OUTPUT
+      if concat != _OUTPUT:
+        raise UserError(f'{cell}_concat={concat!r:.60}: only range({INPUTS}, {NODES}) is built here, the nodes '
+                        f'that cells of DARTS put out: {text[:60]!r}')
+      cells[cell] = tuple((op, source, INPUTS + i // 2) for i, (op, source) in enumerate(pairs))
     return Genotype(name, cells)
 
   return read
+
+
+_OUTPUT = tuple(range(INPUTS, NODES))
+_FIELDS = ('normal', 'normal_concat', 'reduce', 'reduce_concat')
+_LONGEST = 20_000  # characters: a genotype has 700
+
+
+def _arguments(text: str) -> dict:
+  """{field: node of the syntax tree} of the one `Genotype(...)` in `text`."""
+  calls = list(re.finditer(r'\bGenotype\s*\(', text))
+  if len(calls) != 1:
+    raise UserError(f'{len(calls)} genotypes Genotype(...) are in {text[:60]!r}; give one')
+  start, depth, end = calls[0].start(), 0, calls[0].end()
+  for end in range(calls[0].end() - 1, min(len(text), start + _LONGEST)):  # to where its bracket closes
+    depth += (text[end] in '([') - (text[end] in ')]')
+    if not depth:
+      break
+  try:
+    call = ast.parse(text[start:end + 1], mode='eval').body
+    if depth or len(call.args) > len(_FIELDS) or {k.arg for k in call.keywords} - set(_FIELDS):
+      raise ValueError
+  except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
+    raise UserError(f'not a DARTS genotype (it cannot be read to its end): {text[start:start + 60]!r}; expected '
+                    'Genotype(normal=[...], normal_concat=range(2, 6), reduce=[...], reduce_concat=range(2, 6))'
+                    ) from None
+  return dict(zip(_FIELDS, call.args)) | {k.arg: k.value for k in call.keywords}
+
+
+def _plain(node):
+  """The value of a list, range, number or word; nothing is executed."""
+  if isinstance(node, ast.List | ast.Tuple):
+    return tuple(map(_plain, node.elts))
+  if isinstance(node, ast.Call) and not node.keywords:
+    called, args = ast.unparse(node.func).rpartition('.')[2], tuple(map(_plain, node.args))
+    if called == 'range' and len(args) in (1, 2) and all(type(a) is int and 0 <= a < 99 for a in args):
+      return tuple(range(*args))
+    if re.fullmatch(r'u?int\d*', called) and len(args) == 1 and type(args[0]) is int:
+      return args[0]
+    if called in ('list', 'tuple', 'array') and len(args) == 1 and isinstance(args[0], tuple):
+      return args[0]
+  return node.value if isinstance(node, ast.Constant) else None
 
 
 def make(name: str = 'darts', normal=None, reduce=None) -> Space:
@@ -89,4 +143,4 @@ def make(name: str = 'darts', normal=None, reduce=None) -> Space:
   cells = {cell: Cell(INPUTS, EDGES, names, tuple(range(INPUTS, NODES)), preprocess=True)
            for cell, names in ops.items()}
   return Space(name, cells, macro, decode, write, reader(name), pool_norm=True, min_size=4,
-               imagenet_macro=imagenet_macro)
+               imagenet_macro=imagenet_macro, kept=2)

@@ -17,7 +17,8 @@ SIZE = len(OPS) ** len(EDGES)  # architectures
 def macro(cells: int, channels: int) -> tuple[Stage, ...]:
   """Stem, then three groups of `cells` cells (N in the paper) of widths C, 2C, 4C with a residual block between."""
   if cells < 1:
-    raise UserError(f'config.space.cells={cells}: NAS-Bench-201 needs at least one cell per group')
+    raise UserError(f'config.space.cells={cells} (of a retraining config.network.cells): NAS-Bench-201 needs at least '
+                    'one cell per group')
   stages = [Stage('stem', channels)]
   for group in range(3):
     if group:
@@ -40,14 +41,14 @@ def write(genotype: Genotype) -> str:
 
 
 def read(text: str) -> Genotype:
-  """The inverse of `write`. Raises UserError unless `text` is one of the 15,625 strings."""
+  """The inverse of `write`, spaces and quotes aside. Raises UserError unless `text` is one of the 15,625 strings."""
   pairs = [(op, int(source)) for op, source in re.findall(r'(\w+)~(\d)', text)]
   ops = [op for op, _ in pairs]
   if [s for _, s in pairs] != [s for s, _ in EDGES] or not set(ops) <= set(OPS):
     raise UserError(f'not a NAS-Bench-201 architecture: {text[:120]!r}; expected |op~0|+|op~0|op~1|+|op~0|op~1|op~2| '
                     f'with ops {", ".join(OPS)}')
   genotype = Genotype('nb201', {'cell': tuple((op, *edge) for op, edge in zip(ops, EDGES))})
-  if write(genotype) != text.strip():
+  if write(genotype) != re.sub(r'\s+', '', text).strip('\'"'):
     raise UserError(f'not a NAS-Bench-201 architecture: {text[:120]!r}; its operations must stand as in '
                     f'{write(genotype)}')
   return genotype

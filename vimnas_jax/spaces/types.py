@@ -108,11 +108,19 @@ class Genotype:
     """Reads what `to_json` wrote. Raises UserError on anything else."""
     try:
       raw = json.loads(text)
-      cells = {name: tuple((str(op), int(s), int(t)) for op, s, t in edges) for name, edges in raw['cells'].items()}
-      return cls(str(raw['space']), cells)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-      raise UserError(f'not a genotype in JSON ({e}): {text[:60]!r}; expected {{"space": …, "cells": {{name: '
-                      '[[op, source, target], …]}}') from None
+      cells = {name: tuple(_edge(*edge) for edge in edges) for name, edges in raw['cells'].items()}
+      if not isinstance(raw['space'], str):
+        raise TypeError('space is no text')
+      return cls(raw['space'], cells)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+      raise UserError(f'not a genotype in JSON ({type(e).__name__}: {str(e)[:80]}): {text[:60]!r}; expected '
+                      '{"space": …, "cells": {name: [[op, source, target], …]}}') from None
+
+
+def _edge(op, source, target) -> tuple[str, int, int]:
+  if type(op) is not str or type(source) is not int or type(target) is not int:  # 1.5 or true would pass for 1
+    raise TypeError(f'{[op, source, target]!r:.60} is no [op, source, target]')
+  return op, source, target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +138,8 @@ class Space:
     min_size: the smallest image side, in pixels, that the macro's strides allow.
     imagenet_macro: `imagenet_macro(cells, channels)` gives the stages of the evaluation network for ImageNet, or None.
     topology: how the graph of the cell is searched, where it is; the rows of a cell are then its blocks.
+    kept: how many edges an architecture keeps into every node; None: every edge of the cell.
+    repeats: whether it may keep an edge twice, with two operations, as the cells of NASNet do.
   """
 
   name: str
@@ -142,6 +152,8 @@ class Space:
   min_size: int
   imagenet_macro: Callable[[int, int], tuple[Stage, ...]] | None = None
   topology: Topology | None = None
+  kept: int | None = None
+  repeats: bool = False
 
   def stages(self, cells: int, channels: int, *, imagenet: bool = False, side: int | None = None) -> tuple[Stage, ...]:
     """The stages of the evaluation network.
@@ -159,13 +171,15 @@ class Space:
       raise UserError(f'the networks of space {self.name!r} are trained in NAS-Bench-101, not here: look them up there '
                       'with config.oracle.nasbench101')
     if imagenet and self.imagenet_macro is None:
-      raise UserError(f'space {self.name!r} has no ImageNet network: set imagenet=False')
+      raise UserError(f'space {self.name!r} has no ImageNet network: set '
+                      'config.network.imagenet=False')
     stages = (self.imagenet_macro if imagenet else self.macro)(cells, channels)
     least = math.prod(stage.stride for stage in stages)
     if side is not None and side < least:
       kind = 'ImageNet network' if imagenet else 'network'
       raise UserError(f'images of {side} pixels are too small: the {kind} of space {self.name!r} shrinks them {least} '
-                      f'times; give images of at least {least} pixels' + (' or set imagenet=False' if imagenet else ''))
+                      f'times; give images of at least {least} pixels' +
+                      (', or set config.network.imagenet=False' if imagenet else ''))
     return stages
 
   @property
@@ -207,20 +221,40 @@ class Space:
     return self.decode(self, {name: np.asarray(probs[name], np.float64) for name in shapes})
 
   def validate(self, genotype: Genotype) -> Genotype:
-    """Returns `genotype`. Raises UserError if it belongs to another space or uses what this space lacks."""
+    """Returns `genotype`. Raises UserError if it belongs to another space, uses what this space lacks, or is not whole:
+    every node keeps `kept` edges, or the cell every edge, each once, in the order of the nodes that they lead to.
+    """
     if genotype.space != self.name:
-      raise UserError(f'the genotype belongs to space {genotype.space!r}, not to {self.name!r}: set config.space.name '
-                      f'to {genotype.space!r} or give another genotype')
+      raise UserError(f'the genotype belongs to space {genotype.space!r:.100}, not to {self.name!r}: set '
+                      f'config.space.name={genotype.space:.100} or give another genotype')
     if set(genotype.cells) != set(self.cells):
-      raise UserError(f'the genotype has cells {sorted(genotype.cells)}, space {self.name!r} has {sorted(self.cells)}')
+      raise UserError(f'the genotype has cells {sorted(genotype.cells)!r:.100}, space {self.name!r} has '
+                      f'{sorted(self.cells)}')
     for name in self.cells:
       cell = self.graph(name)
       for op, source, target in genotype.cells[name]:
         if (source, target) not in cell.edges:
-          raise UserError(f'cell {name!r} of space {self.name!r} has no edge {source}->{target}')
+          raise UserError(f'cell {name!r} of space {self.name!r} has no edge {source!r:.20}->{target!r:.20}')
         ops = cell.ops[cell.edges.index((source, target))]
         if op not in ops:
-          raise UserError(f'edge {source}->{target} of cell {name!r} has no op {op!r}; it has {", ".join(ops)}')
+          raise UserError(f'edge {source}->{target} of cell {name!r} has no op {op[:60]!r}; it has {", ".join(ops)}')
+      if not self.topology:
+        self._whole(name, cell, [edge[1:] for edge in genotype.cells[name]])
     if self.topology:
       self.topology.check(genotype.cells['cell'])
     return genotype
+
+  def _whole(self, name, cell, edges):
+    where = f'the genotype is not whole: cell {name!r} of space {self.name!r}'
+    twice = [edge for edge in cell.edges if edges.count(edge) > 1]
+    if twice and not self.repeats:
+      raise UserError(f'{where} has the edge {twice[0][0]}->{twice[0][1]} twice; give it once')
+    for node in range(cell.inputs, cell.nodes):
+      into = sum(target == node for _, target in cell.edges)
+      wanted, found = min(self.kept or into, into), sum(target == node for _, target in edges)
+      if found != wanted:
+        raise UserError(f'{where} has {found} edges into node {node}; it needs {wanted}')
+    targets = [target for _, target in edges]
+    if targets != sorted(targets) or (self.kept is None and edges != list(cell.edges)):
+      raise UserError(f'{where} has its edges in another order; give them node by node, as in '
+                      f'{" ".join(map("{0[0]}->{0[1]}".format, cell.edges))}')
