@@ -1,6 +1,8 @@
+import os
+
 import numpy as np
 import pytest
-from conftest import data_config
+from conftest import data_config, one_line
 from PIL import Image
 
 from vimnas_jax import data
@@ -73,3 +75,164 @@ def test_no_folder(tmp_path):
   for root in (tmp_path, tmp_path / 'none'):
     with pytest.raises(UserError, match='CLASS'):
       data.get(_config(root))
+
+
+def _parts(root, parts=('train', 'test'), classes=('ant', 'bee')):
+  for part in parts:
+    for name in classes:
+      for i in range(3):
+        _save(root / part / name / f'{i}.png', i)
+
+
+def test_classes_have_the_names_of_their_folders(split):
+  found = data.get(_config(split))
+  assert found.class_names == ('ant', 'bee') and found.name_of(1) == 'bee' and not found.shuffled
+  before = found.fingerprint()
+  for part in ('train', 'val'):
+    (split / part / 'bee').rename(split / part / 'cow')
+  again = data.get(_config(split))
+  assert again.class_names == ('ant', 'cow') and again.fingerprint() != before
+  np.testing.assert_array_equal(again.train.images, found.train.images)
+
+
+@pytest.mark.parametrize('parts', [('Train', 'TEST'), ('TRAINING', 'Testing'), ('train', 'Validation')])
+def test_parts_are_found_in_any_case(tmp_path, parts):
+  _parts(tmp_path, parts)
+  found = data.get(_config(tmp_path))
+  assert found.class_names == ('ant', 'bee') and (len(found.train), len(found.test)) == (6, 6)
+
+
+@pytest.mark.parametrize('parts, says', [(('Train', 'train', 'test'), 'both Train and train'),
+                                         (('test', 'val'), 'folder test but none called train'),
+                                         (('Training',), 'folder Training but none called test')])
+def test_parts_that_are_unclear(tmp_path, parts, says):
+  _parts(tmp_path, parts)
+  if len({f.name for f in tmp_path.iterdir()}) < len(parts):
+    pytest.skip('a file system that knows no case')
+  with pytest.raises(UserError, match=says) as e:
+    data.get(_config(tmp_path))
+  one_line(e)
+
+
+def test_images_are_read_whatever_they_are_called(tmp_path):
+  _parts(tmp_path)
+  picture = Image.new('RGB', (4, 4), (9, 9, 9))
+  for name, form in (('a.JPG', 'JPEG'), ('b.jfif', 'JPEG'), ('c.jp2', 'JPEG2000'), ('none', 'PNG'), ('e.odd', 'WEBP'),
+                     ('f.jpg', 'PNG'), ('g.tga', 'TGA'), (os.fsdecode(b'\xff\n.png'), 'PNG')):
+    picture.save(tmp_path / 'train' / 'ant' / name, form)
+  found = data.get(_config(tmp_path))
+  assert len(found.train) == 6 + 8 and not found.left_out
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path):
+  _parts(tmp_path)
+  _parts(tmp_path, ('val',))
+  ant = tmp_path / 'train' / 'ant'
+  for name in ('notes.txt', 'Thumbs.db', 'Icon\r'):
+    (ant / name).write_bytes(bytes(99))
+  (ant / 'p.heic').write_bytes(b'\0\0\0\x18ftypheic')
+  os.mkfifo(ant / 'pipe.png')
+  (ant / 'gone').symlink_to('nowhere')
+  (ant / 'loop').symlink_to('loop')
+  _save(ant / 'below' / '1.png', 1)
+  _save(tmp_path / 'train' / 'stray.png', 1)
+  (tmp_path / 'README.md').write_text('about')
+  for hidden in ('.thumbnails', 'train/.cache', 'train/ant/.git'):
+    (tmp_path / hidden).mkdir()
+  (ant / '._0.png').write_text('of a Mac')
+  found = data.get(_config(tmp_path))
+  assert len(found.train) == 6
+  assert dict(found.left_out) == {
+      'README.md': 'no image', 'train/stray.png': 'an image beside the folders',
+      'val/ with 6 files': 'a folder beside train and test', 'train/ant/Icon\\r': 'no image',
+      'train/ant/Thumbs.db': 'no image', 'train/ant/below/ with 1 file': 'a folder below that of a class',
+      'train/ant/gone': 'a link to nothing', 'train/ant/loop': 'a link to nothing', 'train/ant/notes.txt': 'no image',
+      'train/ant/p.heic': 'HEIC, which is not read', 'train/ant/pipe.png': 'a FIFO'}
+  classes, left = data.describe(found)
+  assert classes == '2 classes, training/test images: ant 3/3, bee 3/3'
+  assert left.startswith('11 files or folders left out: README.md, train/ant/Icon')
+
+
+def test_many_classes_are_told_in_short(tmp_path):
+  _parts(tmp_path, classes=[f'c{i:02}' for i in range(30)])
+  for file in (tmp_path / 'test' / 'c07').iterdir():
+    file.unlink()
+  first, untested = data.describe(data.get(_config(tmp_path)))
+  assert first.startswith('30 classes, training/test images: c00 3/3, ') and len(first) < 250
+  assert first.endswith('and 18 more; each 3/0 to 3/3') and untested == 'without a test image: c07'
+
+
+@pytest.mark.parametrize('fill', [lambda swan: None, lambda swan: (swan / 'a.txt').write_text('none'),
+                                  lambda swan: _save(swan / 'below' / '1.png', 1)])
+def test_an_empty_class_is_named(tmp_path, fill):
+  _parts(tmp_path, ('',))
+  (tmp_path / '.thumbnails').mkdir()
+  (tmp_path / 'swan').mkdir()
+  fill(tmp_path / 'swan')
+  with pytest.raises(UserError, match="class 'swan' has no training image") as e:
+    data.get(_config(tmp_path))
+  one_line(e)
+
+
+def test_names_that_are_no_text(tmp_path):
+  _parts(tmp_path, classes=('ant', os.fsdecode(b'caf\xe9'), 'new\nline'))
+  assert data.get(_config(tmp_path)).class_names == ('ant', 'caf\\udce9', 'new\\nline')
+  (tmp_path / 'train' / 'ant' / os.fsdecode(b'\xff\n.png')).write_bytes(b'damaged')
+  with pytest.raises(UserError, match='ant/.*udcff') as e:
+    data.get(_config(tmp_path))
+  one_line(e).encode()
+
+
+@pytest.mark.parametrize('broken, says', [
+    (lambda ant: (ant / 'x.png').symlink_to('nowhere'), r'ant/x.png \(No such file'),
+    (lambda ant: (ant / 'x.png').symlink_to('x.png'), r'ant/x.png \(Too many'),
+    (lambda ant: (ant / 'x.png').write_text('%!PS-Adobe-3.0'), 'ant/x.png: it is damaged, or none of PNG')])
+def test_what_is_called_an_image_must_be_one(tmp_path, broken, says):
+  _parts(tmp_path)
+  broken(tmp_path / 'train' / 'ant')
+  with pytest.raises(UserError, match=says) as e:
+    data.get(_config(tmp_path))
+  one_line(e)
+
+
+def test_a_folder_that_cannot_be_read_is_no_damage(tmp_path, monkeypatch):
+  _parts(tmp_path)
+  scan = os.scandir
+
+  def denied(path):
+    if str(path).endswith('ant'):
+      raise PermissionError(13, 'Permission denied')
+    return scan(path)
+
+  monkeypatch.setattr(os, 'scandir', denied)
+  with pytest.raises(UserError, match=r'train/ant \(Permission denied\): make it readable') as e:
+    data.get(_config(tmp_path))
+  one_line(e)
+
+
+@pytest.mark.parametrize('fields, says', [({'max_pixels': 15}, '0.png: 4x4 are 16 pixels'),
+                                          ({'image_size': 10**7}, 'image_size=10000000: 6 images'),
+                                          ({'dir': 'a\0b'}, 'is no folder'), ({'dir': '~nobody-at-all/x'}, 'no folder'),
+                                          ({'moments': 'theirs'}, "moments='theirs': choose one of own, imagenet")])
+def test_limits_and_names(tmp_path, fields, says):
+  _parts(tmp_path)
+  with pytest.raises(UserError, match=says) as e:
+    data.get(data_config('folder', **{'dir': str(tmp_path), 'image_size': 4, **fields}))
+  one_line(e)
+
+
+def test_photographs_are_held_whole_beside_their_aspects(tmp_path):
+  _parts(tmp_path)
+  _save(tmp_path / 'train' / 'ant' / '0.png', 50, (16, 8))
+  config = data_config('folder', dir=str(tmp_path), image_size=4, photographs=6, moments='imagenet')
+  found = data.get(config)
+  assert found.train.images.shape == (6, 6, 6, 3) and found.test.images.shape == (6, 4, 4, 3)
+  assert found.image_shape == (4, 4, 3) and found.mean == (0.485, 0.456, 0.406) and found.std == (0.229, 0.224, 0.225)
+  np.testing.assert_array_equal(found.train.aspects, np.float32([2, 1, 1, 1, 1, 1]))
+  config.photographs = 0
+  plain = data.get(config)
+  assert plain.train.aspects is None and plain.fingerprint() != found.fingerprint()
+  config.photographs, config.shrink = 6, 2
+  with pytest.raises(UserError, match='config.data.shrink=2 does not go with') as e:
+    data.get(config)
+  one_line(e)

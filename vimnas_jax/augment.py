@@ -50,13 +50,12 @@ def _cutout(images, y, x, side: int):
   return jnp.where(hole[..., None], jnp.float32(0), images)
 
 
-def check(data, config, whole: bool = False):
+def check(data, config):
   """Whether the training images of `data` can be augmented as `config` (config.data) says.
 
   Args:
     data: a `data.Data`.
-    config: has `smallest`, `pad`, `jitter`, `hue` and `photographs`.
-    whole: whether the caller gives `augment` the aspects of photographs that are held whole.
+    config: has `smallest`, `pad`, `jitter` and `hue`.
 
   Raises:
     UserError: it cannot.
@@ -66,11 +65,7 @@ def check(data, config, whole: bool = False):
     if config[field] and channels != 3:
       raise UserError(f'config.data.{field}={config[field]} needs three channels, the images of {data.name!r} have '
                       f'{channels}: set config.data.{field}=0')
-  if data.train.aspects is None:
-    return
-  if not whole:
-    raise UserError(f'config.data.photographs={config.photographs} is for retraining: set config.data.photographs=0')
-  if not config.smallest or config.pad:
+  if data.train.aspects is not None and (not config.smallest or config.pad):
     raise UserError(f'config.data.smallest={config.smallest}, config.data.pad={config.pad}: of photographs that are '
                     'held whole, random parts are trained on: set config.data.smallest=0.08 and config.data.pad=0, or '
                     'config.data.photographs=0')

@@ -8,6 +8,7 @@ shorter side fits, then cut at the centre. All are held in memory, so a side of 
 """
 
 import concurrent.futures
+import errno
 import os
 import pathlib
 
@@ -22,7 +23,7 @@ PARTS = {'train': ('train', 'training'), 'test': ('test', 'testing', 'val', 'val
 EVERY = 5  # of a class, for test, where the folder has no split of its own
 _LAYOUT = 'train/CLASS/* and test/CLASS/*, or CLASS/* alone'
 _NOT_READ = ('.heic', '.heif', '.svg', '.eps', '.ps', '.pdf', '.wmf', '.emf', '.raw', '.dng', '.cr2', '.nef', '.arw',
-             '.jxl', '.exr', '.hdr', '.tga', *pixels.SUFFIXES)
+             '.jxl', '.exr', '.hdr')
 
 
 def load(config) -> Data:
@@ -35,8 +36,8 @@ def load(config) -> Data:
     UserError: no such folder, no images, classes that differ between the splits, a class without images, or a file or
       folder that cannot be read.
   """
-  root = pathlib.Path(config.dir).expanduser()
-  if not config.dir or not root.is_dir():
+  root = pathlib.Path(os.path.expanduser(config.dir))
+  if not config.dir or not os.path.isdir(root):  # which is False where it cannot be told
     raise UserError(f'config.data.dir={config.dir!r} is no folder: give one that holds {_LAYOUT}')
   recipes = pixels.recipes(config)
   found = _Folder(root)
@@ -122,7 +123,7 @@ class _Folder:
       with os.scandir(folder) as entries:
         for entry in entries:
           if not entry.name.startswith('.'):
-            found[not entry.is_dir()].append(folder / entry.name)
+            found[not _is_folder(entry)].append(folder / entry.name)
     except OSError as e:
       raise UserError(f'cannot read the folder {printable(folder)} ({e.strerror}): make it readable, and run '
                       'again') from None
@@ -145,10 +146,17 @@ class _Folder:
       if suffix in pixels.SUFFIXES or pixels.is_image(file):
         return ''
     except OSError as e:
-      if suffix not in pixels.SUFFIXES and file.is_symlink():
+      if suffix not in pixels.SUFFIXES and e.errno in (errno.ENOENT, errno.ELOOP):
         return 'a link to nothing'
       raise UserError(f'cannot read {printable(file)} ({e.strerror}): make it readable, or remove it') from None
     return f'{suffix[1:].upper()}, which is not read' if suffix in _NOT_READ else 'no image'
+
+
+def _is_folder(entry):
+  try:
+    return entry.is_dir()
+  except OSError:  # such as a link to itself: no folder, and told when it is looked at
+    return False
 
 
 def _read(part, names, recipe, config) -> Split:

@@ -16,7 +16,7 @@ from vimnas_jax.errors import UserError
 SEED = 0
 
 
-def halves(data: Data, portion: float, limit: int = 0) -> tuple[Split, Split]:
+def halves(data: Data, portion: float, limit: int = 0, whole: bool = False) -> tuple[Split, Split]:
   """What is trained on, and the rest.
 
   Args:
@@ -24,16 +24,17 @@ def halves(data: Data, portion: float, limit: int = 0) -> tuple[Split, Split]:
       `limit` counts in its training half.
     portion: share of the images that is trained on, above 0 and at most 1; at 1 the rest is empty.
     limit: use only so many images in all; 0 uses all.
+    whole: whether the caller takes parts of photographs that are held whole (`Split.aspects`) when it augments them.
 
   Returns:
     (train, valid). Views of `data.train` where it is shuffled, or wanted whole; else copies.
 
   Raises:
-    UserError: a part that has images lacks a class; or photographs that are held whole are to be validated with.
+    UserError: a part that has images lacks a class; or photographs that are held whole are not for this use.
   """
-  if data.train.aspects is not None and portion < 1:
-    raise UserError(f'config.train_portion={portion}: config.data.photographs holds training images whole, which serve '
-                    'for training alone: set config.train_portion=1, or config.data.photographs=0')
+  if data.train.aspects is not None and not (whole and portion == 1):
+    raise UserError(f'config.data.photographs holds training images whole, which serves a retraining on all of them '
+                    f'alone (config.train_portion={portion:g}): set config.data.photographs=0')
   first, second = _rows(data, portion, limit)
   if data.search:
     cut = _part(data.search[0], first), data.search[1]
@@ -58,7 +59,10 @@ def _rows(data, portion, limit):
   labels = data.train.labels
   order = np.random.default_rng(SEED).permutation(len(labels))
   have = np.bincount(labels, minlength=data.num_classes)
-  used = _shares(have, count, np.minimum(have, 2 if cut < count else 1), have)
+  least = np.minimum(have, 2 if cut < count else 1)
+  if least.sum() > count:
+    least = np.zeros_like(have)  # the limit leaves no room for all classes: the caller will miss one
+  used = _shares(have, count, least, have)
   spare = np.minimum(np.maximum(used - 1, 0), 1) if cut < count else np.zeros_like(used)  # one of each for validation
   train = _shares(used, cut, np.minimum(used, 1), used - spare)
   rank = np.empty(len(labels), int)  # the how manieth of its class an image is, in the shuffled order

@@ -10,14 +10,14 @@ import contextlib
 import os
 import stat
 import threading
+import warnings
 
 import numpy as np
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
 
-FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF', 'JPEG2000', 'MPO', 'QOI', 'PCX', 'SGI', 'ICO',
-           'PSD')  # TGA comes last and by its suffix alone: its files begin with nothing of their own
+FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF', 'JPEG2000', 'QOI', 'PCX', 'SGI', 'ICO', 'PSD')
 SUFFIXES = ('.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm', '.pgm',
             '.pbm', '.pnm', '.avif', '.jp2', '.mpo', '.qoi', '.pcx', '.sgi', '.ico', '.psd', '.tga')
 MAX_PIXELS = 64_000_000  # as config.data.max_pixels
@@ -32,7 +32,7 @@ _KINDS = {stat.S_ISFIFO: 'a FIFO', stat.S_ISSOCK: 'a socket', stat.S_ISCHR: 'a d
 
 _one_large = threading.Lock()
 _counting = threading.Lock()
-_readers, _limit_before = 0, None
+_readers, _before = 0, None
 
 
 class _Unfit(Exception):
@@ -156,12 +156,15 @@ def opened(file, max_pixels: int, suffix: str = '', least: int = 0):
 
 @contextlib.contextmanager
 def _unlimited():
-  """Takes Pillow's own limit of pixels away while any thread reads; ours is asked instead."""
+  """Takes Pillow's own limit of pixels away while any thread reads, for ours is asked instead; and its remarks."""
   from PIL import Image
-  global _readers, _limit_before
+  global _readers, _before
   with _counting:
     if not _readers:
-      _limit_before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+      _before = Image.MAX_IMAGE_PIXELS, warnings.catch_warnings()
+      Image.MAX_IMAGE_PIXELS = None
+      _before[1].__enter__()
+      warnings.simplefilter('ignore')
     _readers += 1
   try:
     yield
@@ -169,12 +172,14 @@ def _unlimited():
     with _counting:
       _readers -= 1
       if not _readers:
-        Image.MAX_IMAGE_PIXELS = _limit_before
+        Image.MAX_IMAGE_PIXELS = _before[0]
+        _before[1].__exit__()
 
 
 def _open(file, suffix):
   from PIL import Image
   Image.init()
+  # TGA by its suffix alone: its files begin with nothing of their own
   formats = (*FORMATS, *(('TGA',) if suffix.lower() == '.tga' else ()))
   formats = [name for name in formats if name in Image.OPEN]  # an older Pillow has no AVIF
   try:

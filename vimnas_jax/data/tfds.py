@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import logging
+import os
 import pathlib
 import re
 import warnings
@@ -171,7 +172,7 @@ def load(config) -> Data:
   Raises:
     UserError: nothing there, or what `read` raises.
   """
-  name, root = config.name.removeprefix(PREFIX), pathlib.Path(config.dir).expanduser()
+  name, root = config.name.removeprefix(PREFIX), pathlib.Path(os.path.expanduser(config.dir))
   version = find(root, name) if name and config.dir else None
   if version is None:
     raise UserError(f'config.data.name={config.name!r}: no {name}/VERSION/dataset_info.json under config.data.dir='

@@ -95,21 +95,31 @@ class Data:
 
 def describe(data: Data) -> list[str]:
   """Lines for the console: classes with their images, and what was left out; of data with names from outside."""
-  if not data.recipe:
+  if not data.recipe and not data.name.startswith('tfds/'):
     return []
   counts = [np.bincount(split.labels, minlength=data.num_classes) for split in (data.train, data.test)]
-  told = [f'{name} {a}/{b}' for name, a, b in zip(data.class_names, *counts, strict=True)]
+  told = [f'{data.name_of(i)} {a}/{b}' for i, (a, b) in enumerate(zip(*counts))]
   if len(told) > _SHOWN:
-    told = [*told[:_SHOWN], f'… (least {counts[0].min()}/{counts[1].min()}, most {counts[0].max()}/{counts[1].max()})']
-  lines = [f'{data.num_classes} classes, training/test images: {", ".join(told)}']
+    least, most = ('/'.join(str(bound(count)) for count in counts) for bound in (min, max))
+    told = [*told[:_SHOWN], f'and {len(told) - _SHOWN} more; each {least}{"" if least == most else f" to {most}"}']
+  lines = [f'{_count(data.num_classes, "class", "classes")}, training/test images: {", ".join(told)}']
+  if len(untested := np.flatnonzero(counts[1] == 0)):
+    lines.append(f'without a test image: {_some(list(map(data.name_of, untested)))}')
   if data.left_out:
     reasons = {}
     for file, reason in data.left_out:
       reasons.setdefault(reason, []).append(file)
-    told = [f'{", ".join(files[:3])}{f" and {len(files) - 3} more" if len(files) > 3 else ""} ({reason})'
-            for reason, files in reasons.items()]
-    lines.append(f'left out: {len(data.left_out)}, {", ".join(told)}')
+    told = '; '.join(f'{_some(files)} ({reason})' for reason, files in reasons.items())
+    lines.append(f'{_count(len(data.left_out), "file or folder", "files or folders")} left out: {told}')
   return lines
+
+
+def _count(number, one, more):
+  return f'{number} {one if number == 1 else more}'
+
+
+def _some(names, shown=3):
+  return ', '.join(names[:shown]) + (f' and {len(names) - shown} more' if len(names) > shown else '')
 
 
 def _check_split(data: Data, part: str, split: Split):
