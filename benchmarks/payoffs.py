@@ -10,7 +10,6 @@ Writes OUT/result.json.
 """
 
 import argparse
-import json
 import pathlib
 import sys
 import time
@@ -20,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vimnas_jax import augment, config, data, optim, oracle, runfolder, spaces
+from vimnas_jax import augment, config, data, files, optim, oracle, runfolder, spaces
 from vimnas_jax.supernet import Supernet
 
 SPREAD = {'noise': 1.0, 'wide_noise': 3.0, 'uniform': 0.0}  # of xi
@@ -103,10 +102,10 @@ def main(argv):
   out = pathlib.Path(args.out)
   out.mkdir(parents=True, exist_ok=True)
   command = 'python -m benchmarks.payoffs ' + ' '.join(argv)
-  (out / 'result.json').write_text(json.dumps(
-      {'command': command, 'seconds': time.monotonic() - begin, 'environment': runfolder.environment(),
-       'around': args.around, 'logit': args.logit, 'ops': cell.ops[0], 'edges': cell.edges,
-       'windows': rows}, indent=1) + '\n')
+  files.write_json(out / 'result.json', {
+      'command': command, 'seconds': time.monotonic() - begin, 'environment': runfolder.environment(),
+      'around': args.around, 'logit': args.logit, 'ops': cell.ops[0], 'edges': cell.edges,
+      'windows': rows})
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ accuracies says whether a supernet of that age can rank; beside it the tau of pa
 of the supernet's own ranking would be. Writes OUT/result.json.
 """
 
-import json
 import pathlib
 import sys
 import time
@@ -20,7 +19,7 @@ from absl import app, flags
 from ml_collections import config_flags
 from scipy.stats import kendalltau
 
-from vimnas_jax import augment, config, data, oracle, parallel, runfolder, search, spaces
+from vimnas_jax import augment, config, data, files, oracle, parallel, runfolder, search, spaces
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'As of vimnas_jax.main.')
 _OUT = flags.DEFINE_string('out', None, 'The folder of result.json.')
@@ -70,12 +69,12 @@ def main(argv):
   out = pathlib.Path(_OUT.value)
   out.mkdir(parents=True, exist_ok=True)
   probs = jax.device_get(run.method.probs(now.phi))
-  (out / 'result.json').write_text(json.dumps(
-      {'command': 'python -m benchmarks.rank ' + ' '.join(argv[1:] or sys.argv[1:]),
-       'seconds': time.monotonic() - begin, 'environment': runfolder.environment(), 'seed': c.seed,
-       'genotype': space.write(space.genotype(probs)), 'tau_of_params': float(kendalltau(params, truth).statistic),
-       'cells': [space.write(space.genotype({name: np.eye(len(cell.ops[0]))[row]})) for row in drawn],
-       'valid': truth.tolist(), 'points': rows}, indent=1) + '\n')
+  files.write_json(out / 'result.json', {
+      'command': 'python -m benchmarks.rank ' + ' '.join(argv[1:] or sys.argv[1:]),
+      'seconds': time.monotonic() - begin, 'environment': runfolder.environment(), 'seed': c.seed,
+      'genotype': space.write(space.genotype(probs)), 'tau_of_params': float(kendalltau(params, truth).statistic),
+      'cells': [space.write(space.genotype({name: np.eye(len(cell.ops[0]))[row]})) for row in drawn],
+      'valid': truth.tolist(), 'points': rows})
 
 
 if __name__ == '__main__':

@@ -155,9 +155,10 @@ class Port:
   def save(self, path):
     """Writes the state, whole or not at all."""
     import torch
-    part = path.with_name(path.name + '.part')
-    torch.save({'step': self.step, 'net': self.net.state_dict(), 'optimizer': self.optimizer.state_dict()}, part)
-    part.replace(path)
+
+    from vimnas_jax import files
+    with files.aside(path) as part:
+      torch.save({'step': self.step, 'net': self.net.state_dict(), 'optimizer': self.optimizer.state_dict()}, part)
 
   def restore(self, path):
     """Goes on from what `save` wrote, if it is there."""
@@ -173,11 +174,10 @@ def train_port(config, folder, command) -> bool:
   """Trains the port in `folder`. Returns False if a signal ended it early, all saved."""
   import torch
 
-  from vimnas_jax import data, genotypes, metrics, parallel, retrain, runfolder, signals, spaces
+  from vimnas_jax import data, files, genotypes, metrics, parallel, retrain, runfolder, signals, spaces
   torch.set_num_threads(len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count())
   console, loaded = metrics.Console(), data.get(config.data)
-  with signals.Stop() as stop:
-    folder = runfolder.open_folder(folder)
+  with signals.Stop() as stop, runfolder.opened(folder) as folder:
     training = retrain.Training(config, spaces.get(config.space.name), genotypes.resolve(config.genotype), loaded,
                                 parallel.mesh(1, config.batch_size))
     runfolder.write_config(folder, config, loaded.fingerprint())
@@ -206,7 +206,7 @@ def train_port(config, folder, command) -> bool:
     if port.step < training.total:
       console.say(f'stopped after step {port.step} of {training.total}, all saved: run the same command to go on')
       return False
-    runfolder.write_json(folder / 'result.json', {
+    files.write_json(folder / 'result.json', {
         'command': command, 'form': 'torch', 'steps': training.total, 'params': training.size.params,
         'threads': torch.get_num_threads(), 'torch': torch.__version__, **runfolder.environment()})
   return True
@@ -226,14 +226,14 @@ def main(argv) -> int:
   try:
     if args.form == 'torch':
       installed({'torch'})
-      train_port(config, out / 'torch', command)
+      done = train_port(config, out / 'torch', command)
     else:
       from vimnas_jax import retrain
-      retrain.retrain(config, out / 'ours', command)
+      done = retrain.retrain(config, out / 'ours', command) is not None
   except Diverged as e:
     print(f'error: {e}', file=sys.stderr)
     return 1
-  return 0
+  return 0 if done else UNFINISHED
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ import statistics
 
 import numpy as np
 
-from vimnas_jax import metrics, runfolder
+from vimnas_jax import files, metrics, runfolder
 from vimnas_jax.draw.base import FAINT, INK, PALE, blank, save
 from vimnas_jax.errors import UserError
 
@@ -70,7 +70,7 @@ def plot(out, command) -> int:
     tops = [{row['step']: row['top1'] for row in curves[form]} for form in _LINES]
     result['test_top1'] = [{'step': step, 'ours': round(tops[0][step], 4), 'torch': round(tops[1][step], 4)}
                            for step in steps]
-  runfolder.write_json(out / 'result.json', result)
+  files.write_json(out / 'result.json', result)
   for form, facts in result['forms'].items():
     print(f'{form:<6} {facts["steps"]} steps, {facts["seconds_per_step"]:.4g} s a step (median), test accuracy '
           + (f'{facts["test_top1"]:.2f} %' if curves[form] else 'not measured yet'))
