@@ -21,7 +21,7 @@ import sys
 import time
 
 from benchmarks.step import Parser, installed, run
-from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.errors import UNFINISHED, Diverged, UserError
 from vimnas_jax.main import MALLOC
 
 FORMS = ('ours', 'torch')
