@@ -75,7 +75,7 @@ def _check_classes(path):
 
 
 def _described(features, splits):
-  """(image, label) of the features, if they are what is read here. Raises LookupError."""
+  """The name of the split for test, where the features are those that are read here. Raises LookupError."""
   test = next((name for name in TESTS if name in splits), None)
   if 'train' not in splits or not test or not {'image', 'label'} <= set(features):
     raise LookupError(f'it has splits {", ".join(splits)} and features {", ".join(features)}; wanted are train and '
@@ -83,6 +83,8 @@ def _described(features, splits):
   image, label = features['image'], features['label']
   if getattr(label, 'num_classes', None) is None or not hasattr(label, 'names'):
     raise LookupError(f'its label is {type(label).__name__}; wanted is ClassLabel, with a number of classes')
+  if len(label.names) != label.num_classes:
+    raise LookupError(f'its label has {len(label.names)} names for {label.num_classes} classes')
   if type(image).__name__ != 'Image' or np.dtype(image.np_dtype) != np.uint8 or len(image.shape) != 3:
     raise LookupError(f'its image is {type(image).__name__} of {np.dtype(image.np_dtype)}; wanted is Image of uint8')
   if None not in image.shape and image.shape[-1] not in _MODES:
