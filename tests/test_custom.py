@@ -10,7 +10,7 @@ EXAMPLE = (ROOT / 'examples' / 'two_nodes.py').read_text()
 OPS = (*ops.OPS, 'none', 'noise')
 
 
-def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path, monkeypatch):
+def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path):
   c = config_lib.defaults()
   c.space.name, c.space.cells, c.space.channels = str(ROOT / 'examples' / 'two_nodes.py'), 1, 4
   c.devices = 1
@@ -24,13 +24,14 @@ def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path, 
 
   trained = retrain.retrain(following, tmp_path / 'retrain')
   assert trained['genotype'] == found['genotype'] and trained['params'] == found['params']
-  model = export.read(tmp_path / 'retrain' / 'export')
+  model = export.read(tmp_path / 'retrain' / 'export', [space.name])
   assert model.space.name == space.name and model(np.zeros((3, 8, 8, 3), np.uint8)).shape == (3, 4)
-  genotypes.resolve(str(tmp_path / 'retrain'))
+  genotypes.resolve(str(tmp_path / 'retrain'), trust=[space.name])
+  with pytest.raises(UserError, match='--config.trust='):
+    genotypes.resolve(str(tmp_path / 'retrain'))
   own = tmp_path / 'retrain' / 'export' / 'space.py'  # the file goes with what needs it
   assert own.read_text() == EXAMPLE
-  monkeypatch.setattr(spaces.custom, 'load', lambda path, load=spaces.custom.load: load(str(own)))
-  assert export.read(tmp_path / 'retrain' / 'export').space.name == space.name
+  assert export.read(tmp_path / 'retrain' / 'export', [own]).space.name == space.name
 
 
 def test_an_edited_space_is_refused_under_the_same_folder(tmp_path):

@@ -1,5 +1,6 @@
 """The evaluate verb: how good a trained network is, and how large and how fast."""
 
+import dataclasses
 import pathlib
 import statistics
 import time
@@ -10,8 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vimnas_jax import augment, cost, data, draw, export, metrics, runfolder
+from vimnas_jax import augment, cost, data, draw, export, files, genotypes, metrics, runfolder
 from vimnas_jax.errors import UserError
+
+TOP = 5  # classes that count as a hit beside the first
+_SIZED = ('folder', 'synthetic', 'tfds/')  # begin the names of the data that config.data.image_size brings to a size
 
 
 class Found(NamedTuple):
@@ -40,7 +44,7 @@ class Scores:
       rank = before.sum(-1)
       pairs = labels * logits.shape[-1] + logits.argmax(-1)
       counts = jnp.zeros(logits.shape[-1] ** 2, jnp.int32).at[pairs].add(real.astype(jnp.int32))
-      return (real * (rank < 5)).sum(), (real * loss).sum(), counts
+      return (real * (rank < TOP)).sum(), (real * loss).sum(), counts
 
     self._scores = scores
 
@@ -64,10 +68,14 @@ class Scores:
 def measure(model: export.Model, split, name: str, folder: pathlib.Path, config, console) -> dict:
   """Evaluates `model` on `split`, called `name`; draws folder/confusion.png; returns what result.json holds of it."""
   found = Scores(model.net, model, config.eval_batch).of(model.variables, split)
-  draw.confusion(found.confusion, folder / 'confusion.png')
-  row = {f'{name}_images': len(split), f'{name}_top1': round(found.top1, 4), f'{name}_top5': round(found.top5, 4),
-         f'{name}_loss': round(found.loss, 6), 'confusion': found.confusion.tolist(),
-         'per_class': [round(100 * float(r[i]) / max(int(r.sum()), 1), 2) for i, r in enumerate(found.confusion)]}
+  draw.confusion(found.confusion, folder / 'confusion.png', model.class_names)
+  classes = len(found.confusion)
+  row = {f'{name}_images': len(split), f'{name}_top1': round(found.top1, 4),
+         f'{name}_top5': round(found.top5, 4) if classes > TOP else None,  # of five all are among the first five
+         f'{name}_loss': round(found.loss, 6), 'classes': list(model.class_names) or None,
+         'confusion': found.confusion.tolist(),  # rows and per_class in the order of classes
+         'per_class': [round(100 * float(r[i]) / int(r.sum()), 2) if r.sum() else None
+                       for i, r in enumerate(found.confusion)]}
   if config.measure_batches:
     console.say('measuring latency …')
     row['latency'] = [latency(model, batch) for batch in config.measure_batches]
@@ -93,44 +101,104 @@ def latency(model: export.Model, batch: int, seconds: float = 2.0) -> dict:
 def evaluate(config, workdir, command: str = '') -> dict:
   """Evaluates the network that the run folder config.genotype holds, on the test images of config.data.
 
-  Returns the result, which is also in workdir/result.json. Raises UserError on bad input.
+  Returns the result, which is also in workdir/result.json. Raises UserError on bad input, before anything is written.
   """
-  console, folder = metrics.Console(), runfolder.open_folder(workdir)
-  given = pathlib.Path(config.genotype).expanduser()
-  if not config.genotype or not given.is_dir():
-    raise UserError(f'config.genotype={config.genotype!r} is no folder: evaluate needs that of a finished retraining')
-  model = export.read(given / 'export' if (given / 'export').is_dir() else given)
-  loaded = data.get(config.data)
-  if loaded.num_classes != model.net.num_classes:
-    raise UserError(f'{given} was trained on {model.net.num_classes} classes, config.data.name='
-                    f'{config.data.name!r} has {loaded.num_classes}: evaluate it on {model.data!r}')
-  if loaded.image_shape != model.image_shape:
-    raise UserError(f'{given} reads images of shape {model.image_shape}, config.data.name={config.data.name!r} has '
-                    f'{loaded.image_shape}: set config.data.shrink as it was, or evaluate it on {model.data!r}')
-  runfolder.write_config(folder, config, loaded.fingerprint())  # refuses the folder of another run
-  size = cost.count(model.space, model.genotype, cells=model.net.cells, channels=model.net.channels,
-                    num_classes=model.net.num_classes, image_size=min(model.image_shape[:2]),
-                    in_channels=model.image_shape[-1], imagenet=model.net.imagenet)
-  result = {'command': command, 'task': 'evaluate', 'space': model.space.name, 'data': config.data.name,
-            'genotype': model.space.write(model.genotype), 'params': size.params, 'madds': size.madds,
-            **measure(model, loaded.test, 'test', folder, config, console), **runfolder.environment()}
-  runfolder.write_json(folder / 'result.json', result)
-  for line in summary(result, folder):
-    console.say(line)
-  return result
+  console = metrics.Console()
+  with runfolder.opened(workdir) as folder:
+    given = pathlib.Path(config.genotype).expanduser()
+    if not config.genotype or not given.is_dir():
+      raise UserError(f'config.genotype={config.genotype!r} is no folder: evaluate needs that of a finished retraining')
+    model = export.read(given, genotypes.trusted(config))
+    loaded = data.get(config.data)
+    _same_size(model, loaded, config)
+    test, notes = matched(model, loaded, config)
+    size = cost.count(model.space, model.genotype, cells=model.net.cells, channels=model.net.channels,
+                      num_classes=model.net.num_classes, image_size=min(model.image_shape[:2]),
+                      in_channels=model.image_shape[-1], imagenet=model.net.imagenet)
+    runfolder.write_config(folder, config, loaded.fingerprint(), export.fingerprint(given))
+    for line in (*data.describe(loaded), *notes):
+      console.say(line)
+    result = {'command': command, 'task': 'evaluate', 'space': model.space.name, 'data': config.data.name,
+              'genotype': model.space.write(model.genotype), 'params': size.params, 'madds': size.madds,
+              **measure(model, test, 'test', folder, config, console), **runfolder.environment()}
+    files.write_json(folder / 'result.json', result)
+    for line in summary(result, folder):
+      console.say(line)
+    return result
+
+
+def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split, list[str]]:
+  """The test images with labels as the network numbers its classes, by name where both have names; and notes.
+
+  Raises UserError where a class of the data is none of the network's, or only their number is known and differs.
+  """
+  known, notes = {name: label for label, name in enumerate(model.class_names)}, []
+  where = f'config.data.name={config.data.name!r}'
+  if known and loaded.class_names:
+    strange = [name for name in loaded.class_names if name not in known]
+    if strange:
+      raise UserError(f'{where} has the class {strange[0]!r}, which the network of config.genotype={config.genotype!r} '
+                      f'does not know: rename or remove it; it knows {_listed(model.class_names)}')
+    labels = np.array([known[name] for name in loaded.class_names], np.int32)[loaded.test.labels]
+    missing = [name for name in model.class_names if name not in loaded.class_names]
+    if missing:
+      notes.append(f'note: the network also knows {_listed(missing)}, of which the data has no images')
+  else:
+    if loaded.num_classes != model.net.num_classes:
+      raise UserError(f'the network of config.genotype={config.genotype!r} knows {model.net.num_classes} classes, '
+                      f'{where} has {loaded.num_classes}, and not both have names: evaluate it on {model.data!r}')
+    labels = loaded.test.labels
+    if known or loaded.class_names:
+      notes.append(f'note: the {"data" if known else "export"} has no names of classes: those of the network are taken '
+                   'to be those of the data, in the same order')
+  if model.recipe and loaded.recipe and dict(model.recipe) != dict(loaded.recipe):
+    differ = [name for name, value in model.recipe.items() if loaded.recipe.get(name) != value]
+    notes.append('note: images are read otherwise than for its training: ' + ', '.join(
+        f'{name} is {loaded.recipe.get(name)!r}, was {model.recipe[name]!r}' for name in differ))
+  return dataclasses.replace(loaded.test, labels=labels), notes
+
+
+def _listed(names) -> str:
+  return ', '.join(map(repr, names[:10])) + (f' and {len(names) - 10} more' if len(names) > 10 else '')
+
+
+def _same_size(model, loaded, config):
+  """Raises UserError, with the field that brings the data to the network's size, where they differ."""
+  if loaded.image_shape == model.image_shape:
+    return
+  (height, width, channels), found, asked = model.image_shape, loaded.image_shape, config.data
+  by = found[0] * asked.shrink // height
+  remedy = f'evaluate it on {model.data!r}'
+  if channels == found[-1] and height == width and asked.name.startswith(_SIZED):
+    remedy = f'set config.data.image_size={height * asked.shrink}'
+  elif channels == found[-1] and [side * asked.shrink for side in found[:2]] == [height * by, width * by]:
+    remedy = f'set config.data.shrink={by}'
+  raise UserError(f'the network of config.genotype={config.genotype!r} reads images of {height}x{width} pixels and '
+                  f'{channels} channels, those of config.data.name={asked.name!r} have {found[0]}x{found[1]} and '
+                  f'{found[2]}: {remedy}')
 
 
 def summary(result, folder) -> list[str]:
-  """What a user wants to know at the end, in plain lines."""
+  """What a user wants to know at the end, in plain lines. Raises UserError where `result` was damaged on disk."""
   name = 'test' if 'test_top1' in result else 'valid'
-  lines = [f'architecture   {result["genotype"]}',
-           f'{name + " accuracy":<14} {result[f"{name}_top1"]:.2f} % top-1, {result[f"{name}_top5"]:.2f} % top-5, loss '
-           f'{result[f"{name}_loss"]:.4f}, {result[f"{name}_images"]:,} images',
-           f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds (FLOPs: twice '
-           'that)']
-  if result.get('seconds_per_step'):
-    lines.append(f'speed          {result["seconds_per_step"]:.3f} s a training step (median)')
-  lines += [f'{"batch " + str(row["batch"]):<14} {row["milliseconds"]:.2f} ms a call, '
-            f'{row["images_per_second"]:,.0f} images a second' for row in result.get('latency', [])]
-  more = ' and export/' if result['task'] == 'retrain' else ''
-  return [*lines, f'everything is in {folder}: result.json, confusion.png{more}']
+  try:
+    top5 = result[f'{name}_top5']
+    lines = [f'architecture   {result["genotype"]}',
+             f'{name + " accuracy":<14} {result[f"{name}_top1"]:.2f} % top-1, ' +
+             ('' if top5 is None else f'{top5:.2f} % top-5, ') + f'loss {_number(result[f"{name}_loss"])}, '
+             f'{result[f"{name}_images"]:,} images',
+             f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds (FLOPs: '
+             'twice that)']
+    if result.get('seconds_per_step'):
+      lines.append(f'speed          {result["seconds_per_step"]:.3f} s a training step (median)')
+    lines += [f'{"batch " + str(row["batch"]):<14} {row["milliseconds"]:.2f} ms a call, '
+              f'{row["images_per_second"]:,.0f} images a second' for row in result.get('latency', [])]
+    more = ' and export/' if result['task'] == 'retrain' else ''
+  except (KeyError, TypeError, ValueError, AttributeError) as e:
+    raise UserError(f'{files.printable(folder)}/result.json is damaged ({type(e).__name__}: {str(e)[:80]}): remove it, '
+                    'and the same command writes it again') from None
+  return [*lines, f'everything is in {files.printable(folder)}: result.json, confusion.png{more}']
+
+
+def _number(value) -> str:
+  return 'not finite' if value is None or not np.isfinite(value) else f'{value:.4f}'

@@ -3,23 +3,26 @@
 The folder holds `model.json` (what the network is), `weights.safetensors` (parameters and running statistics, names
 joined by '/') and `network.jaxexport` (a jax.export artefact: uint8 images [b, h, w, c] in, logits [b, classes] out,
 any b, for cpu, cuda and tpu; the weights and the normalisation are inside). Of a space of one's own it holds its file
-too, as `space.py`.
+too, as `space.py`. `model.json` has the SHA-256 of the others, and of itself.
 """
 
 import dataclasses
+import functools
+import hashlib
 import json
+import math
 import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vimnas_jax import augment, runfolder, spaces
+from vimnas_jax import augment, cost, files, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.network import Network
 from vimnas_jax.spaces import Genotype, Space
@@ -27,6 +30,8 @@ from vimnas_jax.spaces import Genotype, Space
 FILES = ('model.json', 'weights.safetensors', 'network.jaxexport')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _SIZES = ('cells', 'channels', 'num_classes', 'imagenet')
+_MOST = {'cells': 1000, 'channels': 1 << 16, 'num_classes': 1 << 20}  # beyond them nothing is built
+_REMEDY = 'export the network again'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +47,9 @@ class Model:
     mean: of each channel, pixel values scaled to 0 .. 1.
     std: of each channel, on the same scale.
     data: name of the data set it was trained on.
+    class_names: of the logits, in their order; () where they are not known.
+    recipe: how an image file becomes an array, as data.Data has it; {} where images were arrays from the start.
+    code: the file of a space of one's own, if it came with the export; None takes the one that space.name names.
   """
 
   space: Space
@@ -52,6 +60,9 @@ class Model:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   data: str
+  class_names: tuple[str, ...] = ()
+  recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  code: bytes | None = None
 
   def __call__(self, images):
     """Logits [n, classes] of uint8 images [n, h, w, c]. Traceable."""
@@ -75,63 +86,172 @@ def write(folder, model: Model):
                for kind, tree in model.variables.items()}
   model = dataclasses.replace(model, net=net, variables=variables)
   arrays = {name: np.ascontiguousarray(a) for name, a in flatten_dict(variables, sep='/').items()}
-  _whole(folder / 'weights.safetensors', safetensors.numpy.save(arrays))
   shape = jax.ShapeDtypeStruct((jax.export.symbolic_shape('b')[0], *model.image_shape), jnp.uint8)
   program = jax.export.export(jax.jit(model), platforms=PLATFORMS)(shape)
-  _whole(folder / 'network.jaxexport', bytes(program.serialize()))
+  parts = {'weights.safetensors': safetensors.numpy.save(arrays), 'network.jaxexport': bytes(program.serialize())}
   if model.space.name.endswith('.py'):  # a space of one's own: its file goes along
-    _whole(folder / 'space.py', pathlib.Path(model.space.name).expanduser().read_bytes())
-  runfolder.write_json(folder / 'model.json', {
+    parts['space.py'] = model.code or files.read_bytes(pathlib.Path(model.space.name).expanduser())
+  for name, content in parts.items():
+    files.write(folder / name, content)
+  told = {
       'space': model.space.name, 'genotype': json.loads(model.genotype.to_json()),
       **{name: getattr(net, name) for name in _SIZES}, 'dtype': jnp.dtype(net.dtype).name,
-      'image_shape': list(model.image_shape), 'mean': list(model.mean), 'std': list(model.std), 'data': model.data})
+      'image_shape': list(model.image_shape), 'mean': list(model.mean), 'std': list(model.std), 'data': model.data,
+      'class_names': list(model.class_names), 'recipe': dict(model.recipe),
+      'sha256': {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}}
+  files.write_json(folder / 'model.json', told | {'content_sha256': _digest(told)})
 
 
-def _whole(path, content: bytes):
-  part = path.with_name(path.name + '.part')
-  part.write_bytes(content)
-  part.replace(path)
+def _digest(told) -> str:
+  """Of what model.json says, however it is laid out."""
+  own = {name: value for name, value in told.items() if name != 'content_sha256'}
+  return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
-def read(folder) -> Model:
-  """The model that `write` wrote. Raises UserError if a file is missing, damaged, or of another network."""
+def locate(folder) -> pathlib.Path:
+  """The export of a run folder, or `folder` itself if it is one. Raises UserError if there is none."""
   folder = pathlib.Path(folder)
+  folder = folder / 'export' if (folder / 'export').is_dir() else folder
   for name in FILES[:2]:
     if not (folder / name).is_file():
-      raise UserError(f'{folder} holds no exported network ({name} is missing): give the folder `export` of a finished '
-                      'retraining')
+      raise UserError(f'{files.printable(folder)} holds no exported network ({name} is missing): give the folder '
+                      '`export` of a finished retraining')
+  return folder
+
+
+def fingerprint(folder) -> str:
+  """SHA-256 of the weights of an export, or of that of a run folder: the same wherever it lies."""
+  return hashlib.sha256(files.read_bytes(locate(folder) / 'weights.safetensors')).hexdigest()
+
+
+def read(folder, trusted: Iterable = ()) -> Model:
+  """The model that `write` wrote into `folder`, or into the folder `export` in it.
+
+  Args:
+    folder: where it is.
+    trusted: Python files that may be executed. An export of a space of one's own has its code, `space.py`, which is
+      executed if one of them has the same content; [folder / 'space.py'] trusts the export.
+
+  Raises:
+    UserError: a file is missing, cannot be read, is damaged or of another network, or is code that nobody asked for.
+      All is checked before a network is built.
+  """
+  folder = locate(folder)
+  told, where = _told(folder), files.printable(folder / 'model.json')
+  raw = {name: files.read_bytes(folder / name) for name in ('weights.safetensors', 'network.jaxexport', 'space.py')
+         if (folder / name).is_file()}
+  for name, content in raw.items():
+    _same(folder / name, content, told)
   try:
-    told = json.loads((folder / 'model.json').read_text())
     own = told['space'].endswith('.py')
-    space = dataclasses.replace(spaces.custom.load(str(folder / 'space.py')), name=told['space']) if own else (
-        spaces.get(told['space']))
-    genotype = Genotype.from_json(json.dumps(told['genotype']))
-    net = Network(space=space, genotype=genotype, **{name: told[name] for name in _SIZES},
-                  dtype=jnp.dtype(told['dtype']), kernels=True)
-    image_shape = tuple(told['image_shape'])
-  except (ValueError, KeyError, TypeError):
-    raise UserError(f'{folder}/model.json is damaged: export the network again') from None
-  path = folder / 'weights.safetensors'
+    if own:
+      path = str(folder / 'space.py')
+      found = spaces.named(path, files.printable(folder), [str(path) for path in trusted])
+      space = dataclasses.replace(found, name=told['space'])
+    else:
+      space = spaces.named(told['space'], where)
+    genotype = space.validate(Genotype.from_json(json.dumps(told['genotype'])))
+    size = {name: told[name] for name in _SIZES}
+    counted = cost.count(space, genotype, **size, image_size=min(told['image_shape'][:2]),
+                         in_channels=told['image_shape'][-1])
+  except UserError as e:
+    raise UserError(str(e) if '--config.trust' in str(e) else f'{where} is damaged ({e}): {_REMEDY}') from None
+  net = Network(space=space, genotype=genotype, **size, dtype=jnp.dtype(told['dtype']), kernels=True)
+  image_shape = tuple(told['image_shape'])
+  variables = _variables(folder / 'weights.safetensors', raw['weights.safetensors'], net, image_shape, counted.params)
+  return Model(space, genotype, net, variables, image_shape, tuple(told['mean']), tuple(told['std']), told['data'],
+               tuple(told.get('class_names', ())), told.get('recipe', {}), raw.get('space.py'))
+
+
+def _told(folder) -> dict:
+  """What model.json says, its types and sizes checked."""
+  path = folder / 'model.json'
+  told = files.read_json(path, _REMEDY)
   try:
-    flat = safetensors.numpy.load_file(path)
-  except (OSError, ValueError, safetensors.SafetensorError) as e:
-    raise UserError(f'{path} is damaged ({str(e)[:80]}): export the network again') from None
+    changed = 'content_sha256' in told and told['content_sha256'] != _digest(told)
+  except RecursionError:  # nested too deep to be written again: no model.json of ours
+    changed = True
+  if changed:
+    raise UserError(f'{files.printable(path)} is damaged (it is not as it was written): {_REMEDY}')
+  for name, (fits, wanted) in _FIELDS.items():
+    if (name in told or name not in _NEWER) and not (name in told and fits(told[name])):
+      raise UserError(f'{files.printable(path)} is damaged ({name}={told.get(name)!r:.60}, it must be {wanted}): '
+                      f'{_REMEDY}')
+  channels, names = told['image_shape'][-1], told.get('class_names')
+  if len(told['mean']) != channels or len(told['std']) != channels or min(told['std']) <= 0:
+    raise UserError(f'{files.printable(path)} is damaged (mean={told["mean"]!r:.60} and std={told["std"]!r:.60} need '
+                    f'{channels} numbers, std above 0): {_REMEDY}')
+  if names and (len(names) != told['num_classes'] or len(set(names)) != len(names)):
+    raise UserError(f'{files.printable(path)} is damaged ({len(names)} names, {len(set(names))} of them different, for '
+                    f'{told["num_classes"]} classes): {_REMEDY}')
+  return told
+
+
+def _count(most, value) -> bool:
+  return type(value) is int and 1 <= value <= most
+
+
+def _all(kind, value) -> bool:
+  return isinstance(value, list) and all(type(v) in kind and (type(v) is str or math.isfinite(v)) for v in value)
+
+
+_NEWER = ('class_names', 'recipe', 'sha256')  # older exports lack them
+_FIELDS = {
+    'space': (lambda v: isinstance(v, str), 'text'), 'genotype': (lambda v: isinstance(v, dict), 'an object'),
+    **{name: (functools.partial(_count, most), f'a whole number from 1 to {most}') for name, most in _MOST.items()},
+    'imagenet': (lambda v: isinstance(v, bool), 'true or false'),
+    'dtype': (lambda v: v in ('float32', 'bfloat16', 'float64'), 'float32 or bfloat16'),
+    'image_shape': (lambda v: _all((int,), v) and len(v) == 3 and all(1 <= n <= _MOST['channels'] for n in v),
+                    '[height, width, channels]'),
+    'mean': (lambda v: _all((int, float), v), 'finite numbers'),
+    'std': (lambda v: _all((int, float), v) and v, 'finite numbers'),
+    'data': (lambda v: isinstance(v, str), 'text'), 'class_names': (lambda v: _all((str,), v), 'a list of names'),
+    'recipe': (lambda v: isinstance(v, dict), 'an object'), 'sha256': (lambda v: isinstance(v, dict), 'an object')}
+
+
+def _same(path, content, told):
+  """Raises UserError where model.json has another digest of a file."""
+  wanted = told.get('sha256', {}).get(path.name) if isinstance(told.get('sha256'), dict) else None
+  if wanted is not None and wanted != hashlib.sha256(content).hexdigest():
+    raise UserError(f'{files.printable(path)} is damaged or of another export (its SHA-256 is not the one in '
+                    f'model.json): {_REMEDY}')
+
+
+def _variables(path, content, net, image_shape, params):
+  """The tree of the weights. Raises UserError unless they are finite and exactly what `net` has."""
+  shown = files.printable(path)
+  try:
+    flat = safetensors.numpy.load(content)
+  except Exception as e:  # the library's own error, and what numpy says of types that it lacks
+    raise UserError(f'{shown} is damaged ({str(e)[:80]}): {_REMEDY}') from None
+  held = sum(a.size for name, a in flat.items() if name.startswith('params/'))
+  if held != params:  # so that what is built next is no larger than the file
+    raise UserError(f'{shown} has {held:,} parameters, the network of model.json {params:,}: these weights are of '
+                    f'another network; {_REMEDY}')
   wanted = jax.eval_shape(lambda: net.init(dict.fromkeys(('params', 'noise'), jax.random.key(0)),
                                            jnp.zeros((1, *image_shape)), False))
   wanted = flatten_dict(dict(wanted), sep='/')
-  for name, like in wanted.items():
-    if name not in flat or flat[name].shape != like.shape:
-      found = flat[name].shape if name in flat else 'nothing'
-      raise UserError(f'{path}: {name} should have shape {like.shape}, found {found}: these weights are of another '
-                      'network than model.json says')
-  return Model(space, genotype, net, unflatten_dict(flat, sep='/'), image_shape, tuple(told['mean']),
-               tuple(told['std']), told['data'])
+  for name in sorted(wanted.keys() | flat.keys()):
+    like, found = (of.get(name) for of in (wanted, flat))
+    if like is None or found is None or (like.shape, like.dtype) != (found.shape, found.dtype):
+      told = [f'{a.dtype} of shape {a.shape}' if a is not None else 'nothing' for a in (like, found)]
+      raise UserError(f'{shown}: {name} should be {told[0]}, found {told[1]}: these weights are of another network '
+                      f'than model.json says; {_REMEDY}')
+    if not np.isfinite(found).all() or (name.startswith('batch_stats/') and name.endswith('/var') and found.min() < 0):
+      raise UserError(f'{shown} is damaged ({name} has numbers that are not finite, or a variance below 0): {_REMEDY}')
+  return unflatten_dict(flat, sep='/')
 
 
 def load_program(folder):
-  """The exported program as a function: uint8 images [b, h, w, c] -> logits; it needs jax and flatbuffers."""
+  """The exported program as a function: uint8 images [b, h, w, c] -> logits; it needs jax and flatbuffers.
+
+  Raises UserError if it is missing, cannot be read, or is damaged.
+  """
   path = pathlib.Path(folder) / 'network.jaxexport'
+  content = files.read_bytes(path)
+  if path.with_name('model.json').is_file():
+    _same(path, content, files.read_json(path.with_name('model.json'), _REMEDY))
   try:
-    return jax.export.deserialize(bytearray(path.read_bytes())).call
-  except (OSError, ValueError) as e:
-    raise UserError(f'{path} cannot be read ({str(e)[:80]}): export the network again') from None
+    return jax.export.deserialize(bytearray(content)).call
+  except Exception as e:  # flatbuffers and MLIR raise many kinds for bytes that are not theirs
+    raise UserError(f'{files.printable(path)} is damaged ({type(e).__name__}: {str(e)[:80]!r}): {_REMEDY}') from None

@@ -68,7 +68,7 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None)
     mesh = parallel.mesh(config.devices, config.batch_size)
     run = Training(config, space, genotype, loaded, mesh)
     run.abstract()  # traces the network: what does not fit is told now, before anything is written
-    runfolder.write_config(folder, config, loaded.fingerprint(), space.write(genotype))
+    runfolder.write_config(folder, config, loaded.fingerprint(), genotypes.fingerprint(genotype))
     files.write(folder / 'genotype.json', genotype.to_json() + '\n')
     for line in data.describe(loaded):
       console.say(line)
@@ -93,11 +93,12 @@ class Training:
 
   def __init__(self, config, space, genotype, loaded, mesh):
     self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
-    self.train, valid = data.halves(loaded, config.train_portion, config.data.limit)
+    self.train, valid = data.halves(loaded, config.train_portion, config.data.limit, whole=True)
     self.test = loaded.test if config.train_portion == 1 else valid
     self.test_name = 'test' if config.train_portion == 1 else 'valid'
     if len(self.train) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
+    augment.check(loaded, config.data)
     self.per_epoch = math.ceil(len(self.train) / config.batch_size)
     self.total = round(config.epochs * self.per_epoch)
     net = config.network
@@ -138,7 +139,8 @@ class Training:
                                                                          state.step), 3)
     images = augment.augment(image_key, images, mean=self.loaded.mean, std=self.loaded.std, pad=c.data.pad,
                              flip=c.data.flip, cutout=c.data.cutout, smallest=c.data.smallest, jitter=c.data.jitter,
-                             hue=c.data.hue)
+                             hue=c.data.hue, aspects=held['aspects'][index] if 'aspects' in held else None,
+                             side=self.loaded.image_shape[0])
     # the ramp of DARTS: constant within an epoch, 0 in the first
     rate = c.network.drop_path * (state.step // self.per_epoch) / max(c.epochs, 1) if c.network.drop_path else 0.0
 
@@ -175,7 +177,10 @@ class Training:
     first = int(now.step)
     if first >= self.total:
       return now, None
-    held = jax.device_put({'images': self.train.images, 'labels': self.train.labels}, parallel.replicated(self.mesh))
+    held = {'images': self.train.images, 'labels': self.train.labels}
+    if self.train.aspects is not None:
+      held['aspects'] = self.train.aspects
+    held = jax.device_put(held, parallel.replicated(self.mesh))
     epoch, order = None, None
 
     def index(at):
@@ -211,7 +216,8 @@ class Training:
   def finish(self, folder, now, seconds, command, console):
     """Exports and evaluates the final state; writes result.json and the pictures; returns the result."""
     model = export.Model(self.space, self.genotype, self.net, self.variables(now), self.loaded.image_shape,
-                         self.loaded.mean, self.loaded.std, self.config.data.name)
+                         self.loaded.mean, self.loaded.std, self.config.data.name, self.loaded.class_names,
+                         self.loaded.recipe)
     console.say('exporting …')
     export.write(folder / 'export', model)
     curve = metrics.read(folder / 'curve.jsonl')

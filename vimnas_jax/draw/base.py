@@ -2,9 +2,12 @@
 
 import itertools
 import pathlib
+import warnings
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from vimnas_jax import files
 
 DPI = 120
 INK, QUIET, FAINT, PALE = '#1f2933', '#7b8794', '#cbd2d9', '#eceff2'
@@ -43,10 +46,20 @@ def blank(width: float, height: float) -> Figure:
 
 
 def save(picture: Figure, path) -> Figure:
-  """Writes the file, whose folder is made if need be, and returns the figure."""
-  pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
-  picture.savefig(path, dpi=DPI)
+  """Writes the file, whole or not at all; its folder is made if need be. Returns the figure."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.aside(path) as part, warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph')  # a name in a script that the font lacks is drawn as boxes
+    picture.savefig(part, dpi=DPI, format=path.suffix[1:] or 'png')  # the name that is written to has no such suffix
   return picture
+
+
+def plain(text: str, most: int = 60) -> str:
+  """A name from outside as it may be drawn: one line, of at most so many characters, and no formula."""
+  text = files.printable(text)
+  text = text if len(text) <= most else f'{text[:most - 1]}…'
+  return text.replace('$', r'\$')
 
 
 def heading(name: str) -> str:

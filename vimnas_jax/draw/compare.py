@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from vimnas_jax.draw.base import FAINT, INK, PALE, blank, save
+from vimnas_jax.draw.base import FAINT, INK, PALE, blank, plain, save
 from vimnas_jax.errors import UserError
 
 HUES = ('#12407a', '#f0a030', '#7b8794', '#1d9a50', '#b8336a', '#7a1f76', '#8c4a00', '#17becf')
@@ -38,7 +38,8 @@ def comparison(panels: Mapping[str, Mapping[str, Mapping[str, list[float]]]], pa
   for place, (title, groups) in enumerate(panels.items()):
     _panel(figure.add_subplot(grid[place // columns, place % columns]), title, groups, hues)
   handles = [figure.axes[0].bar(0, 0, color=hue) for hue in hues.values()]
-  figure.legend(handles, names, loc='upper center', ncols=min(len(names), 5), frameon=False, labelcolor=INK)
+  figure.legend(handles, [plain(name) for name in names], loc='upper center', ncols=min(len(names), 5), frameon=False,
+                labelcolor=INK)
   return save(figure, path)
 
 
@@ -53,7 +54,7 @@ def _panel(axes, title, groups, hues):
       low = min(low, *values)
   if '%' in title:
     axes.set_ylim(max(0.0, np.floor(low / 5 - 0.5) * 5), None)
-  axes.set_xticks(range(len(groups)), list(groups))
+  axes.set_xticks(range(len(groups)), [plain(name) for name in groups])
   axes.set_title(title, fontsize=10, color=INK)
   axes.grid(True, axis='y', color=PALE)
   axes.set_axisbelow(True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from vimnas_jax.draw.base import FAINT, INK, PALE, blank, save
+from vimnas_jax.draw.base import FAINT, INK, PALE, blank, plain, save
 from vimnas_jax.errors import UserError
 
 
@@ -48,7 +48,8 @@ def regret(experiments: dict[str, tuple[Sequence[float], np.ndarray]], path, kin
   for (label, (x, regrets)), color in zip(experiments.items(), itertools.cycle(hues)):
     mean, seeds = np.mean(regrets, 0), len(regrets)
     error = np.std(regrets, 0, ddof=1) / seeds ** 0.5 if seeds > 1 else np.zeros_like(mean)
-    axes.plot(x, mean, color=color, linewidth=1.6, label=label, marker='.' if len(x) < 30 else '', gid='mean')
+    axes.plot(x, mean, color=color, linewidth=1.6, label=plain(label), marker='.' if len(x) < 30 else '',
+              gid='mean')
     axes.fill_between(x, np.maximum(mean - error, 1e-6), mean + error, color=color, alpha=0.2, linewidth=0, gid='error')
   axes.set_yscale('log')
   axes.set_xlabel('epoch', color=INK)
@@ -60,19 +61,32 @@ def regret(experiments: dict[str, tuple[Sequence[float], np.ndarray]], path, kin
   return save(figure, path)
 
 
-def confusion(counts: np.ndarray, path) -> Figure:
-  """Draws counts [true class, predicted class] as shares of each row; the numbers too, of up to 20 classes."""
+def confusion(counts: np.ndarray, path, names: Sequence[str] = ()) -> Figure:
+  """Draws counts [true class, predicted class] as shares of each row; the numbers too, of up to 20 classes.
+
+  A class without images is a pale row. `names` of the classes, up to 40, stand on both axes. Raises UserError on other
+  shapes.
+  """
   counts = np.asarray(counts)
   if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not len(counts):
     raise UserError(f'a confusion matrix is square, this one has shape {counts.shape}')
+  if len(names) not in (0, len(counts)):
+    raise UserError(f'a confusion matrix of {len(counts)} classes has as many names, or none; got {len(names)}')
+  names = [plain(name, 18) for name in names] if len(names) <= 40 else []
   share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   side = min(max(3.4, 0.42 * len(counts)), 9.0)
-  figure = blank(side + 1.0, side + 0.6)
-  axes = figure.add_axes((0.9 / (side + 1), 0.5 / (side + 0.6), (side - 0.1) / (side + 1), (side - 0.1) / (side + 0.6)))
+  room = 0.4 + 0.07 * max(map(len, names), default=0)  # inches beside and below the axes
+  width, height = side + 0.5 + room, side + 0.1 + room
+  figure = blank(width, height)
+  axes = figure.add_axes(((room + 0.4) / width, room / height, (side - 0.1) / width, (side - 0.1) / height))
   axes.imshow(share, cmap='Blues', vmin=0, vmax=1, interpolation='nearest')
-  if len(counts) <= 20:
+  if names:
+    axes.set_xticks(range(len(counts)), names, rotation=90)
+    axes.set_yticks(range(len(counts)), names)
+  elif len(counts) <= 20:
     axes.set_xticks(range(len(counts)))
     axes.set_yticks(range(len(counts)))
+  if len(counts) <= 20:
     for (row, column), value in np.ndenumerate(share):
       if value >= 0.005:
         axes.text(column, row, f'{100 * value:.0f}', ha='center', va='center', fontsize=8,

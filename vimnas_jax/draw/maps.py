@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from vimnas_jax.draw.base import FAINT, INK, TEXT, blank, heading, save
+from vimnas_jax.draw.base import FAINT, INK, TEXT, blank, heading, plain, save
 from vimnas_jax.errors import UserError
 
 
@@ -83,7 +83,7 @@ def distributions(runs: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str
   figure, image = blank(width, height), None
   for row, (label, pair) in enumerate(runs.items()):
     y = height - top - row * tall
-    figure.text(0.15 / width, (y - tall / 2) / height, label, fontsize=9, color=INK, va='center')
+    figure.text(0.15 / width, (y - tall / 2) / height, plain(label, 24), fontsize=9, color=INK, va='center')
     for part, (when, probs) in enumerate(zip(('start', 'end'), pair, strict=True)):
       x = left + part * sum(wide.values())
       for name, shown in probs.items():

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from vimnas_jax.draw.base import FAINT, INK, PALE, TEXT, blank, colors, heading, save
+from vimnas_jax.draw.base import FAINT, INK, PALE, TEXT, blank, colors, heading, plain, save
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.types import Space
 
@@ -94,7 +94,7 @@ def first_edges(runs: Mapping[str, tuple[Sequence[float], Mapping[str, np.ndarra
       axes = figure.add_subplot(grid[at // columns, at % columns])
       for o, op in enumerate(graph.ops[0]):
         axes.plot(steps, probs[name][:, 0, o], color=color[op], linewidth=1.4, marker='.' if len(steps) < 2 else '')
-      _panel(axes, f'{label}, {heading(name)}' if len(cells) > 1 else label, np.asarray(steps),
+      _panel(axes, plain(f'{label}, {heading(name)}' if len(cells) > 1 else label), np.asarray(steps),
              left=at % columns == 0, lowest=True)
   figure.text(0.5 + 0.24 / width, (foot - 0.4) / height, 'step', fontsize=10, **TEXT)
   figure.text(0.2 / width, 0.5 + (foot - 0.32) / 2 / height, 'probability on the first edge', fontsize=10, rotation=90,
