@@ -1,11 +1,12 @@
 import colorsys
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vimnas_jax import augment, photometric
+from vimnas_jax import augment, data, photometric
 from vimnas_jax.errors import UserError
 
 
@@ -71,3 +72,54 @@ def test_within_augment():
       augment.augment(key, images, **plain, **bad)
   with pytest.raises(UserError, match='three channels'):
     augment.augment(key, images[..., :1], **{**plain, 'mean': (0.5,), 'std': (0.2,)}, jitter=0.4)
+
+
+def test_crops_of_squeezed_photographs_are_drawn_in_the_shape_that_they_had():
+  """Of a photograph twice as wide as high: shares of its area, and ratios that are near 1 there."""
+  n, side = 128, 32
+  rows, columns = jnp.meshgrid(jnp.arange(32.0) + 0.5, jnp.arange(32.0) + 0.5, indexing='ij')
+  images = jnp.tile(jnp.stack([rows, columns], -1)[None] / 32, (n, 1, 1, 1))
+  for aspect in (2.0, 0.5):
+    out = np.asarray(photometric.resized_crop(jax.random.key(2), images, 0.08, jnp.full((n,), aspect), side))
+    assert out.shape == (n, side, side, 2)
+    high, wide = (out[:, 20, 20, c] - out[:, 11, 11, c] for c in (0, 1))
+    high, wide = high * side / 9, wide * side / 9  # shares of the sides
+    ratio, area = aspect * wide / high, wide * high
+    inner = (high < 0.9) & (wide < 0.9)  # others are clipped to the photograph
+    assert 3 / 4 - 0.02 < ratio[inner].min() < 0.85 and 1.2 < ratio[inner].max() < 4 / 3 + 0.02
+    assert 0.07 < area.min() < 0.2 and area.max() > 0.6
+    assert out.min() >= -1e-4 and out.max() <= 1 + 1e-4
+
+
+def test_a_photograph_that_was_square_is_cropped_as_ever():
+  images = _images(4, 8)
+  one = photometric.resized_crop(jax.random.key(3), images, 0.2)
+  other = photometric.resized_crop(jax.random.key(3), images, 0.2, jnp.ones((4,)), 8)
+  np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_augment_brings_photographs_to_the_size_of_the_network():
+  images = (255 * _images(4, 8)).astype(jnp.uint8)
+  plain = {'mean': (0.5,) * 3, 'std': (0.2,) * 3, 'pad': 0, 'flip': True, 'cutout': 2}
+  out = augment.augment(jax.random.key(5), images, **plain, smallest=0.2, aspects=jnp.full((4,), 1.5), side=6)
+  assert out.shape == (4, 6, 6, 3) and out.dtype == jnp.float32
+  for bad in ({'side': 6}, {'smallest': 0.2}):
+    with pytest.raises(UserError, match='augmentation of photographs'):
+      augment.augment(jax.random.key(5), images, **plain, aspects=jnp.ones((4,)), **bad)
+  as_they_were = [augment.augment(jax.random.key(5), images[:, :6], **plain, smallest=0.2, side=n) for n in (0, 6)]
+  np.testing.assert_array_equal(*as_they_were)
+
+
+def test_what_the_images_do_not_allow_is_told_before_the_first_step():
+  split = data.Split(np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2, np.int32))
+  grey = data.Data('digits', split, split, 1, (0.5,), (0.5,))
+  asked = {'smallest': 0.0, 'pad': 4, 'jitter': 0.0, 'hue': 0.0}
+  augment.check(grey, asked)
+  for field in ('jitter', 'hue'):
+    with pytest.raises(UserError, match=rf"config.data.{field}=0.1 .*'digits' have 1: set config.data.{field}=0"):
+      augment.check(grey, asked | {field: 0.1})
+  held = dataclasses.replace(grey, train=dataclasses.replace(split, aspects=np.ones(2, np.float32)))
+  for fields in ({}, {'smallest': 0.08}, {'pad': 0}):
+    with pytest.raises(UserError, match='set config.data.smallest=0.08 and config.data.pad=0'):
+      augment.check(held, asked | fields)
+  augment.check(held, asked | {'smallest': 0.08, 'pad': 0})

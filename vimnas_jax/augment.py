@@ -65,10 +65,10 @@ def check(data, config):
     if config[field] and channels != 3:
       raise UserError(f'config.data.{field}={config[field]} needs three channels, the images of {data.name!r} have '
                       f'{channels}: set config.data.{field}=0')
-  if data.train.aspects is not None and (not config.smallest or config.pad):
-    raise UserError(f'config.data.smallest={config.smallest}, config.data.pad={config.pad}: of photographs that are '
-                    'held whole, random parts are trained on: set config.data.smallest=0.08 and config.data.pad=0, or '
-                    'config.data.photographs=0')
+  if data.train.aspects is not None and (not config['smallest'] or config['pad']):
+    raise UserError(f'config.data.smallest={config["smallest"]}, config.data.pad={config["pad"]}: of photographs that '
+                    'are held whole, random parts are trained on: set config.data.smallest=0.08 and config.data.pad=0, '
+                    'or config.data.photographs=0')
 
 
 @jax.named_scope('augment')
@@ -90,7 +90,7 @@ def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int, smalle
     hue: largest random shift of the hue, in turns of the colour wheel; 0 for none.
     aspects: float32 [n], width / height of the photographs that were squeezed into `images` (`Split.aspects`); None
       where they are as they were.
-    side: to which the random part is brought (`Data.side`); 0 for the size of `images`.
+    side: with `aspects`, pixels to which the random part is brought.
 
   Returns:
     float32 [n, h, w, c], or [n, side, side, c].
@@ -102,8 +102,8 @@ def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int, smalle
     raise UserError(f'augmentation with pad={pad}, cutout={cutout}: both are pixels and cannot be negative; 0 is off')
   if not 0 <= smallest <= 1 or not 0 <= jitter <= 1 or not 0 <= hue <= 0.5:
     raise UserError(f'augmentation with a part of {smallest}, jitter {jitter} and hue {hue}: give at most 1, 1 and 0.5')
-  if side and not smallest:
-    raise UserError(f'augmentation to a side of {side} without a random part: give a smallest part above 0')
+  if aspects is not None and not (smallest and side):
+    raise UserError(f'augmentation of photographs with a part of {smallest} and a side of {side}: give both above 0')
   if (jitter or hue) and images.shape[-1] != 3:
     raise UserError(f'colour jitter needs three channels, the images have {images.shape[-1]}: set it to 0')
   n, h, w, _ = images.shape
@@ -120,7 +120,7 @@ def augment(key, images, *, mean, std, pad: int, flip: bool, cutout: int, smalle
     part_key, color_key = jax.random.split(jax.random.fold_in(key, 1))
     images = images.astype(jnp.float32) / jnp.float32(255)
     if smallest:
-      images = photometric.resized_crop(part_key, images, smallest, aspects, side)
+      images = photometric.resized_crop(part_key, images, smallest, aspects, 0 if aspects is None else side)
     if jitter or hue:
       images = photometric.jitter(color_key, images, jitter, hue)
     images = images * jnp.float32(255)
