@@ -9,7 +9,7 @@ import pytest
 from conftest import SHARED, agree, data_config, one_line
 
 from vimnas_jax import data
-from vimnas_jax.data import digits, tfds
+from vimnas_jax.data import cifar, digits, tfds
 from vimnas_jax.errors import UserError
 
 TFDS = SHARED / 'tfds'
@@ -159,6 +159,29 @@ def test_unknown_name():
   names = ('cifar10', 'cifar100', 'imagenet16-120', 'folder', 'digits', 'synthetic', 'tfds/NAME')
   assert one_line(e) == f"config.data.name='cifar' is no data set; choose one of {', '.join(names)}"
   assert names == data.NAMES
+
+
+@pytest.mark.parametrize('name, fields, says', [
+    ('synthetic', {'photographs': 9}, "photographs=9 .*'synthetic' has not: set config.data.photographs=0"),
+    ('digits', {'moments': 'imagenet'}, "'digits' have 1: set config.data.moments='own'")])
+def test_what_is_for_photographs(name, fields, says):
+  with pytest.raises(UserError, match=says) as e:
+    data.get(data_config(name, **fields))
+  one_line(e)
+
+
+def test_classes_have_names():
+  assert data.get(data_config('digits')).class_names == tuple('0123456789')
+  assert data.get(data_config('synthetic')).class_names == ('0', '1', '2', '3')
+  assert data.describe(data.get(data_config('digits'))) == []
+  for name, count, some in (('cifar10', 10, {0: 'airplane', 3: 'cat', 9: 'truck'}),
+                            ('cifar100', 100, {0: 'apple', 20: 'chair', 72: 'seal', 99: 'worm'})):
+    names = cifar.SOURCES[name].class_names
+    assert len(names) == len(set(names)) == count and all(names[i] == word for i, word in some.items())
+
+
+def test_crops_are_padded_as_the_sets_are_trained_on():
+  assert [data.default_pad(name) for name in ('cifar10', 'imagenet16-120', 'folder')] == [4, 2, 4]
 
 
 def test_shrink_averages_squares_exactly():

@@ -174,6 +174,13 @@ def test_damaged_descriptions(tmp_path, name, content, says):
   refused(tmp_path, says)
 
 
+@pytest.mark.parametrize('lengths', [['10000000000000'], ['-1'], ['0'], [], ['3'], ['x']])
+def test_counts_that_are_not_so(tmp_path, lengths):
+  folder = write(tmp_path, [PLAIN] * 2)
+  edit(folder, 'dataset_info.json', lambda held: held['splits'][0].update(shardLengths=lengths))
+  refused(tmp_path, 'cannot read|do not fit|no images')
+
+
 def test_a_failed_read_is_no_damage(tmp_path, monkeypatch):
   write(tmp_path, [PLAIN] * 2)
 
@@ -184,7 +191,7 @@ def test_a_failed_read_is_no_damage(tmp_path, monkeypatch):
   assert 'prepare it again' not in refused(tmp_path, r'\(Input/output error\): make it readable')
 
 
-@pytest.mark.parametrize('name', ['../made', '/made', 'made/..'])
+@pytest.mark.parametrize('name', ['../made', '/made', 'made/..', '*', '', 'a\0b'])
 def test_names_stay_below_the_folder(tmp_path, name):
   write(tmp_path, [PLAIN] * 2)
   (tmp_path / 'below').mkdir()

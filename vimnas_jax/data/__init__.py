@@ -39,6 +39,9 @@ def get(config) -> Data:
   if config.moments not in MOMENTS:
     raise UserError(f'config.data.moments={config.moments!r}: choose one of {", ".join(MOMENTS)}')
   loaded = load(config)
+  if config.photographs and loaded.train.aspects is None:
+    raise UserError(f'config.data.photographs={config.photographs} is for images of many sizes (folder, some of '
+                    f'tfds/NAME), which {config.name!r} has not: set config.data.photographs=0')
   return check(_normed(_shrunk(splits.apply(loaded, path) if path else loaded, config.shrink), config.moments))
 
 

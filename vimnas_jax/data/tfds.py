@@ -6,6 +6,7 @@ folder. All are held in memory.
 """
 
 import contextlib
+import glob
 import io
 import json
 import logging
@@ -32,7 +33,7 @@ def find(root: pathlib.Path, name: str) -> pathlib.Path | None:
   """The folder of the newest version of `name` below the TFDS data folder `root`, or None if there is none."""
   if '..' in pathlib.PurePath(name).parts or pathlib.PurePath(name).is_absolute():
     return None
-  versions = [path.parent for path in root.glob(f'{name}/*/dataset_info.json')
+  versions = [path.parent for path in root.glob(f'{glob.escape(name)}/*/dataset_info.json')
               if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
   return max(versions, key=lambda path: [int(n) for n in path.name.split('.')], default=None)
 
@@ -156,6 +157,9 @@ def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS):
       splits = [_read_split(builder, part, skip, recipe, max_pixels)
                 for part, recipe in zip(('train', test), recipes or ({'side': 0, 'fit': ''},) * 2)]
       return *splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
+    except MemoryError:
+      raise UserError(f'the images of {where} do not fit into memory: lower config.data.image_size, or set '
+                      'config.data.dir to a smaller set') from None
     except Exception as e:  # TFDS and array_record raise whatever they please
       if isinstance(e, OSError) and e.errno is not None and not isinstance(e, FileNotFoundError):
         raise UserError(f'cannot read the TFDS data in {where} ({e.strerror}): make it readable, and run again; or set '
