@@ -133,7 +133,9 @@ EVIL = b"\x80\x02cos\nsystem\nU\x12touch vimnas_pwned\x85R."
 @pytest.mark.parametrize('content, says', [
     (b'', 'EOFError'), (b'\x80\x02garbage', ''), (EVIL, 'os.system'), (b'\x80\x02cbuiltins\neval\n.', 'builtins.eval'),
     (b'\x80\x02}.', 'KeyError'), (b'\x80\x02]K\x01.', ''),
-    (b'\x80\x02cnumpy\ndtype\nU\x01O\x85R.', 'array of type')])
+    (b'\x80\x02cnumpy\ndtype\nU\x01O\x85R.', 'array of type'),
+    (b'\x80\x02}U\x04datacnumpy\nndarray\nK\x01M\x00\x0c\x86\x85Rs.', 'it calls numpy.ndarray'),
+    (b'\x80\x02Nr\xff\xff\xff\x7f.', 'memo index'), (b'\x80\x02T\xff\xff\xff\x7f.', 'ends early')])
 def test_corrupt_or_hostile_pickle(official, tmp_path, monkeypatch, content, says):
   monkeypatch.chdir(tmp_path)
   archive, _ = official(edit=lambda files: {**files, 'data_batch_3': content})
@@ -142,6 +144,16 @@ def test_corrupt_or_hostile_pickle(official, tmp_path, monkeypatch, content, say
     data.get(data_config('cifar10', dir=str(tmp_path)))
   assert says in one_line(e)
   assert not (tmp_path / 'vimnas_pwned').exists()
+
+
+def test_a_failing_disk_is_no_damage(tmp_path, monkeypatch):
+  folder = tmp_path / 'cifar-10-batches-py'
+  folder.mkdir()
+  (folder / 'data_batch_1').mkdir()  # which opens for nobody
+  monkeypatch.setattr(cifar.pathlib.Path, 'is_file', lambda path: path.name == 'data_batch_1')
+  with pytest.raises(UserError, match=r'cannot be read \(Is a directory\): make it readable') as e:
+    data.get(data_config('cifar10', dir=str(tmp_path)))
+  assert 'delete' not in one_line(e)
 
 
 def test_missing_batch(official, tmp_path):

@@ -64,3 +64,16 @@ def test_a_pickle_of_something_else_runs_nothing(folder, monkeypatch):
     data.get(data_config('imagenet16-120', dir=str(folder)))
   with pytest.raises(UserError, match='imagenet16|ImageNet16'):
     data.get(data_config('imagenet16-120'))
+
+
+@pytest.mark.parametrize('raw, word', [
+    (pickle.dumps({'data': np.zeros((2, 768), np.uint8), 'labels': [0.5, 1]}), 'no list of integers'),
+    (pickle.dumps({'data': np.zeros((2, 768), np.uint8), 'labels': [1, 1001]}), 'no list of integers below 1001'),
+    (pickle.dumps({'data': [1, 2], 'labels': [1, 2]}), 'AttributeError'),
+    (pickle.dumps({'data': np.array([None, 1]), 'labels': [1, 2]}), 'array of type'), (b'\x80\x04', 'IndexError')])
+def test_pickles_of_something_else(folder, monkeypatch, raw, word):
+  (folder / 'val_data').write_bytes(raw)
+  monkeypatch.setitem(imagenet16.TEST, 'val_data', hashlib.md5(raw).hexdigest())
+  with pytest.raises(UserError, match=word) as error:
+    data.get(data_config('imagenet16-120', dir=str(folder)))
+  assert '\n' not in str(error.value)

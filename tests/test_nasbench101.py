@@ -243,3 +243,50 @@ def test_the_picture_of_a_cell(tmp_path):
   texts = [text.get_text() for text in figure.axes[0].texts]
   assert texts.count(MP) == 2 and 'out' in texts and texts.count('output') == 3
   assert isinstance(genotype, Genotype)
+
+
+def test_lengths_and_numbers_without_end(small, tmp_path, monkeypatch):
+  path, first = tmp_path / 'own.tfrecord', MAPPED['oneshot1'][4]
+
+  def refused(content, word):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=word) as error:
+      list(nasbench101.extract(path, frozenset({first})))
+    assert one_line(error).isprintable()
+
+  for plain in (False, True):
+    if plain:
+      monkeypatch.setattr(tfrecord, '_scanner', lambda: tfrecord._scan(tfrecord._masked, tfrecord._number))
+    for size in (2**63, 2**64 - 16, 2**64 - 1, 2**63 - 1, 2**40, 1000):
+      length = struct.pack('<Q', size)
+      refused(length + struct.pack('<I', crc32c(length)) + bytes(40), 'record 0: the file ends within it')
+  monkeypatch.setattr(tfrecord, 'MOST', 100)
+  refused(write(path, [b'a' * 101]).read_bytes(), 'it has more than')
+  monkeypatch.setattr(tfrecord, 'MOST', 1 << 28)
+  for content in (b'[' * 100_000, line(first, b'\x10' + b'\xff' * 100), line(first, message(0.5, 0.5, float('nan'), 5)),
+                  line(first, message(float('nan'), 0.5, 1.0, 5)), line(first, message(0.5, 0.5, 1.0, 2**60)),
+                  json.dumps([first, 108, '', '', 'é']).encode(), json.dumps([first, 108, '', '', 5]).encode(),
+                  json.dumps([first, 108, '', '', 'A']).encode(), b'[1e999, 2, 3, 4, 5]', b'1' * 5000):
+    refused(write(path, [content]).read_bytes(), 'record 0: no row')
+
+
+def test_windows_give_the_same_records(small, monkeypatch):
+  whole = list(tfrecord.records(small))
+  for window in (1, 13, 100, 5000):
+    monkeypatch.setattr(tfrecord, '_WINDOW', window)
+    assert list(tfrecord.records(small)) == whole
+
+
+def test_tables_of_other_shapes(tmp_path):
+  path = tmp_path / 'own.npz'
+  good = {'hashes': np.array(['0' * 32]), 'valid': np.full((1, 3), 0.5), 'test': np.full((1, 3), 0.5),
+          'seconds': np.ones((1, 3)), 'params': np.array([5])}
+  np.savez_compressed(path, **good)
+  assert nasbench101._read(path).params.tolist() == [5]
+  for name, value in (('valid', np.full((1, 3), np.nan)), ('valid', np.ones((1, 2))), ('params', np.array([-1])),
+                      ('params', np.array([0.5])), ('hashes', np.array(['a', 'b'])), ('hashes', np.array([b'a'])),
+                      ('test', np.full((1, 3), 1.5)), ('hashes', np.array([['a']]))):
+    np.savez_compressed(path, **{**good, name: value})
+    with pytest.raises(UserError, match='is no table made of nasbench_only108.tfrecord .*: remove it') as error:
+      nasbench101._read(path)
+    one_line(error)

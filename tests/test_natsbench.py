@@ -193,3 +193,72 @@ def test_bad_files_are_one_line(small, tmp_path):
   for path, word in ((tmp_path / 'none', 'no such file'), (tmp_path / 'x.npz', 'no table'), (tmp_path, 'holds no')):
     with pytest.raises(UserError, match=word):
       natsbench.arrays(path)
+
+
+def refused(path, word, content=None):
+  if content is not None:
+    path.write_bytes(content)
+  with pytest.raises(UserError, match=word) as error:
+    natsbench.arrays(path)
+  assert one_line(error).isprintable()
+
+
+def test_files_that_reach_outside_or_unpack_without_end(small, tmp_path):
+  path = tmp_path / 'own.pickle.pbz2'
+  objects = b'cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n(S"O8"\nI0\nI1\ntRS"12345678"\n\x86R.'
+  refused(path, 'array of type', bz2.compress(objects))
+  for bomb in (b'N' * 3_000_000, b']' * 3_000_000):
+    packed = bz2.compress(bomb)
+    assert len(packed) < 200
+    refused(path, 'unpacks to more than|more containers', packed)
+  refused(path, 'memo index', bz2.compress(b'\x80\x02Nr\xff\xff\xff\x7f.'))
+  zipped = tmp_path / 'own.pth'
+  with zipfile.ZipFile(zipped, 'w', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('archive/data.pkl', b'N' * 20_000_000)
+  refused(zipped, 'unpacks to more than')
+  nested = whole(('less', 'full'))
+  nested['arch2infos'][3]['full']['arch_str'] = 'HERE'
+  deep = b'N' + b'\x85' * 5000  # tuples in one another, which end in a hash
+  refused(path, 'arch_str is of type tuple', bz2.compress(pickle.dumps(nested, 3).replace(b'X\4\0\0\0HERE', deep)))
+  for key, value in (('epochs', 'x'), ('epochs', 10**80), ('latency', [0.1] * 10_001), ('latency', 'abc'),
+                     ('eval_acc1es', []), ('latency', [10**400])):
+    broken = whole(('less', 'full'))
+    broken['arch2infos'][3]['full']['all_results']['cifar10-valid', 777][key] = value
+    refused(path, 'architecture ', bz2.compress(pickle.dumps(broken)))
+
+
+def test_what_cannot_be_read_is_no_damage(small, tmp_path, monkeypatch):
+  path = tmp_path / 'own.pickle.pbz2'
+  write_bz2(path)
+
+  def failing(self, *args):
+    raise OSError(5, 'Input/output error')
+
+  monkeypatch.setattr(bz2.BZ2File, 'read', failing)
+  refused(path, r'cannot be read \(Input/output error\): make it readable')
+  os.mkfifo(tmp_path / 'pipe')
+  refused(tmp_path / 'pipe', 'is no file')
+
+
+def test_damaged_tables(small, tmp_path):
+  path = tmp_path / 'own.npz'
+  names = [f'{name} {kind}' for name in natsbench.SPLITS for kind in natsbench.KINDS]
+
+  def table(values=None, raw=None):
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+      for name in names:
+        file = io.BytesIO()
+        np.save(file, np.ones(11) if values is None else values, allow_pickle=True)
+        archive.writestr(f'{name}.npy', file.getvalue() if raw is None else raw)
+
+  table()
+  assert natsbench.arrays(path)['cifar10']['valid'].shape == (11,)
+  for values in (np.full(11, np.nan), np.full(11, 101.0), -np.ones(11), np.ones(10), np.ones(11, int),
+                 np.array([None] * 11), np.array('a')):
+    table(values)
+    refused(path, 'is no table made of such a file .*: remove it')
+  head = b'\x93NUMPY\x01\x00'
+  for raw in (b'', head, head + b'\xff\xff' + b'(' * 65_535, head + b'\x76\0' + b"{'descr': '<f8', 'fortran_order': False,"
+              b" 'shape': (99999999,), }".ljust(117) + b'\n', b'\x93NUMPY\x02\x00\xff\xff\xff\xff'):
+    table(raw=raw)
+    refused(path, 'is no table made of such a file .*: remove it')

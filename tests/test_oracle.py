@@ -1,4 +1,5 @@
 import csv
+import os
 import pathlib
 import pickle
 import sys
@@ -156,3 +157,30 @@ def test_parameters_counted_for_other_files_are_the_published():
   for name, table in oracle.load(None).tables.items():
     count = natsbench._params(natsbench.CLASSES[name])
     assert [count(nb201.write(genotype)) for genotype in nb201.everything()] == table.params.tolist()
+
+
+def test_csv_of_other_programs(tmp_path, monkeypatch):
+  genotypes = [nb201.read(BEST10), nb201.read(BEST100)]
+  monkeypatch.setattr(nb201, 'everything', lambda: iter(genotypes))
+  monkeypatch.setattr(oracle, 'SIZE', 2)
+  path = tmp_path / 'test.csv'
+  text = '\r\n'.join([','.join(HEADER), f'90,70,40,{BEST10}', f'91,71,41,{BEST100}', ''])
+  for content in (text, '\ufeff' + text, text.replace('\r\n', '\n')):
+    path.write_bytes(content.encode())
+    assert oracle._read_csv(path)['cifar10'].tolist() == [90, 91]
+
+
+def test_csv_that_is_none(tmp_path):
+  path = tmp_path / 'test.csv'
+  header = ','.join(HEADER).encode() + b'\n'
+  for content, word in ((b'\0' * 100, 'no column|NUL'), (b'a' * 200_000, 'field larger'),
+                        (header + b'90,\0,40,a\n', 'no NAS|NUL'), (header + b'\xe9\n', 'utf-8'),
+                        (header + b'"' * 300_001, 'field larger'), (b'\xff\xfea\0', 'utf-8'),
+                        (header + f'90,{"9" * 1000},40,{BEST10}'.encode(), 'not an accuracy')):
+    path.write_bytes(content)
+    fails(path, word)
+    with pytest.raises(UserError) as error:
+      oracle.load(path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 700
+  os.mkfifo(tmp_path / 'pipe')
+  fails(tmp_path / 'pipe', 'is no file')

@@ -95,3 +95,31 @@ def test_bad_files_are_one_line(tmp_path, loaded):
     with pytest.raises(UserError, match=word) as error:
       splits.apply(of, at)
     assert 'empty' in one_line(error)
+
+
+@pytest.mark.parametrize('rows', [[0, 5, 7], ['0,5', '7'], '057', ['0', ' 5', '7'], ['0', '5', '-7'], {'0': 1}, None,
+                                  ['0', '5', '٧'], ['0', '5', '\ud800'], [['0']], ['9' * 5000]])
+def test_lists_that_only_look_alike(monkeypatch, tmp_path, loaded, rows):
+  path = write(monkeypatch, tmp_path / 'cifar-split.txt', 'cifar10', {'train': ['0', '5', '7'], 'valid': ['1']})
+  path.write_text(json.dumps({'train': ['int', rows], 'valid': ['int', ['1']]}))
+  with pytest.raises(UserError, match='no list train or valid') as error:
+    splits.apply(loaded, path)
+  one_line(error)
+
+
+def test_images_that_are_not_there_and_twice(monkeypatch, tmp_path, loaded):
+  for rows, word in ((['0', '8'], 'names image 8 of a data set that has 8'), (['0', '0'], 'names an image twice')):
+    path = write(monkeypatch, tmp_path / 'cifar-split.txt', 'cifar10', {'train': rows, 'valid': ['1']})
+    with pytest.raises(UserError, match=word) as error:
+      splits.apply(loaded, path)
+    one_line(error)
+
+
+@pytest.mark.parametrize('content', [b'', b'[' * 100_000, b'\xff', b'[1, 2]', b'{"train": []}', b'{"train": {}}', b'NaN',
+                                     b'1' * 9000, b'{"train": ["int"], "valid": []}'])
+def test_split_files_that_are_none(tmp_path, loaded, content):
+  path = tmp_path / 'cifar-split.txt'
+  path.write_bytes(content)
+  with pytest.raises(UserError, match='is no cifar-split.txt .*fetch it again') as error:
+    splits.apply(loaded, path)
+  one_line(error)

@@ -85,9 +85,16 @@ class Machine:
       elif op == 0x6A:  # LONG_BINGET
         push(memo[int.from_bytes(data[at:at + 4], 'little')])
         at += 4
+      elif op == 0x58 and (end := at + 4 + int.from_bytes(data[at:at + 4], 'little')) <= len(data):  # BINUNICODE
+        push(data[at + 4:end].decode('utf-8', 'surrogatepass'))
+        at = end
       elif op == 0x72 or op == 0x71:  # LONG_BINPUT, BINPUT
         size = 4 if op == 0x72 else 1
-        self._put(memo, int.from_bytes(data[at:at + size], 'little'), stack[-1], at)
+        index = int.from_bytes(data[at:at + size], 'little')
+        if index == len(memo):
+          keep(stack[-1])
+        else:
+          self._put(memo, index, stack[-1], at)
         at += size
       elif op == 0x4B:  # BININT1
         push(data[at])
