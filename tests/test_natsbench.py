@@ -258,7 +258,8 @@ def test_damaged_tables(small, tmp_path):
     table(values)
     refused(path, 'is no table made of such a file .*: remove it')
   head = b'\x93NUMPY\x01\x00'
-  for raw in (b'', head, head + b'\xff\xff' + b'(' * 65_535, head + b'\x76\0' + b"{'descr': '<f8', 'fortran_order': False,"
-              b" 'shape': (99999999,), }".ljust(117) + b'\n', b'\x93NUMPY\x02\x00\xff\xff\xff\xff'):
+  large = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999,), }".ljust(117) + b'\n'
+  for raw in (b'', head, head + b'\xff\xff' + b'(' * 65_535, head + b'\x76\0' + large,
+              b'\x93NUMPY\x02\x00\xff\xff\xff\xff'):
     table(raw=raw)
     refused(path, 'is no table made of such a file .*: remove it')

@@ -115,8 +115,8 @@ def test_images_that_are_not_there_and_twice(monkeypatch, tmp_path, loaded):
     one_line(error)
 
 
-@pytest.mark.parametrize('content', [b'', b'[' * 100_000, b'\xff', b'[1, 2]', b'{"train": []}', b'{"train": {}}', b'NaN',
-                                     b'1' * 9000, b'{"train": ["int"], "valid": []}'])
+@pytest.mark.parametrize('content', [b'', b'[' * 100_000, b'\xff', b'[1, 2]', b'{"train": []}', b'{"train": {}}',
+                                     b'NaN', b'1' * 9000, b'{"train": ["int"], "valid": []}'])
 def test_split_files_that_are_none(tmp_path, loaded, content):
   path = tmp_path / 'cifar-split.txt'
   path.write_bytes(content)
