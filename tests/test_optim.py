@@ -41,3 +41,8 @@ def test_schedules_by_epochs():
   rate = optim.rate(config, 600 * 3, 3)
   want = [0.025 * 0.5 * (1 + np.cos(np.pi * e / 600)) for e in (0, 0, 0, 1, 299, 599)]
   np.testing.assert_allclose([float(rate(s)) for s in (0, 1, 2, 3, 899, 1799)], want, rtol=1e-4)
+
+
+def test_the_rate_of_darts_on_imagenet_falls_by_three_per_cent_an_epoch():
+  rate = optim.rate(ConfigDict({'lr': 0.1, 'lr_end': 0.0, 'schedule': 'step_epoch', 'warmup': 0}), 2500, 10)
+  np.testing.assert_allclose([float(rate(10 * e + 7)) for e in range(250)], 0.1 * 0.97 ** np.arange(250), rtol=1e-5)

@@ -80,7 +80,7 @@ def _checked(config, loaded, console):
   if config.batch_size % (samples * config.accumulate):
     raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={samples} times '
                     f'config.accumulate={config.accumulate}')
-  jax.eval_shape(run.prepare, jax.random.key(0), run.train.images[:1])
+  augment.check(loaded, config.data)
   run.abstract()  # traces the network: what does not fit is told now
   return run
 
@@ -114,7 +114,6 @@ class _Run:
                              flip=config.data.flip, cutout=config.data.cutout, smallest=config.data.smallest,
                              jitter=config.data.jitter, hue=config.data.hue)
 
-    self.prepare = prepare
     step = steps.search_step(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare)
     self.step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                         out_shardings=parallel.replicated(mesh))
