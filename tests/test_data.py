@@ -224,7 +224,7 @@ def zeros(*shape, dtype=np.uint8):
     ({'train': {'labels': ints(0, 3, 2)}}, r'train split: label 3 of image 1 is outside 0\.\.2'),
     ({'test': {'labels': ints(0, 1, -1)}}, r'test split: label -1 of image 2 is outside 0\.\.2'),
     ({'train': {'labels': ints(0, 2, 2)}}, "class '1' has no training image: "),
-    ({'train': {'labels': ints(0, 0, 0)}}, r"class '1' has no training image \(nor have 1 others\)"),
+    ({'train': {'labels': ints(0, 0, 0)}}, r"class '1' has no training image \(nor has 1 other\)"),
     ({'num_classes': 4}, "class '3' has no training image"),
     ({'train': {'images': zeros(3, 4, 4, 3, dtype=np.float32)}}, 'train split: images are float32'),
     ({'train': {'images': zeros(3, 4, 4)}}, r'images are uint8 of shape \(3, 4, 4\)'),

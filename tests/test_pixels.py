@@ -240,12 +240,13 @@ def test_only_regular_files_are_opened(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('content', [b'', b'text', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n',
                                      b'\xd7\xcd\xc6\x9a' + bytes(100), png(8, 2, bytes(12))[:45],
-                                     png(8, 2, b'', size=(0, 0)), png(8, 0, b'\0', size=(9, 9)),
+                                     png(8, 2, b'', size=(0, 0)), tiff(bytes(32), 1, sample=9), png(8, 0, b'\0', size=(9, 9)),
                                      png(8, 0, bytes(4), extra=[(b'zTXt', b'a\0\0' + zlib.compress(bytes(10**7)))])])
-def test_damage_and_other_formats_are_one_line(tmp_path, content):
+def test_damage_and_other_formats_are_one_line(tmp_path, content, caplog):
   (tmp_path / 'a\n.png').write_bytes(content)
   assert r'a\n.png' in refused(tmp_path / 'a\n.png', 'repair or remove it')
   assert pixels.is_image(tmp_path / 'a\n.png') in (False, content.startswith(b'\x89PNG'))
+  assert not caplog.text
 
 
 @pytest.mark.parametrize('when', ['open', 'read'])

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from vimnas_jax.data.types import Data, Split
+from vimnas_jax.data.types import Data, Split, nor
 from vimnas_jax.errors import UserError
 
 SEED = 0
@@ -106,9 +106,8 @@ def _works(data, portion, limit):
 
 
 def _complaint(data, portion, limit, part, count, lost):
-  more = f' (nor have {len(lost) - 1} others)' if len(lost) > 1 else ''
   where = f'config.data.name={data.name!r}, config.data.limit={limit}, config.train_portion={portion:g}'
-  told = f'{where}: class {data.name_of(lost[0])!r} has no image among the {count} of the {part} part{more}'
+  told = f'{where}: class {data.name_of(lost[0])!r} has no image among the {count} of the {part} part{nor(lost[1:])}'
   whole = len(data.search[0] if data.search else data.train)
   tried = limit
   while 0 < tried < whole:

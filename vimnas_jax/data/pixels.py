@@ -7,6 +7,7 @@ point values, is refused. Colour profiles are not applied, and of several frames
 """
 
 import contextlib
+import logging
 import os
 import stat
 import threading
@@ -179,6 +180,7 @@ def _unlimited():
 def _open(file, suffix):
   from PIL import Image
   Image.init()
+  logging.getLogger('PIL').setLevel(logging.CRITICAL)  # damage is told in one line of ours
   # TGA by its suffix alone: its files begin with nothing of their own
   formats = (*FORMATS, *(('TGA',) if suffix.lower() == '.tga' else ()))
   formats = [name for name in formats if name in Image.OPEN]  # an older Pillow has no AVIF

@@ -122,6 +122,11 @@ def _some(names, shown=3):
   return ', '.join(names[:shown]) + (f' and {len(names) - shown} more' if len(names) > shown else '')
 
 
+def nor(others) -> str:
+  """Words for those that lack something too: '' where there are none."""
+  return f' (nor {"has 1 other" if len(others) == 1 else f"have {len(others)} others"})' if len(others) else ''
+
+
 def _check_split(data: Data, part: str, split: Split):
   where = f'config.data.name={data.name!r}, {part} split'
   images, labels = split.images, split.labels
@@ -158,9 +163,8 @@ def check(data: Data) -> Data:
   _check_names(data, where)
   missing = np.flatnonzero(np.bincount(data.train.labels, minlength=data.num_classes) == 0)
   if len(missing):
-    more = f' (nor have {len(missing) - 1} others)' if len(missing) > 1 else ''
-    raise UserError(f'{where}: class {data.name_of(missing[0])!r} has no training image{more}: add some, or take the '
-                    'class away')
+    raise UserError(f'{where}: class {data.name_of(missing[0])!r} has no training image{nor(missing[1:])}: add some, '
+                    'or take the class away')
   channels = data.image_shape[-1]
   if len(data.mean) != channels or len(data.std) != channels or min(data.std) <= 0:
     raise UserError(f'{where}: mean={data.mean} and std={data.std} do not fit {channels} channels; give one number '
