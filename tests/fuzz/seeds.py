@@ -173,8 +173,9 @@ def export(folder):
   from vimnas_jax.network import Network
   space, genotype = spaces.get('nb201'), nb201.read(ARCHS[1])
   net = Network(space=space, genotype=genotype, cells=1, channels=4, num_classes=2)
-  variables = net.init({'params': jax.random.key(0), 'noise': jax.random.key(0)}, np.zeros((1, 8, 8, 3), np.float32),
-                       False)
+  shapes = jax.eval_shape(lambda: net.init({'params': jax.random.key(0), 'noise': jax.random.key(0)},
+                                           np.zeros((1, 8, 8, 3), np.float32), False))
+  variables = jax.tree.map(lambda like: np.zeros(like.shape, like.dtype), shapes)
   export_lib.write(folder, export_lib.Model(space, genotype, net, variables, (8, 8, 3), (0.5,) * 3, (0.5,) * 3, 'own'))
 
 

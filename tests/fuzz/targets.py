@@ -142,6 +142,10 @@ def _exported(name):
   def whole():
     folder = ROOM / 'export'
     seeds.export(folder)
+    told = json.loads((folder / 'model.json').read_bytes())
+    for checksum in ('sha256', 'content_sha256'):  # or nothing else is ever looked at
+      told.pop(checksum, None)
+    _at('export/model.json', json.dumps(told).encode())
     return [(folder / name).read_bytes()]
 
   return call, whole
