@@ -7,7 +7,7 @@ ROWS = [['errors', 'provenance'], ['files'], ['npz'], ['spaces', 'photometric'],
         ['genotypes', 'data', 'augment', 'metrics', 'parallel', 'checkpoint', 'cost', 'oracle', 'nasbench101',
          'natsbench', 'tfrecord', 'draw', 'ops', 'initial', 'runfolder', 'signals', 'cpu'], ['mixing'],
         ['methods', 'supernet', 'network'], ['oneshot'], ['optim', 'state'], ['config'], ['steps', 'loop'],
-        ['export'], ['standing'], ['outcome', 'evaluate', 'tables'],
+        ['export'], ['standing', 'records'], ['outcome', 'evaluate', 'tables'],
         ['search', 'report', 'retrain'], ['study'], ['main']]
 # a service may use these services
 ALLOWED = {('oracle', 'cost'), ('nasbench101', 'cost'), ('nasbench101', 'tfrecord'), ('oracle', 'natsbench'),

@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from vimnas_jax import checkpoint, cost, draw, metrics, nasbench101, oracle, runfolder, spaces, standing, steps
+from vimnas_jax import checkpoint, cost, draw, files, metrics, nasbench101, oracle, spaces, standing, steps
+from vimnas_jax.errors import UserError
 
 
 class Unchanged:
@@ -62,7 +63,7 @@ def write(folder, run, now, seconds, command) -> dict:
   space, method, config = run.space, run.method, run.config
   probs = jax.device_get(method.probs(now.phi))
   genotype = space.genotype(probs)
-  (folder / 'genotype.json').write_text(genotype.to_json() + '\n')
+  files.write(folder / 'genotype.json', genotype.to_json() + '\n')
   rows = metrics.read(folder / 'metrics.jsonl')
   arch = metrics.read(folder / 'arch.jsonl')
   for name in space.cells:
@@ -94,24 +95,50 @@ def write(folder, run, now, seconds, command) -> dict:
     result['supernet'] = standing.accuracies(run, now.theta, probs, config.supernet_images)
   if space.name == 'nb201':
     result['oracle'] = oracle.load(config.oracle.test_csv, config.oracle.nasbench201).query(genotype)
+    result['oracle_of'] = benchmark(config.data.name, oracle.DATASETS)
   if space.topology and config.oracle.nasbench101:
     result['nasbench101'] = nasbench101.load(config.oracle.nasbench101).query(genotype)
+    result['nasbench101_of'] = benchmark(config.data.name, ('cifar10',))
   result |= run.environment
-  runfolder.write_json(folder / 'result.json', result)
+  files.write_json(folder / 'result.json', result)
   return result
 
 
-def summary(result, folder) -> list[str]:
-  """What a user wants to know at the end, in plain lines."""
-  where = 'in NAS-Bench-101' if result['space'] in spaces.oneshot.NAMES else 'at the search width and depth'
-  chooser = 'block' if 'graph_margins' in result else 'edge'
+def benchmark(own: str, sets) -> str:
+  """Whose the figures of a benchmark are, in words: never those of the data set `own` of a run.
+
+  Args:
+    own: config.data.name.
+    sets: the data sets on which the benchmark trained.
+  """
+  known = own.removeprefix('tfds/').split('/')[0].lower() in [of.lower() for of in sets]
+  return (f'figures of the benchmark for this cell, trained on its own {"data sets" if len(sets) > 1 else sets[0]}' +
+          ('' if known else f', not on yours ({own})'))
+
+
+def summary(result, folder, space) -> list[str]:
+  """What a user wants to know at the end of a search of `space`, in plain lines.
+
+  Raises UserError where `result` was damaged on disk.
+  """
+  try:
+    lines = _lines(result, space)
+  except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+    raise UserError(f'{files.printable(folder)}/result.json is damaged ({type(e).__name__}: {str(e)[:80]}): remove it, '
+                    'and the same command writes it again') from None
+  return [*lines, f'everything is in {files.printable(folder)}: result.json, genotype.json and the pictures']
+
+
+def _lines(result, space):
+  where = 'in NAS-Bench-101' if space.topology else 'at the search width and depth'
+  chooser = 'block' if space.topology else 'edge'
   lines = [f'architecture   {result["genotype"]}',
            f'one-hotness    {result["one_hot"]:.4f} (1 = every {chooser} has decided), unchanged for the last '
            f'{result["unchanged_steps"]} steps']
-  if margins := result.get('graph_margins'):
-    lines.insert(1, 'cell           ' + spaces.oneshot.describe(spaces.get(result['space']).read(result['genotype'])))
+  if space.topology:
+    lines.insert(1, 'cell           ' + spaces.oneshot.describe(space.read(result['genotype'])))
     lines.append('graph          by how much probability the weakest input kept leads the strongest left out: ' +
-                 ', '.join(f'{name} {margin:.2g}' for name, margin in margins.items()))
+                 ', '.join(f'{name} {margin:.2g}' for name, margin in result['graph_margins'].items()))
   lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
   if result['seconds_per_step']:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
@@ -119,18 +146,25 @@ def summary(result, folder) -> list[str]:
     row = result['supernet']
     lines.append(f'supernet       {row["mixed"]:.2f} % of {row["images"]:,} validation images with all it has' + (
         f', {row["derived"]:.2f} % with the architecture alone' if 'derived' in row else ''))
+  lines += _foreign(result)
+  if dead := {name: edges for name, edges in result['dead'].items() if edges}:
+    named = ', '.join(f'{space.cells[name].label(e)} of {name!r}' for name, edges in dead.items() for e in edges)
+    lines.append(f'dead edges     {named}: phi gives all their operations the same value; the first of them was taken')
+  return lines
+
+
+def _foreign(result):
+  """What benchmarks say of the architecture: each line names the benchmark, the first whose figures these are."""
+  own = result.get('data', '')
+  if 'oracle' in result:
+    yield f'NAS-Bench-201  {result.get("oracle_of") or benchmark(own, oracle.DATASETS)}:'
   for name, row in result.get('oracle', {}).items():
     kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,} of 15,625, {row[kind + "_regret"]:.2f} below '
              'the best)'
              for kind, label in (('valid', 'validation'), ('test', 'test')) if kind in row]
-    lines.append(f'{name:<14} {", ".join(kinds)}')
+    yield f'NAS-Bench-201  on {name}: {", ".join(kinds)}'
   if trained := result.get('nasbench101'):
-    lines.append('NAS-Bench-101  ' + ', '.join(
+    yield f'NAS-Bench-101  {result.get("nasbench101_of") or benchmark(own, ("cifar10",))}:'
+    yield 'NAS-Bench-101  ' + ', '.join(
         f'{label} error {100 * trained[kind + "_error"]:.2f} % (regret {100 * trained[kind + "_regret"]:.2f})'
-        for kind, label in (('valid', 'validation'), ('test', 'test'))))
-  dead = {name: edges for name, edges in result['dead'].items() if edges}
-  if dead:
-    cells = spaces.get(result['space']).cells
-    named = ', '.join(f'{cells[name].label(e)} of {name!r}' for name, edges in dead.items() for e in edges)
-    lines.append(f'dead edges     {named}: phi gives all their operations the same value; the first of them was taken')
-  return [*lines, f'everything is in {folder}: result.json, genotype.json and the pictures']
+        for kind, label in (('valid', 'validation'), ('test', 'test')))

@@ -3,11 +3,12 @@
 import itertools
 import json
 import pathlib
+import re
 import statistics
 
 import numpy as np
 
-from vimnas_jax import draw, metrics, nasbench101, runfolder, spaces, tables
+from vimnas_jax import draw, files, genotypes, metrics, nasbench101, records, runfolder, tables
 from vimnas_jax.errors import UserError
 
 
@@ -19,38 +20,49 @@ def report(config, workdir) -> dict:
   found = []
   for root in roots:
     if not root.is_dir():
-      raise UserError(f'config.report.runs: {root} is no folder')
+      raise UserError(f'config.report.runs: {files.printable(root)} is no folder')
     found += sorted(p.parent for p in root.rglob('result.json') if (p.parent / 'config.json').exists()
-                    and 'task' not in _read(p))  # what trained or evaluated a network names its task
+                    and 'task' not in files.read_json(p))  # what trained or evaluated a network names its task
   if not found:
     raise UserError(f'config.report.runs={config.report.runs!r}: no finished search below it (result.json beside '
                     'config.json)')
-  return across(found, runfolder.open_folder(workdir), config.oracle.nasbench101)
+  with runfolder.opened(workdir) as folder:
+    return across(found, folder, config.oracle.nasbench101, genotypes.trusted(config))
 
 
-def across(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
+def across(runs, folder: pathlib.Path, nasbench: str = '', trust=()) -> dict:
   """Compares searches of one space, or of several; arguments as those of `compare`.
 
   Of one: what `compare` writes and returns. Of several: that in a folder for each space, and above them report.md with
   all tables, report.json, and comparison.png with the spaces side by side; returns {space: rows}.
   """
-  spaces_of = {}
-  for run in map(pathlib.Path, runs):
-    spaces_of.setdefault(_read(run / 'result.json')['space'], []).append(run)
-  if len(spaces_of) == 1:
-    return compare(runs, folder, nasbench)
-  rows = {space: compare(own, runfolder.open_folder(folder / pathlib.Path(space).stem), nasbench)
-          for space, own in spaces_of.items()}
+  of = {}
+  for run in records.read(runs, trust):
+    of.setdefault(run.space.name, []).append(run)
+  if len(of) == 1:
+    return _compare(*of.values(), folder, nasbench)
+  places = _places(of)
+  rows = {space: _compare(own, folder / places[space], nasbench) for space, own in of.items()}
   draw.comparison(tables.panels(rows), folder / 'comparison.png')
-  runfolder.write_json(folder / 'report.json', rows)
+  files.write_json(folder / 'report.json', rows)
   lines = ['# Report', '', '![comparison](comparison.png)', '', tables.LEGEND, '']
   for space, own in rows.items():
-    lines += [f'## [{space}]({pathlib.Path(space).stem}/report.md)', '', tables.table(own), '']
-  (folder / 'report.md').write_text('\n'.join(lines))
+    lines += [f'## [{tables.plain(space)}]({places[space]}/report.md)', '', tables.table(own), '']
+  files.write(folder / 'report.md', '\n'.join(lines))
   return rows
 
 
-def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
+def _places(names) -> dict[str, str]:
+  """A folder of its own, inside the report's, for every space: its name, or that of its file."""
+  places = {}
+  for name in names:
+    stem = re.sub(r'[^a-z0-9_-]', '_', pathlib.PurePath(name).stem.lower())[:60] or 'space'
+    taken = set(places.values())
+    places[name] = next(place for place in (stem, *(f'{stem}_{n}' for n in itertools.count(2))) if place not in taken)
+  return places
+
+
+def compare(runs, folder: pathlib.Path, nasbench: str = '', trust=()) -> dict:
   """Writes report.md, report.json, comparison.png, first_edge.png and distributions.png into `folder`.
 
   With the file of config.oracle.nasbench101, `nasbench`, also regret_test.png and regret_valid.png, if the runs are of
@@ -66,22 +78,28 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
     runs: run folders.
     folder: where the report goes.
     nasbench: see above.
+    trust: Python files that may be executed, where a run is of a space of one's own.
   """
-  groups = _experiments(map(pathlib.Path, runs))
-  for run, result in itertools.chain(*groups.values()):
-    if (run / 'retrain' / 'result.json').exists():
-      result['retrained'] = _read(run / 'retrain' / 'result.json')
-  names = {result['space'] for members in groups.values() for _, result in members}
+  found = records.read(runs, trust)
+  names = {run.space.name for run in found}
   if len(names) > 1:
     raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
-  space = spaces.get(names.pop())
+  return _compare(found, pathlib.Path(folder), nasbench)
+
+
+def _compare(runs, folder, nasbench):
+  groups, space = _experiments(runs), runs[0].space
   console, table = metrics.Console(), None
   if space.topology and nasbench:
     table = nasbench101.load(nasbench, console.say)
-    for _, result in itertools.chain(*groups.values()):
-      result['nasbench101'] = table.query(space.read(result['genotype']))
-  rows = {name: _row(space, [result for _, result in members]) for name, members in groups.items()}
-  traces = {name: _trace(space, *members[0]) for name, members in groups.items()}
+    for run in runs:
+      run.result['nasbench101'] = table.query(space.read(run.result['genotype']))
+  rows = {name: _row(space, [run.result for run in members]) for name, members in groups.items()}
+  traces = {}
+  for name, members in groups.items():
+    shown = records.trace(members[0])
+    traces[name] = ([row['step'] for row in shown], {cell: np.array([row['probs'][cell] for row in shown])
+                                                     for cell in space.cells})
   draw.first_edges(traces, space, folder / 'first_edge.png')
   draw.distributions({name: tuple({cell: p[at] for cell, p in probs.items()} for at in (0, -1))
                       for name, (_, probs) in traces.items()}, folder / 'distributions.png')
@@ -92,57 +110,40 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '') -> dict:
       draw.regret({name: _regrets(space, table, members, kind) for name, members in groups.items()},
                   folder / f'regret_{kind}.png', kind)
       pictures.append(f'regret_{kind}.png')
-  runfolder.write_json(folder / 'report.json', rows)
-  (folder / 'report.md').write_text(tables.page(rows, groups, folder, pictures))
+  files.write_json(folder / 'report.json', rows)
+  files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures))
   console.say(tables.table(rows))
-  console.say(f'{folder}: report.md, report.json, {", ".join(pictures)}')
+  console.say(f'{files.printable(folder)}: report.md, report.json, {", ".join(pictures)}')
   return rows
 
 
 def _experiments(runs) -> dict:
-  """{name: [(run folder, its result)]}, in the order of the runs."""
+  """{name: [run]}, in the order of the runs."""
   found = {}
   for run in runs:
-    config = runfolder.flatten(_read(run / 'config.json').get('config', {}))
-    alike = {k: v for k, v in config.items() if k != 'seed' and k not in runfolder.FREE}
-    key = run.resolve().parent, json.dumps(alike, sort_keys=True)
-    found.setdefault(key, []).append((run, _read(run / 'result.json')))
+    alike = {k: v for k, v in run.config.items() if k != 'seed' and k not in runfolder.FREE}
+    key = run.folder.resolve().parent, json.dumps(alike, sort_keys=True)
+    found.setdefault(key, []).append(run)
   names = {}
   for (parent, _), members in found.items():
-    same = sum(name.partition(' #')[0] == parent.name for name in names)
-    names[f'{parent.name} #{same + 1}' if same else parent.name] = members
+    called = files.printable(parent.name)
+    same = sum(name.partition(' #')[0] == called for name in names)
+    names[f'{called} #{same + 1}' if same else called] = members
   return names
-
-
-def _read(path):
-  try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
-    raise UserError(f'{path} is not readable: finish or remove this run') from None
-
-
-def _trace(space, run, result):
-  rows = metrics.read(run / 'arch.jsonl') or [{'step': result['steps'], 'probs': result.get('probs')}]
-  try:
-    return [row['step'] for row in rows], {name: np.array([row['probs'][name] for row in rows]) for name in space.cells}
-  except (KeyError, ValueError, TypeError):
-    raise UserError(f'{run}/arch.jsonl is not readable: run it again or leave it out') from None
 
 
 def _regrets(space, table, members, kind):
   """(Epochs [t], regrets [runs, t]) of an experiment: of what would have been derived at each recorded step."""
   steps, values = None, []
-  for run, result in members:
-    rows = metrics.read(run / 'arch.jsonl')
-    try:
-      found = {row['step']: row['genotype'] for row in rows} or {result['steps']: result['genotype']}
-    except (KeyError, TypeError):
-      raise UserError(f'{run}/arch.jsonl is not readable: run it again or leave it out') from None
-    known = {text: table.query(space.read(text))[f'{kind}_regret'] for text in set(found.values())}
+  for run in members:
+    path = run.folder / 'arch.jsonl'
+    found = {row['step']: row['genotype'] for row in records.trace(run)}
+    known = {text: table.query(records.architecture(space, text, path))[f'{kind}_regret']
+             for text in set(found.values())}
     values.append({step: known[text] for step, text in found.items()})
     steps = set(found) if steps is None else steps & set(found)
   at = sorted(steps)
-  per_epoch = _per_epoch(members[0][1]) or 1
+  per_epoch = _per_epoch(members[0].result) or 1
   return [step / per_epoch for step in at], np.array([[of[step] for step in at] for of in values])
 
 
@@ -166,8 +167,8 @@ def _row(space, results) -> dict:
       'epochs': results[0]['steps'] / per_epoch if per_epoch else 0.0,
       'one_hot': _spread([r['one_hot'] for r in results]),
       'unchanged_steps': _spread([r['unchanged_steps'] for r in results]),
-      'params': _spread([r['params'] for r in results]), 'seconds_per_step': _spread([r['seconds_per_step']
-                                                                                    for r in results]),
+      'params': _spread([r['params'] for r in results]), 'seconds_per_step': _spread([r.get('seconds_per_step')
+                                                                                         for r in results]),
       'agreement': agreement(space, [r['genotype'] for r in results]),
       'skips': _spread([_count(space, r['genotype'], 'skip_connect') for r in results]),
       'pools': _spread([_count(space, r['genotype'], 'pool') for r in results]),
@@ -176,8 +177,8 @@ def _row(space, results) -> dict:
   if all('supernet' in r for r in results):
     row |= {f'supernet_{kind}': _spread([r['supernet'].get(kind) for r in results]) for kind in ('mixed', 'derived')}
   if all('retrained' in r for r in results):
-    name = 'test' if 'test_top1' in results[0]['retrained'] else 'valid'
-    row['retrained'] = {**_spread([r['retrained'][f'{name}_top1'] for r in results]), 'images': name}
+    name = 'test' if all('test_top1' in r['retrained'] for r in results) else 'valid'
+    row['retrained'] = {**(_spread([r['retrained'].get(f'{name}_top1') for r in results]) or {}), 'images': name}
     row['retrained_params'] = _spread([r['retrained']['params'] for r in results])
   for data, kind in itertools.product(results[0].get('oracle', {}), ('valid', 'test')):
     values = [r.get('oracle', {}).get(data, {}).get(kind) for r in results]

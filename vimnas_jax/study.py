@@ -49,7 +49,8 @@ def study(config, workdir, command: str = '') -> dict | None:
         console.say(f'run {number} of {len(runs)}: {where}' + (', retraining' if asked is following else ''))
         if verb(asked, place, own, held(asked.data)) is None:
           return None
-    return report.across([folder / where for where, *_ in runs], folder, config.oracle.nasbench101)
+    trust = [searched.space.name for _, _, searched, _ in runs]  # the user named them, in the config or a member
+    return report.across([folder / where for where, *_ in runs], folder, config.oracle.nasbench101, trust)
 
 
 def members(config, folder: pathlib.Path):

@@ -2,11 +2,19 @@
 
 import os
 import pathlib
+import urllib.parse
+
+from vimnas_jax import files
 
 # title of a panel -> key of a row
 _MEASURES = {'accuracy after retraining, %': 'retrained', 'accuracy of the supernet, %': 'supernet_mixed',
              'accuracy of the architecture in the supernet, %': 'supernet_derived', 'one-hotness': 'one_hot',
              'skip connections': 'skips', 'pools': 'pools', 'convolutions': 'convolutions'}
+
+
+def plain(name: str) -> str:
+  """A name from outside as Markdown takes it in a cell or a heading."""
+  return files.printable(name).replace('|', '\\|').replace('\n', ' ')
 
 
 def panels(rows) -> dict:
@@ -29,7 +37,8 @@ Means and standard deviations over seeds. Epochs count pretraining. Agreement: t
 operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at the width and depth of
 the search. Supernet: its accuracy on validation images at the end of the search, mixed by the probabilities, and with
 the architecture alone; retrained: of the derived network, trained from scratch, on the images that its result.json
-names."""
+names. Columns that begin with NAS-Bench-201 or NAS-Bench-101 are figures of that benchmark: of the architecture as it
+trained it, on its own data sets, which are not those of the runs unless their names say so."""
 
 
 def table(rows) -> str:
@@ -39,12 +48,13 @@ def table(rows) -> str:
   trained = list(dict.fromkeys(kind for row in rows.values() for kind in row.get('nasbench101', {})))
   columns = {key: head for key, head in _COLUMNS.items() if any(row.get(key) for row in rows.values())}
   head = ['experiment', 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
-          'agreement', *columns.values(), *(f'{data} {kind} %' for data, kind in oracle),
-          *(f'{kind.replace("_", " ")} %' for kind in trained)]
+          'agreement', *columns.values(), *(f'NAS-Bench-201 {plain(data)} {kind} %' for data, kind in oracle),
+          *(f'NAS-Bench-101 {kind.replace("_", " ")} %' for kind in trained)]
   lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
   for name, row in rows.items():
-    cells = [name, str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3), _cell(row['skips'], 1),
-             _cell(row['pools'], 1), _cell(row['convolutions'], 1), _cell(row['params'], 3, 1e6),
+    cells = [plain(name), str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3),
+             _cell(row['skips'], 1), _cell(row['pools'], 1), _cell(row['convolutions'], 1),
+             _cell(row['params'], 3, 1e6),
              '–' if row['agreement'] is None else f'{row["agreement"]:.2f}',
              *(_cell(row.get(key)) for key in columns),
              *(_cell(row.get('oracle', {}).get(data, {}).get(kind)) for data, kind in oracle),
@@ -64,13 +74,13 @@ def page(rows, groups, folder, pictures) -> str:
     lines += [f'![regret]({picture})', '', 'Regret of what would have been derived at every recorded step: mean over '
               'seeds, and standard error.', '']
   for name, members in groups.items():
-    lines += [f'## {name}', '']
-    for _, result in members:
+    lines += [f'## {plain(name)}', '']
+    for result in (run.result for run in members):
       lines += [f'- seed {result["seed"]}: `{result["genotype"]}`, one-hotness {result["one_hot"]:.3f}']
-    where = members[0][0]
+    where = members[0].folder
     for picture in ('weights.png', 'phi.png'):
       if (where / picture).exists():
         shown = pathlib.PurePath(os.path.relpath(where, folder)).as_posix()
-        lines += ['', f'![{name}: {picture}]({shown}/{picture})']
+        lines += ['', f'![{plain(name)}: {picture}]({urllib.parse.quote(os.fsencode(shown))}/{picture})']
     lines.append('')
   return '\n'.join(lines)

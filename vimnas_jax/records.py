@@ -1,0 +1,129 @@
+"""Run folders as a report reads them: every figure is checked, so that a damaged file is told by its name."""
+
+import math
+import pathlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vimnas_jax import files, metrics, runfolder, spaces
+from vimnas_jax.errors import UserError
+from vimnas_jax.spaces import Genotype, Space
+
+_REMEDY = 'finish this run, or leave it out'
+
+
+class Run(NamedTuple):
+  """A finished search.
+
+  Attributes:
+    folder: its run folder.
+    config: what it was asked, {field: value}.
+    result: its result.json; where the folder has a finished retraining, in `retrain`, with the result of that as
+      'retrained'.
+    space: its space.
+  """
+
+  folder: pathlib.Path
+  config: dict[str, Any]
+  result: dict[str, Any]
+  space: Space
+
+
+def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
+  """The finished searches in `folders`; those of one space share one object.
+
+  Raises UserError, naming the file, where one is missing, unreadable, damaged or not whole, or where a space is code
+  that is not among `trust` (spaces.named).
+  """
+  known, runs, trust = {}, [], tuple(trust)
+  for folder in map(pathlib.Path, folders):
+    path, held = folder / 'result.json', folder / 'config.json'
+    result, config = files.read_json(path, _REMEDY), files.read_json(held, _REMEDY).get('config')
+    if not isinstance(config, dict):
+      raise UserError(f'{files.printable(held)} is damaged (config is missing): {_REMEDY}')
+    _checked(path, result, _FIELDS)
+    name, where = result['space'], files.printable(path)
+    own = name.endswith('.py')  # the same file under two names is one space
+    key = files.read_bytes(pathlib.Path(spaces.custom.trusted(name, trust, where)).expanduser()) if own else name
+    if key not in known:
+      known[key] = spaces.named(name, where, trust)
+    architecture(known[key], result['genotype'], path)
+    trained = folder / 'retrain' / 'result.json'
+    if trained.exists():
+      result['retrained'] = _checked(trained, files.read_json(trained, _REMEDY), _TRAINED)
+    runs.append(Run(folder, runfolder.flatten(config), result, known[key]))
+  return runs
+
+
+def architecture(space: Space, text: str, path) -> Genotype:
+  """The architecture of `space` that the file `path` writes as `text`. Raises UserError, naming the file."""
+  try:
+    return space.validate(Genotype(space.name, space.read(text).cells))
+  except UserError as e:
+    raise UserError(f'{files.printable(path)} is damaged (its genotype: {e}): {_REMEDY}') from None
+
+
+def trace(run: Run) -> list[dict]:
+  """The rows of arch.jsonl, {'step', 'genotype', 'probs': {cell: [edges, ops]}}; without them the end of the run."""
+  path = run.folder / 'arch.jsonl'
+  rows = metrics.read(path)
+  if not rows:
+    path, rows = run.folder / 'result.json', [{**run.result, 'step': run.result['steps']}]
+  for number, row in enumerate(rows, 1):
+    try:
+      row['probs'] = {name: np.array(row['probs'][name], float) for name in run.space.cells}
+      fits = isinstance(row['genotype'], str) and all(
+          row['probs'][name].shape == cell.shape and np.isfinite(row['probs'][name]).all()
+          for name, cell in run.space.cells.items())
+    except (KeyError, ValueError, TypeError, OverflowError):
+      fits = False
+    if not fits:
+      raise UserError(f'{files.printable(path)}, line {number} is damaged (its genotype, or probabilities of space '
+                      f'{run.space.name!r}): {_REMEDY}')
+  return rows
+
+
+def _number(value) -> bool:
+  return type(value) in (int, float) and math.isfinite(value)
+
+
+def _whole(value) -> bool:
+  return type(value) is int and 0 <= value < 1 << 63
+
+
+def _text(value) -> bool:
+  return isinstance(value, str)
+
+
+def _numbers(value) -> bool:
+  return isinstance(value, dict) and all(v is None or _number(v) for v in value.values())
+
+
+def _tables(value) -> bool:
+  return isinstance(value, dict) and all(map(_numbers, value.values()))
+
+
+# field -> (what fits, in words, whether it may be missing)
+_FIELDS = {
+    **dict.fromkeys(('space', 'method', 'data', 'genotype'), (_text, 'text', False)),
+    **dict.fromkeys(('seed', 'steps', 'pretrain_steps', 'unchanged_steps', 'params'),
+                    (_whole, 'a whole number', False)),
+    **dict.fromkeys(('one_hot', 'epochs'), (lambda v: _number(v) and v >= 0, 'a number', False)),
+    'seconds_per_step': (lambda v: v is None or _number(v), 'a number', True),
+    'supernet': (lambda v: _numbers(v) and 'mixed' in v, 'numbers by name', True),
+    'oracle': (_tables, 'numbers by data set', True),
+    'nasbench101': (lambda v: _numbers(v) and all(_number(v.get(kind)) for kind in (
+        'valid_error', 'test_error', 'test_regret')), 'numbers by name', True)}
+_TRAINED = {'params': _FIELDS['params'], **{f'{part}_top1': (_number, 'a number', True) for part in ('test', 'valid')}}
+
+
+def _checked(path, result, fields) -> dict:
+  for name, (fits, words, absent) in fields.items():
+    if not (absent if name not in result else fits(result[name])):
+      found = f'{name}={result[name]!r:.60}, it must be {words}' if name in result else f'{name} is missing'
+      raise UserError(f'{files.printable(path)} is damaged ({found}): {_REMEDY}')
+  if fields is _TRAINED and not {'test_top1', 'valid_top1'} & set(result):
+    raise UserError(f'{files.printable(path)} is damaged (test_top1 is missing): {_REMEDY}')
+  return result
