@@ -211,13 +211,25 @@ def test_a_folder_that_cannot_be_read_is_no_damage(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('fields, says', [({'max_pixels': 15}, '0.png: 4x4 are 16 pixels'),
-                                          ({'image_size': 10**7}, 'image_size=10000000: 6 images'),
+                                          ({'image_size': 10**7}, 'image_size=10000000 must be from 1 to'),
                                           ({'dir': 'a\0b'}, 'is no folder'), ({'dir': '~nobody-at-all/x'}, 'no folder'),
                                           ({'moments': 'theirs'}, "moments='theirs': choose one of own, imagenet")])
 def test_limits_and_names(tmp_path, fields, says):
   _parts(tmp_path)
   with pytest.raises(UserError, match=says) as e:
     data.get(data_config('folder', **{'dir': str(tmp_path), 'image_size': 4, **fields}))
+  one_line(e)
+
+
+def test_images_that_do_not_fit_into_memory(tmp_path, monkeypatch):
+  _parts(tmp_path)
+
+  def full(*args):
+    raise MemoryError
+
+  monkeypatch.setattr(np, 'empty', full)
+  with pytest.raises(UserError, match='image_size=4: 6 images of 4x4 do not fit into memory; lower it') as e:
+    data.get(_config(tmp_path))
   one_line(e)
 
 

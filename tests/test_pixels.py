@@ -1,5 +1,6 @@
 import errno
 import io
+import json
 import os
 import socket
 import struct
@@ -12,7 +13,7 @@ import pytest
 from conftest import data_config, one_line
 from PIL import Image, ImageOps
 
-from vimnas_jax.data import pixels
+from vimnas_jax.data import colours, pixels
 from vimnas_jax.errors import UserError
 
 
@@ -108,7 +109,7 @@ def test_hidden_colours_are_black_in_every_mode(mode):
     image = Image.new('PA', (2, 2), (255, 0))
   else:
     image = image.convert('LA').convert('La') if mode == 'La' else image.convert(mode)
-  assert image.mode == mode and np.asarray(pixels.colours(image)).max() == 0
+  assert image.mode == mode and np.asarray(colours.rgb(image)).max() == 0
 
 
 @pytest.mark.parametrize('mode', ['CMYK', 'YCbCr', 'LAB', 'HSV', '1', 'RGBX'])
@@ -120,7 +121,7 @@ def test_other_modes_show_their_colours(mode):
     other = ImageCms.profileToProfile(image, *made, outputMode='LAB')
   else:
     other = image.convert(mode)
-  got = pixels.colours(other)
+  got = colours.rgb(other)
   assert got.mode == 'RGB'
   np.testing.assert_allclose(np.asarray(got).astype(int), np.asarray(image).astype(int), atol=8)
 
@@ -184,6 +185,20 @@ def test_recipes_that_cannot_be():
     one_line(e)
 
 
+@pytest.mark.parametrize('change', [{'side': 0}, {'side': '4'}, {'side': 10**6}, {'shorter_side': 3}, {'rule': 2},
+                                    {'resampling': 'open'}, {'more': 1}, {'fit': 'squeeze'}])
+def test_a_recipe_goes_through_a_file_and_is_checked(tmp_path, change):
+  (tmp_path / 'a.png').write_bytes(png(8, 0, bytes([9] * 4)))
+  for photographs in (0, 6):
+    for one in recipe(4, photographs):
+      again = json.loads(json.dumps(one))
+      np.testing.assert_array_equal(pixels.read(tmp_path / 'a.png', again), 9)
+  for bad in (recipe()[0] | change, {}, [], None):
+    with pytest.raises(UserError, match='no way to read an image') as e:
+      pixels.read(tmp_path / 'a.png', bad)
+    one_line(e)
+
+
 def refused(path, says, **limits):
   with pytest.raises(UserError, match=says) as e:
     pixels.read(path, recipe()[0], **limits)
@@ -240,7 +255,8 @@ def test_only_regular_files_are_opened(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('content', [b'', b'text', b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n',
                                      b'\xd7\xcd\xc6\x9a' + bytes(100), png(8, 2, bytes(12))[:45],
-                                     png(8, 2, b'', size=(0, 0)), tiff(bytes(32), 1, sample=9), png(8, 0, b'\0', size=(9, 9)),
+                                     png(8, 2, b'', size=(0, 0)), tiff(bytes(32), 1, sample=9),
+                                     png(8, 0, b'\0', size=(9, 9)),
                                      png(8, 0, bytes(4), extra=[(b'zTXt', b'a\0\0' + zlib.compress(bytes(10**7)))])])
 def test_damage_and_other_formats_are_one_line(tmp_path, content, caplog):
   (tmp_path / 'a\n.png').write_bytes(content)

@@ -1,9 +1,8 @@
 """How an image file becomes an array: one recipe, for training, for evaluation and for whoever predicts later.
 
 A recipe is a dict of JSON values. `read` opens regular files of FORMATS alone, none of which starts another program or
-reaches a network, and decodes nothing that has more pixels than allowed. `colours` shows what any viewer shows:
-upright, wide values scaled to 8 bits, transparency over black. What cannot be known, such as the range of floating
-point values, is refused. Colour profiles are not applied, and of several frames the first is taken.
+reaches a network, and decodes nothing that has more pixels than allowed. An image is shown as any viewer shows it:
+upright and in its colours (colours.py). Of several frames the first is taken.
 """
 
 import contextlib
@@ -15,6 +14,8 @@ import warnings
 
 import numpy as np
 
+from vimnas_jax.data import colours
+from vimnas_jax.data.colours import Unfit
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
 
@@ -22,22 +23,19 @@ FORMATS = ('PNG', 'JPEG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'PPM', 'AVIF', 'JPEG2000
 SUFFIXES = ('.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.gif', '.bmp', '.tif', '.tiff', '.ppm', '.pgm',
             '.pbm', '.pnm', '.avif', '.jp2', '.mpo', '.qoi', '.pcx', '.sgi', '.ico', '.psd', '.tga')
 MAX_PIXELS = 64_000_000  # as config.data.max_pixels
+MAX_SIDE = 8000  # to which images are brought
 LARGE = 8_000_000  # of images of more pixels than this one at a time is decoded, however many threads read
 MOMENTS = {'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 _PHOTOGRAPH = 256 / 224  # ImageNet's evaluation: the shorter side, over the side of the cut
 _TURNS = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_270',
           7: 'TRANSVERSE', 8: 'ROTATE_90'}  # EXIF's orientation -> what brings it upright
-_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 258, 262  # tags of EXIF and TIFF
+_ORIENTATION = 0x0112  # the tag of EXIF
 _KINDS = {stat.S_ISFIFO: 'a FIFO', stat.S_ISSOCK: 'a socket', stat.S_ISCHR: 'a device', stat.S_ISBLK: 'a device',
           stat.S_ISDIR: 'a folder'}
 
 _one_large = threading.Lock()
 _counting = threading.Lock()
 _readers, _before = 0, None
-
-
-class _Unfit(Exception):
-  """An image that is whole but is not read; its text says why and what helps."""
 
 
 def recipes(config) -> tuple[dict, dict]:
@@ -47,10 +45,12 @@ def recipes(config) -> tuple[dict, dict]:
     UserError: a number is out of range.
   """
   side, held = config.image_size, config.photographs
-  if side < 1:
-    raise UserError(f'config.data.image_size={side} must be at least 1')
+  if not 0 < side <= MAX_SIDE:
+    raise UserError(f'config.data.image_size={side} must be from 1 to {MAX_SIDE}')
   if not held:
     return (_recipe(side, side, 'bicubic'),) * 2
+  if held > MAX_SIDE:
+    raise UserError(f'config.data.photographs={held} must be at most {MAX_SIDE}')
   if held < side:
     raise UserError(f'config.data.photographs={held} is less than config.data.image_size={side}: set '
                     f'config.data.photographs={round(side * _PHOTOGRAPH)}, or 0')
@@ -60,6 +60,20 @@ def recipes(config) -> tuple[dict, dict]:
 def _recipe(side, shorter, resampling):
   return {'rule': 1, 'mode': 'RGB', 'side': side, 'shorter_side': shorter, 'fit': 'centre' if shorter else 'squeeze',
           'resampling': resampling, 'orientation': 'exif', 'transparency': 'black', 'wide': '8 bits'}
+
+
+def check_recipe(recipe):
+  """Raises UserError unless `recipe`, which may come from a file, is one that `recipes` gives."""
+  try:
+    side, shorter, resampling = (recipe[key] for key in ('side', 'shorter_side', 'resampling'))
+    known = (dict(recipe) == _recipe(side, shorter, resampling) and resampling in ('bicubic', 'bilinear') and
+             type(side) is type(shorter) is int and 0 < side <= MAX_SIDE and
+             (shorter == 0 or side <= shorter <= 2 * side))
+  except (KeyError, TypeError, ValueError):
+    known = False
+  if not known:
+    raise UserError(f'no way to read an image that is known here: {printable(recipe)[:200]}: take the recipe of this '
+                    'version, as data.get gives it in Data.recipe')
 
 
 def read(path, recipe, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -77,13 +91,14 @@ def read_with_aspect(path, recipe, max_pixels: int = MAX_PIXELS) -> tuple[np.nda
 
 
 def _read(path, recipe, max_pixels):
+  check_recipe(recipe)
   name = printable(path)
   try:
     if reason := irregular(path):
-      raise _Unfit(f'it is {reason}: remove it')
+      raise Unfit(f'it is {reason}: remove it')
     with open(path, 'rb') as file:
       return decode(file, recipe, max_pixels, suffix=os.path.splitext(path)[1])
-  except _Unfit as e:
+  except Unfit as e:
     raise UserError(f'cannot read the image {name}: {e}') from None
   except MemoryError:
     raise UserError(f'cannot read the image {name}: out of memory; lower config.data.max_pixels={max_pixels} to find '
@@ -145,12 +160,12 @@ def opened(file, max_pixels: int, suffix: str = '', least: int = 0):
     image = _open(file, suffix)
     pixels = image.width * image.height
     if pixels > max_pixels:
-      raise _Unfit(f'{image.width}x{image.height} are {pixels} pixels, more than config.data.max_pixels={max_pixels}: '
+      raise Unfit(f'{image.width}x{image.height} are {pixels} pixels, more than config.data.max_pixels={max_pixels}: '
                    'scale it down, or raise config.data.max_pixels')
     with _one_large if pixels > LARGE else contextlib.nullcontext():
       if least and min(image.size) >= least:
         image.draft('RGB', (least, least))  # a large JPEG is decoded at a fraction of its size
-      raw = _raw(image)
+      raw = colours.layout(image)
       image.load()  # the orientation of a PNG may lie behind its pixels, and Pillow itself turns a TIFF
       yield image, raw
 
@@ -187,14 +202,14 @@ def _open(file, suffix):
   try:
     return Image.open(file, formats=formats)
   except Image.UnidentifiedImageError:
-    raise _Unfit(f'it is damaged, or none of {", ".join(formats)}: repair or remove it') from None
+    raise Unfit(f'it is damaged, or none of {", ".join(formats)}: repair or remove it') from None
 
 
 def _fit(image, raw, recipe):
   from PIL import Image, ImageOps
   side, shorter = recipe['side'], recipe['shorter_side']
   turn = _turn(image)
-  image = colours(image, raw)
+  image = colours.rgb(image, raw)
   image = image.transpose(Image.Transpose[turn]) if turn else image
   aspect, how = image.width / image.height, Image.Resampling[recipe['resampling'].upper()]
   if recipe['fit'] == 'squeeze':
@@ -212,77 +227,11 @@ def _fit(image, raw, recipe):
   return np.asarray(image), aspect
 
 
-def _raw(image) -> str:
-  """How the pixels of an image that is not loaded yet lie in its file, in Pillow's words, such as 'L;2'."""
-  args = image.tile[0][3] if image.tile else ''
-  return str(args[0] if isinstance(args, tuple | list) and args else args)
-
-
 def _turn(image):
   try:
     return _TURNS.get(image.getexif().get(_ORIENTATION))
   except Exception:  # damaged EXIF: as in any viewer, it says nothing
     return None
-
-
-def colours(image, raw: str = ''):
-  """A loaded image of Pillow's, of any mode, in mode RGB: wide values in 8 bits, over black where it is transparent.
-
-  Args:
-    image: as it was opened, not yet changed.
-    raw: how its pixels lie in the file, in Pillow's words.
-
-  Raises _Unfit on a mode whose range is not known.
-  """
-  from PIL import Image
-  if image.mode == 'I' or image.mode.startswith('I;'):
-    return _wide(image).convert('RGB')
-  if image.mode in ('RGBa', 'La'):  # premultiplied, which is over black already
-    bands = image.split()
-    return Image.merge('RGB', bands[:3] if len(bands) == 4 else bands[:1] * 3)
-  if image.mode == 'LAB':
-    from PIL import ImageCms
-    return ImageCms.profileToProfile(image, ImageCms.createProfile('LAB'), ImageCms.createProfile('sRGB'),
-                                     outputMode='RGB')
-  if image.mode in ('1', 'L', 'RGB'):
-    key = _transparent(image.info.pop('transparency', None), raw)
-    if key is None:
-      return image.convert('RGB')
-    image.info['transparency'] = key
-  elif image.mode in ('RGBX', 'CMYK', 'YCbCr', 'HSV'):
-    return image.convert('RGB')
-  elif image.mode not in ('P', 'PA', 'LA', 'RGBA'):
-    raise _Unfit(f'its values (mode {image.mode}) have no range that is known: save it with 8 bits a channel')
-  image = image.convert('RGBA')
-  if image.getchannel('A').getextrema()[0] < 255:
-    image = Image.alpha_composite(Image.new('RGBA', image.size, (0, 0, 0, 255)), image)
-  return image.convert('RGB')
-
-
-def _transparent(key, raw):
-  """The transparent colour of a file on the scale of the pixels that Pillow gives; None where there is none."""
-  if key is None:
-    return None
-  scale = {'L;2': 85, 'L;4': 17}.get(raw, 1)  # Pillow scales such pixels, but not this
-  shift = 8 if ';16' in raw else 0
-  scaled = tuple(scale * (value >> shift) for value in (key if isinstance(key, tuple) else (key,)))
-  return None if max(scaled) > 255 else scaled if isinstance(key, tuple) else scaled[0]
-
-
-def _wide(image):
-  """Grey values of 16 bits, or of the fewer that a TIFF names, as an image of 8 bits."""
-  from PIL import Image
-  tags = getattr(image, 'tag_v2', {})
-  if image.mode == 'I' and image.format not in ('PNG', 'PPM'):  # of these Pillow knows the range
-    raise _Unfit(f'its values (mode {image.mode}, {image.format}) have no range that is known: save it with 8 or 16 '
-                 'bits, unsigned')
-  top = 2 ** tags.get(_BITS, (16,))[0] - 1
-  values = np.asarray(image).astype(np.uint32)
-  if 'transparency' in image.info:
-    values[values == image.info['transparency']] = 0
-  if tags.get(_PHOTOMETRIC) == 0:
-    values = top - np.minimum(values, top)  # 0 is white there, which Pillow heeds for 8 bits alone
-  return Image.fromarray(((values * 255 + top // 2) // top).clip(0, 255).astype(np.uint8))
 
 
 def moments(images) -> tuple[tuple[float, ...], tuple[float, ...]]:

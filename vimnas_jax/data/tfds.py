@@ -18,7 +18,7 @@ import warnings
 import numpy as np
 
 from vimnas_jax import files
-from vimnas_jax.data import pixels
+from vimnas_jax.data import colours, pixels
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
 
@@ -101,7 +101,7 @@ def _exact(record, shape):
     mode = _MODES[shape[-1]]
     if image.mode != mode or 'transparency' in image.info:
       image = image.convert('RGBA') if mode == 'RGBA' and image.mode in ('P', 'PA', 'LA') else \
-          pixels.colours(image, raw).convert(mode)
+          colours.rgb(image, raw).convert(mode)
     return np.asarray(image).reshape(shape)
 
 
