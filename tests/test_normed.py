@@ -7,6 +7,8 @@ from test_network import DARTS, EVERY_OP, MIXED, NB201, randomised, shapes
 from vimnas_jax import mixing
 from vimnas_jax.network import Network
 
+WITH_KERNELS = pytest.mark.skipif(mixing.normed() is None, reason='the kernels are switched off')
+
 
 def both(space, genotype, side, dtype):
   """Loss, new statistics and gradients of a training step, without and with kernels."""
@@ -30,6 +32,7 @@ def both(space, genotype, side, dtype):
   return [program.compile()() for program in programs]
 
 
+@WITH_KERNELS
 @pytest.mark.parametrize('space, genotype, side', [(DARTS, EVERY_OP, 13), (NB201, MIXED, 7)])
 def test_a_step_in_kernels_is_the_same_step(x64, space, genotype, side):
   """Every operation at both strides, odd sides, every image's own dropped paths; the statistics too."""
@@ -38,6 +41,7 @@ def test_a_step_in_kernels_is_the_same_step(x64, space, genotype, side):
                plain, fused)
 
 
+@WITH_KERNELS
 @pytest.mark.parametrize('space, genotype, side', [(DARTS, EVERY_OP, 9), (NB201, MIXED, 7)])
 def test_an_evaluation_in_kernels_is_the_same(x64, space, genotype, side):
   net = Network(space=space, genotype=genotype, cells=3 if space is DARTS else 1, channels=4, num_classes=5,
@@ -49,6 +53,7 @@ def test_an_evaluation_in_kernels_is_the_same(x64, space, genotype, side):
   np.testing.assert_allclose(fused, plain, rtol=1e-9)
 
 
+@WITH_KERNELS
 @pytest.mark.parametrize('train', [True, False])
 def test_what_has_no_kernels_runs_without_them(train):
   """Another type; where two channels are too few, the second and third group still have them: three convolutions."""
@@ -60,6 +65,12 @@ def test_what_has_no_kernels_runs_without_them(train):
     assert text.count('@vimnas_jax_') == count
 
 
-def test_without_numba_the_plain_form_runs(monkeypatch):
-  monkeypatch.setattr(mixing, '_installed', lambda: False)
-  assert mixing.normed() is None and mixing.kernels() is None
+@pytest.mark.parametrize('how', ['no numba', 'switched off'])
+def test_without_kernels_the_plain_form_runs(monkeypatch, how):
+  mixing._available.cache_clear()
+  if how == 'no numba':
+    monkeypatch.setattr(mixing.importlib.util, 'find_spec', lambda name: None)
+  else:
+    monkeypatch.setenv('VIMNAS_JAX_KERNELS', '0')
+  assert mixing.normed() is None and mixing.kernels() is None and mixing.block() is None
+  mixing._available.cache_clear()  # what was found here is not so elsewhere

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import flax.errors
 import jax
@@ -31,7 +32,9 @@ def test_parameter_counts(name, cells, classes, expected):
 
 def _choose(monkeypatch, form):
   kernels = mixing.kernels()
-  assert kernels is not None  # what the CPU uses, and so what the other tests test
+  if form == 'kernels' and os.environ.get('VIMNAS_JAX_KERNELS') == '0':
+    pytest.skip('the kernels are switched off')
+  assert form == 'plain' or kernels is not None  # what the CPU uses, and so what the other tests test
   monkeypatch.setattr(mixing, 'kernels', lambda: kernels if form == 'kernels' else None)
 
 
@@ -95,14 +98,14 @@ def test_depthwise_and_its_gradients(x64, size, stride, dilation, n, h, w):
 
 @pytest.mark.parametrize('side', [1, 2, 3, 7, 8])
 @pytest.mark.parametrize('stride', [1, 2])
-def test_pools(side, stride):
+def test_pools(x64, side, stride):
   x = jax.random.normal(jax.random.key(1), (2, side, side + 1, 3))
   for kind, pool in (('max', ops.max_pool), ('avg', ops.avg_pool)):
     want, pull = jax.vjp(lambda x, kind=kind: reference.window(x, kind, stride), x)
     got, own_pull = jax.vjp(lambda x, pool=pool: pool(x, stride), x)
     dy = jax.random.normal(jax.random.key(2), want.shape)
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(own_pull(dy)[0], pull(dy)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(own_pull(dy)[0], pull(dy)[0], rtol=1e-12, atol=1e-12)
 
 
 def test_tied_pixels_share_the_gradient():
@@ -141,9 +144,11 @@ def test_noise_is_fresh_for_every_key_and_wants_its_rng(remat):
     net.apply(params, x, weights)
 
 
-def test_recomputed_cells_give_the_same_in_less_memory():
+def test_recomputed_cells_give_the_same_in_less_memory(x64):
+  """To rounding: the two programs may be fused, and so rounded, otherwise."""
   space = spaces.get('nb201')
-  nets = [Supernet(space=space, cells=2, channels=8, num_classes=3, remat=remat) for remat in (False, True)]
+  nets = [Supernet(space=space, cells=2, channels=8, num_classes=3, dtype=jnp.float64, param_dtype=jnp.float64,
+                   remat=remat) for remat in (False, True)]
   x = jax.random.normal(jax.random.key(0), (16, 16, 16, 3))
   weights = {'cell': jnp.full((1, 6, 5), 0.2)}
   params = jax.jit(nets[1].init)(jax.random.key(1), x, weights)
@@ -151,8 +156,7 @@ def test_recomputed_cells_give_the_same_in_less_memory():
           for net in nets]
   kept, again = (run.memory_analysis().temp_size_in_bytes for run in runs)
   assert again < 0.7 * kept
-  for a, b in zip(*(jax.tree.leaves(run(params)) for run in runs), strict=True):
-    np.testing.assert_array_equal(a, b)
+  _close(*(run(params) for run in runs), 1e-10)
 
 
 @pytest.mark.parametrize('remat', [False, True])

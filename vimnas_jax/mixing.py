@@ -1,7 +1,12 @@
-"""All operations of the edges that leave one node, mixed, in the form that is fastest where they run."""
+"""All operations of the edges that leave one node, mixed, in the form that is fastest where they run.
+
+The environment variable VIMNAS_JAX_KERNELS=0 switches the kernels of the CPU off, here and in every network: the plain
+form then runs, as where numba is missing. It is read once, when they are first asked for.
+"""
 
 import functools
 import importlib.util
+import os
 
 import jax
 import jax.numpy as jnp
@@ -52,13 +57,14 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
 
 
 @functools.cache
-def _installed() -> bool:
-  return all(importlib.util.find_spec(name) for name in ('numba', 'llvmlite'))
+def _available() -> bool:
+  return os.environ.get('VIMNAS_JAX_KERNELS', '1') != '0' and all(
+      importlib.util.find_spec(name) for name in ('numba', 'llvmlite'))
 
 
 def kernels():
-  """The CPU's kernels of the supernet, or None where numba, or the LLVM below it, is missing."""
-  if not _installed():
+  """The CPU's kernels of the supernet; None where they are switched off, or numba or the LLVM below it is missing."""
+  if not _available():
     return None
   from vimnas_jax.cpu import bank
   return bank
@@ -66,7 +72,7 @@ def kernels():
 
 def normed():
   """The CPU's kernels of a convolution with its own BatchNorm; None without numba, or on another backend."""
-  if jax.default_backend() != 'cpu' or not _installed():
+  if jax.default_backend() != 'cpu' or not _available():
     return None
   from vimnas_jax.cpu import normed
   return normed
