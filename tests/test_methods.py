@@ -69,19 +69,19 @@ def test_phi_starts_at_its_scale_and_a_linear_end_ties_nothing(last):
   assert ties == (last == 'relu')
 
 
-def test_phi_of_several_networks_is_their_mean():
+def test_phi_of_several_networks_is_their_mean(x64):
   space, method = spaces.get('nb201'), _make('vimnas', networks=3, gamma=1.0)
   phi = method.init(jax.random.key(0), space)
   layers, eps = phi['params']['cell']['mu'], phi['fixed']['cell']
   assert eps.shape == (3, 6, 5, 3) and layers[0]['kernel'].shape == (3, 3, 3, 3, 14)
   alone = [vimnas.network(jax.tree.map(lambda a, k=k: a[k:k + 1], layers), eps[k:k + 1], True)[0][0] for k in range(3)]
-  np.testing.assert_allclose(method.logits(phi)['cell'], np.mean(alone, 0), rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(method.logits(phi)['cell'], np.mean(alone, 0), rtol=1e-9, atol=1e-9)
   assert float(jnp.std(alone[0] - alone[1])) > 0.5
   one = _make('vimnas', gamma=1.0)
-  np.testing.assert_allclose(one.logits(one.init(jax.random.key(0), space))['cell'], alone[0], rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(one.logits(one.init(jax.random.key(0), space))['cell'], alone[0], rtol=1e-9, atol=1e-9)
 
 
-def test_networks_that_are_apart_serve_their_groups_and_come_together():
+def test_networks_that_are_apart_serve_their_groups_and_come_together(x64):
   space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5)
   phi = method.init(jax.random.key(0), space)
   layers, eps = phi['params']['cell']['mu'], phi['fixed']['cell']
@@ -95,8 +95,8 @@ def test_networks_that_are_apart_serve_their_groups_and_come_together():
 
   for progress, far in ((0.0, 1.0), (0.25, 0.5)):
     want = far * np.repeat(own - own.mean(0), 2, 0)
-    np.testing.assert_allclose(centred(at[progress] - at[1.0]), centred(want), atol=1e-4)
-  np.testing.assert_allclose(method.logits(phi)['cell'], own.mean(0), atol=1e-5)
+    np.testing.assert_allclose(centred(at[progress] - at[1.0]), centred(want), atol=1e-9)
+  np.testing.assert_allclose(method.logits(phi)['cell'], own.mean(0), atol=1e-9)
 
 
 def test_noise_has_unit_variance_and_samples_differ():

@@ -197,8 +197,8 @@ def test_what_is_dropped_in_a_cell(x64):
     close(run(), np.concatenate([node2, node3, 0 * node2, 0 * node2], -1))
 
 
-def test_drop_path_in_a_network():
-  net = Network(space=NB201, genotype=MIXED, cells=1, channels=4, num_classes=3)
+def test_drop_path_in_a_network(x64):
+  net = Network(space=NB201, genotype=MIXED, cells=1, channels=4, num_classes=3, **WIDE)
   x = jnp.repeat(jax.random.normal(jax.random.key(0), (1, 8, 8, 3)), 8, 0)
   variables = randomised(shapes(net, 8), 0)
   traces = []
@@ -209,7 +209,7 @@ def test_drop_path_in_a_network():
     return net.apply(variables, x, True, rate, rngs={'drop_path': key}, mutable=['batch_stats'])[0]
 
   whole = jax.jit(lambda: net.apply(variables, x, True, mutable=['batch_stats'])[0])()  # no rng is needed
-  np.testing.assert_allclose(train(0.0, jax.random.key(2)), whole, rtol=1e-5, atol=1e-5)
+  close(train(0.0, jax.random.key(2)), whole)
   dropped = train(0.5, jax.random.key(2))
   assert len(traces) == 1
   assert len(np.unique(dropped[:, 0])) > 4  # equal images, every one with its own mask
