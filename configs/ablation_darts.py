@@ -15,7 +15,7 @@ MEMBERS = ('DARTS method.name=darts pretrain.epochs=1', 'DARTS-noise method.name
 
 def smoke(config):
   config.space.name, config.space.cells, config.space.channels = 's2', 3, 2  # which compiles in less time
-  config.data.limit, config.batch_size = 64, 8
+  config.data.limit, config.batch_size = 128, 8
   config.study.members = MEMBERS[3:4]
 
 
