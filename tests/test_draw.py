@@ -200,3 +200,26 @@ def test_first_edges_and_distributions_show_every_run(tmp_path):
     draw.first_edges({'a': ([1], history(NB201, 1))}, DARTS, tmp_path / 'x.png')
   with pytest.raises(UserError, match='one space'):
     draw.distributions({}, tmp_path / 'x.png')
+
+
+def test_confusion_has_the_names_of_the_classes(tmp_path):
+  names = ['cat', r'$\frac', 'a name that is far too long', 'fox\n']
+  figure = draw.confusion(np.array([[5, 1, 0, 0], [0, 3, 1, 0], [0, 0, 0, 0], [1, 0, 0, 9]]), tmp_path / 'c.png', names)
+  axes = figure.axes[0]
+  for axis in (axes.xaxis, axes.yaxis):
+    shown = [label.get_text().replace('\\$', '$') for label in axis.get_ticklabels()]
+    assert shown == ['cat', r'$\frac', 'a name that is fa…', r'fox\n']
+  check_png(tmp_path / 'c.png', (400, 400), (900, 900))
+  check_texts(figure)
+  draw.confusion(np.eye(60), tmp_path / 'many.png', [str(i) for i in range(60)])
+  with pytest.raises(UserError, match='4 classes has as many names'):
+    draw.confusion(np.eye(4), tmp_path / 'x.png', ['a'])
+
+
+def test_a_picture_is_whole_or_the_one_before(tmp_path, monkeypatch):
+  path = tmp_path / 'cell.png'
+  path.write_bytes(b'before')
+  monkeypatch.setattr('matplotlib.figure.Figure.savefig', lambda self, part, **_: part.write_bytes(b'ha') and 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    draw.cell(NB_CELL, 'cell', NB201, path)
+  assert path.read_bytes() == b'before' and [p.name for p in tmp_path.iterdir()] == ['cell.png']

@@ -1,0 +1,121 @@
+"""Reports of run folders that are made by hand: what is refused, where it is written, and whose figures are told."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import ROOT, one_line
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import outcome, report, spaces
+from vimnas_jax.errors import UserError
+
+CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
+NB201 = spaces.get('nb201')
+EXAMPLE = ROOT / 'examples' / 'two_nodes.py'
+
+
+def result_of(space, text, **changes):
+  probs = {name: np.full(cell.shape, 1 / cell.shape[1]).tolist() for name, cell in space.cells.items()}
+  return {'space': space.name, 'method': 'vimnas', 'data': 'folder', 'seed': 0, 'steps': 8, 'pretrain_steps': 0,
+          'epochs': 1.0, 'genotype': text, 'one_hot': 0.5, 'unchanged_steps': 3, 'params': 10, 'madds': 10,
+          'seconds_per_step': 0.1, 'probs': probs, 'dead': {}} | changes
+
+
+def made(folder, of=NB201, text=CELL, **changes):
+  folder.mkdir(parents=True)
+  result = result_of(of, text) | changes
+  (folder / 'result.json').write_text(json.dumps(result))
+  (folder / 'config.json').write_text('{"config": {"seed": 0}}')
+  row = {'step': 0, 'genotype': text, 'probs': result['probs']}
+  (folder / 'arch.jsonl').write_text(json.dumps(row) + '\n' + json.dumps(row | {'step': 8}) + '\n')
+  return folder
+
+
+def own(path):
+  space = spaces.get(str(path))
+  return space, space.genotype({name: np.full(c.shape, 0.25) for name, c in space.cells.items()}).to_json()
+
+
+ORACLE = {'cifar10': {'valid': 87.81, 'valid_rank': 6841, 'valid_regret': 3.8}}
+
+
+def test_a_benchmark_is_named_beside_its_figures(tmp_path):
+  rows = report.compare([made(tmp_path / 'a' / 'seed_0', oracle=ORACLE)], tmp_path / 'r')
+  assert rows['a']['oracle']['cifar10']['valid']['mean'] == 87.81
+  assert 'NAS-Bench-201 cifar10 valid %' in (tmp_path / 'r' / 'report.md').read_text(encoding='utf-8')
+  lines = [line for line in outcome.summary(result_of(NB201, CELL, oracle=ORACLE), tmp_path, NB201) if '87.81' in line]
+  assert [line.startswith('NAS-Bench-201  on cifar10: validation') for line in lines] == [True]
+  told = ' '.join(outcome.summary(result_of(NB201, CELL, oracle=ORACLE), tmp_path, NB201))
+  assert 'trained on its own data sets, not on yours (folder)' in told
+  assert not any('not on yours' in outcome.benchmark(name, ('cifar10',)) for name in ('cifar10', 'tfds/cifar10'))
+  with pytest.raises(UserError, match='result.json is damaged'):
+    outcome.summary({}, tmp_path, NB201)
+
+
+@pytest.mark.parametrize('name, content, word', [
+    ('result.json', '{"space"', 'damaged'), ('result.json', '[]', 'damaged'), ('config.json', '', 'damaged'),
+    ('config.json', '{"config": []}', 'config is missing'), ('config.json', '\0', 'damaged'),
+    ('arch.jsonl', '{}\n', 'line 1'), ('arch.jsonl', '{"step": 0, "genotype": 1, "probs": {}}\n', 'line 1'),
+    ('arch.jsonl', json.dumps({'step': 0, 'genotype': CELL, 'probs': {'cell': [[1, 2]]}}) + '\n', 'line 1'),
+    ('arch.jsonl', json.dumps({'step': 0, 'genotype': CELL, 'probs': {'cell': [[float('nan')] * 5] * 6}}) + '\n', '1'),
+    ('retrain/result.json', '{}', 'params is missing'),
+    ('retrain/result.json', '{"params": 1}', 'test_top1 is missing')])
+def test_a_damaged_file_is_named(tmp_path, name, content, word):
+  run = made(tmp_path / 'a' / 'seed_0')
+  (run / 'retrain').mkdir()
+  (run / name).write_text(content)
+  with pytest.raises(UserError, match=word) as error:
+    report.compare([run], tmp_path / 'r')
+  assert name in one_line(error)
+
+
+@pytest.mark.parametrize('changes, word', [
+    ({'space': '../../x'}, "space '../../x'"), ({'space': 7}, 'space=7'), ({'space': 'darts'}, 'its genotype'),
+    ({'genotype': CELL[:20]}, 'its genotype'), ({'genotype': None}, 'genotype=None'), ({'seed': '0'}, "seed='0'"),
+    ({'one_hot': float('nan')}, 'one_hot=nan'), ({'one_hot': None}, 'one_hot=None'), ({'params': -1}, 'params=-1'),
+    ({'epochs': float('inf')}, 'epochs=inf'), ({'steps': True}, 'steps=True'), ({'oracle': []}, r'oracle=\[\]'),
+    ({'oracle': {'cifar10': {'valid': 'good'}}}, 'oracle='), ({'supernet': {'mixed': [1]}}, 'supernet='),
+    ({'nasbench101': {'valid_error': 1}}, 'nasbench101='), ({'seconds_per_step': 'x'}, 'seconds_per_step=')])
+def test_a_figure_that_is_none_is_named(tmp_path, changes, word):
+  run = made(tmp_path / 'a' / 'seed_0', **changes)
+  with pytest.raises(UserError, match=word) as error:
+    report.compare([run], tmp_path / 'r')
+  assert 'result.json' in one_line(error) and len(str(error.value)) < 600
+  assert not (tmp_path / 'r').exists()
+
+
+def test_code_that_a_run_names_runs_only_where_it_is_trusted(tmp_path):
+  evil, mine = tmp_path / 'evil.py', tmp_path / 'mine' / 'two_nodes.py'
+  mine.parent.mkdir()
+  shutil.copy(EXAMPLE, mine)
+  space, genotype = own(EXAMPLE)
+  run = made(tmp_path / 'a' / 'seed_0', space, genotype, space=str(evil))
+  for content in (None, f'import pathlib\npathlib.Path({str(tmp_path / "ran")!r}).touch()\n' + EXAMPLE.read_text()):
+    if content:
+      evil.write_text(content)
+    with pytest.raises(UserError, match='config.trust=') as error:
+      report.compare([run], tmp_path / 'r', trust=[str(mine)])
+    assert 'evil.py' in one_line(error) and not (tmp_path / 'ran').exists()
+  shutil.copy(EXAMPLE, evil)  # the same bytes as the file that the user names
+  c = config_lib.resolve(config_lib.changed(config_lib.defaults(), f'task=report report.runs={tmp_path} trust={mine}'))
+  assert list(report.report(c, tmp_path / 'r')) == ['a']
+
+
+def test_spaces_of_one_name_do_not_write_over_each_other(tmp_path):
+  files = [tmp_path / name / 'report.md.py' for name in ('one', 'two')]
+  for number, path in enumerate(files):
+    path.parent.mkdir()
+    path.write_text(EXAMPLE.read_text() + f'# {number}\n')
+  runs = [made(tmp_path / f'run{n}' / 'seed_0', *own(path)) for n, path in enumerate(files)]
+  report.across([*runs, made(tmp_path / 'nb' / 'seed_0')], tmp_path / 'r', trust=list(map(str, files)))
+  assert {p.name for p in (tmp_path / 'r').iterdir()} == {
+      'report_md', 'report_md_2', 'nb201', 'report.md', 'report.json', 'comparison.png'}
+
+
+def test_names_from_outside_are_written_and_drawn(tmp_path):
+  name = 'a|$x_$ \u4e2d'
+  rows = report.compare([made(tmp_path / name / 'seed_0')], tmp_path / 'r')
+  text = (tmp_path / 'r' / 'report.md').read_bytes().decode()
+  assert list(rows) == [name] and 'a\\|$x_$ \u4e2d' in text
