@@ -2,10 +2,12 @@
 
   python -m vimnas_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Twenty epochs of 22 steps; on two CPU cores a minute and a half the first time, compiling included.
+Ten epochs of 22 steps; on two CPU cores about a minute the first time, most of it compiling.
+Of seeds 0 to 5 every one ended at a one-hotness of 0.996 to 0.999, with no edge dead at any step that was logged;
+the cells differ, with 74.6 to 87.8 % validation accuracy (results/quickstart/seeds.md).
 """
 
-from vimnas_jax.config import defaults, with_arguments
+from vimnas_jax.config import defaults, when, with_arguments
 
 
 def smoke(config):
@@ -21,13 +23,8 @@ def get_config(arg=''):
   config.data.pad = 1
   config.data.flip = False  # a mirrored digit is no digit
   config.batch_size = 64
-  config.epochs = 20.0
-  config = with_arguments(config, arg, smoke)
-  if config.method.name == 'vimnas':  # needs no validation half
-    config.train_portion = 1.0
-    # The digits are learned within a few epochs and the gradient is gone then: phi has to decide at once, which the
-    # paper's own form does (with the recipe of the other configs one-hotness ends at 0.85 to 0.92).
-    config.pretrain.epochs = 0.0
-    config.method.last = 'relu'
-    config.method.samples = 4
-  return config
+  config.epochs = 10.0
+  # It needs no validation half. The digits are learned within a few epochs and the gradient is gone then: phi has to
+  # decide at once, hence four times the rate of the recipe and no epoch of theta alone.
+  when(config, 'vimnas', {'train_portion': 1.0, 'pretrain.epochs': 0.0, 'method.samples': 4, 'phi.lr': 0.4})
+  return with_arguments(config, arg, smoke)
