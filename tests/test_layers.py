@@ -6,7 +6,7 @@ from conftest import ROOT
 ROWS = [['errors', 'provenance'], ['files'], ['npz'], ['spaces', 'photometric'],
         ['genotypes', 'data', 'augment', 'metrics', 'parallel', 'checkpoint', 'cost', 'oracle', 'nasbench101',
          'natsbench', 'tfrecord', 'draw', 'ops', 'initial', 'runfolder', 'signals', 'cpu'], ['mixing'],
-        ['methods', 'supernet', 'network'], ['oneshot'], ['optim', 'state'], ['config'], ['steps', 'loop'],
+        ['methods', 'supernet', 'network'], ['oneshot'], ['optim', 'state'], ['limits'], ['config'], ['steps', 'loop'],
         ['export'], ['standing', 'records'], ['outcome', 'evaluate', 'tables'],
         ['search', 'report', 'retrain'], ['study'], ['main']]
 # a service may use these services

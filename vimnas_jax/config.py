@@ -3,15 +3,13 @@
 import ast
 import copy
 import functools
-import math
 import shlex
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vimnas_jax import data, methods, optim, spaces
+from vimnas_jax import data, limits, methods, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.runfolder import flatten
 
 TASKS = ('search', 'study', 'report', 'retrain', 'evaluate')
 
@@ -91,7 +89,7 @@ def defaults() -> ConfigDict:
   c.data.download = False  # whether a missing official archive may be downloaded into data.dir
   c.data.split = ''  # a split file of NAS-Bench-201 (data/splits.py), which then says what a search validates with,
   #                    not train_portion; '' for none
-  c.data.limit = 0  # use only so many training images; 0 uses all. Of a folder, as many of every class as it has a share
+  c.data.limit = 0  # use only so many training images; 0 uses all. Of a folder, every class in its share
   c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' and 'tfds/NAME' are brought
   c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only
   c.data.seed = 0  # 'synthetic' only
@@ -156,7 +154,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     c.train_portion = 1.0 if c.task == 'retrain' else 0.5
   if c.data.pad is None:
     c.data.pad = data.default_pad(c.data.name)
-  _check(c)
+  limits.check(c)
   methods.get(c.method)  # its fields are checked before anything is written
   _keep_own(c)
   return c
@@ -193,48 +191,6 @@ def _keep_own(c):
                         'epochs')}
   for field in alone.get(c.task, ()):
     del c[field]
-
-
-_ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint_steps', 'theta.lr', 'eval_epochs',
-          'eval_batch', 'network.cells', 'network.channels', 'data.max_pixels')
-_AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
-             'phi.lr', 'phi.lr_end', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad', 'data.cutout',
-             'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup', 'data.seed')
-_MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'data.smallest': 1, 'data.jitter': 1,
-         'data.hue': 0.5}  # JAX folds seeds of more than 32 bits together
-_COUNTS = 2**31  # steps, images and pixels beyond it are no run but a slip
-
-
-def _check(c):
-  flat = {name: value for name, value in flatten(c.to_dict()).items() if not name.startswith(('study.', 'report.'))}
-  for name, value in flat.items():
-    if isinstance(value, float) and not math.isfinite(value):
-      raise UserError(f'config.{name}={value!r} must be a finite number')
-    if isinstance(value, int) and abs(value) >= _COUNTS and name not in ('seed', 'data.seed'):
-      raise UserError(f'config.{name}={value!r} must be below {_COUNTS}')
-  for name in (*_ABOVE, *_AT_LEAST):
-    value = flat.get(name, 1)
-    if value < 0 or (value == 0 and name in _ABOVE):
-      raise UserError(f'config.{name}={value!r} must be {"above" if name in _ABOVE else "at least"} 0')
-  for name, most in _MOST.items():
-    if not 0 <= flat[name] <= most:
-      raise UserError(f'config.{name}={flat[name]!r} must be from 0 to {most:.10g}')
-  choices = {'dtype': (c.dtype, ('float32', 'bfloat16')), 'phi.optimizer': (c.phi.optimizer, ('sgd', 'adam')),
-             'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path')),
-             'theta.schedule': (c.theta.schedule, optim.SCHEDULES), 'then': (c.then, ('', 'retrain'))}
-  for name, (value, allowed) in choices.items():
-    if value not in allowed:
-      raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')
-  for name in ('network.drop_path', 'label_smoothing', 'theta.momentum', 'phi.momentum'):
-    if not 0 <= flat[name] < 1:
-      raise UserError(f'config.{name}={flat[name]} must be at least 0 and below 1')
-  if not 0 < c.train_portion <= 1:
-    raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
-  if c.theta.warmup and c.theta.schedule == 'cosine':
-    raise UserError(f'config.theta.warmup={c.theta.warmup} is for the schedules by epochs: set config.theta.schedule='
-                    f'cosine_epoch, or config.theta.warmup=0')
-  if any(isinstance(n, bool) or not isinstance(n, int) or not 0 < n < _COUNTS for n in c.measure_batches):
-    raise UserError(f'config.measure_batches={tuple(c.measure_batches)!r} must be whole numbers above 0, or ()')
 
 
 def retraining(config: ConfigDict) -> ConfigDict:

@@ -1,0 +1,49 @@
+"""What values the fields of a configuration may have: the checks that need neither data nor network."""
+
+import math
+
+from vimnas_jax import optim
+from vimnas_jax.errors import UserError
+from vimnas_jax.runfolder import flatten
+
+_ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint_steps', 'theta.lr', 'eval_epochs',
+          'eval_batch', 'network.cells', 'network.channels', 'data.max_pixels')
+_AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
+             'phi.lr', 'phi.lr_end', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad', 'data.cutout',
+             'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup', 'data.seed')
+_MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'data.smallest': 1, 'data.jitter': 1,
+         'data.hue': 0.5}  # JAX folds seeds of more than 32 bits together
+_COUNTS = 2**31  # steps, images and pixels beyond it are no run but a slip
+
+
+def check(c):
+  """Raises UserError, naming the field, unless every value of a configuration, all defaults filled in, is in range."""
+  flat = {name: value for name, value in flatten(c.to_dict()).items() if not name.startswith(('study.', 'report.'))}
+  for name, value in flat.items():
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f'config.{name}={value!r} must be a finite number')
+    if isinstance(value, int) and abs(value) >= _COUNTS and name not in ('seed', 'data.seed'):
+      raise UserError(f'config.{name}={value!r} must be below {_COUNTS}')
+  for name in (*_ABOVE, *_AT_LEAST):
+    value = flat.get(name, 1)
+    if value < 0 or (value == 0 and name in _ABOVE):
+      raise UserError(f'config.{name}={value!r} must be {"above" if name in _ABOVE else "at least"} 0')
+  for name, most in _MOST.items():
+    if not 0 <= flat[name] <= most:
+      raise UserError(f'config.{name}={flat[name]!r} must be from 0 to {most:.10g}')
+  choices = {'dtype': (c.dtype, ('float32', 'bfloat16')), 'phi.optimizer': (c.phi.optimizer, ('sgd', 'adam')),
+             'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path')),
+             'theta.schedule': (c.theta.schedule, optim.SCHEDULES), 'then': (c.then, ('', 'retrain'))}
+  for name, (value, allowed) in choices.items():
+    if value not in allowed:
+      raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')
+  for name in ('network.drop_path', 'label_smoothing', 'theta.momentum', 'phi.momentum'):
+    if not 0 <= flat[name] < 1:
+      raise UserError(f'config.{name}={flat[name]} must be at least 0 and below 1')
+  if not 0 < c.train_portion <= 1:
+    raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
+  if c.theta.warmup and c.theta.schedule == 'cosine':
+    raise UserError(f'config.theta.warmup={c.theta.warmup} is for the schedules by epochs: set config.theta.schedule='
+                    f'cosine_epoch, or config.theta.warmup=0')
+  if any(isinstance(n, bool) or not isinstance(n, int) or not 0 < n < _COUNTS for n in c.measure_batches):
+    raise UserError(f'config.measure_batches={tuple(c.measure_batches)!r} must be whole numbers above 0, or ()')
