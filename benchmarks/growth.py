@@ -7,6 +7,7 @@ One fresh process per point; writes OUT.json and OUT.png, with the exponent of a
 
 import argparse
 import json
+import shlex
 import statistics
 import sys
 import tempfile
@@ -59,7 +60,7 @@ def save(args, curves):
   fits = {axis: {what: round(exponent([p[axis] for p in points], [p[what] for p in points]), 2)
                  for what in ('seconds', 'gib')} for axis, points in curves.items() if len(points) > 1}
   with open(f'{args.out}.json', 'w', encoding='utf-8') as f:
-    json.dump({'command': 'python -m benchmarks.growth ' + ' '.join(sys.argv[1:]), 'exponents': fits,
+    json.dump({'command': 'python -m benchmarks.growth ' + shlex.join(sys.argv[1:]), 'exponents': fits,
                'curves': curves}, f, indent=1)
   import matplotlib
   matplotlib.use('Agg')

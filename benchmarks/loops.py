@@ -9,6 +9,7 @@ thread.
 import argparse
 import functools
 import json
+import shlex
 import sys
 import time
 
@@ -33,7 +34,7 @@ def main():
   with threadpoolctl.threadpool_limits(1):
     a @ a
     peak = max(2 * 1024 ** 3 / _seconds(lambda: a @ a) / 1e9 for _ in range(7))
-  record = {'command': 'python -m benchmarks.loops ' + ' '.join(sys.argv[1:]), 'dense_product_gflops': round(peak, 1),
+  record = {'command': 'python -m benchmarks.loops ' + shlex.join(sys.argv[1:]), 'dense_product_gflops': round(peak, 1),
             'vector': VECTOR, 'gflops': {}}
   for side, c in ((32, 16), (16, 32), (8, 64)):
     for name, gflops in (windows(side, c) | products(side, c)).items():

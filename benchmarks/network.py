@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import pathlib
+import shlex
 import statistics
 import sys
 import tempfile
@@ -207,7 +208,7 @@ def profile(args, argv) -> int:
   for kind, ms in found.most_common():
     print(f'{ms:9.1f} ms {100 * ms / whole:5.1f} %  {kind}')
   pathlib.Path(args.out + '.json').write_text(json.dumps(
-      {'command': 'python -m benchmarks.network ' + ' '.join(argv), 'spec': spec, **environment(), 'cores': 1,
+      {'command': 'python -m benchmarks.network ' + shlex.join(argv), 'spec': spec, **environment(), 'cores': 1,
        'seconds': seconds, 'traced_seconds': traced, 'ms': {kind: round(ms, 2) for kind, ms in found.most_common()}},
       indent=1) + '\n')
   return 0
@@ -221,7 +222,7 @@ def main(argv) -> int:
   genotype = genotypes.resolve(args.genotype)
   size = cost.count(spaces.get(genotype.space), genotype, cells=args.cells, channels=args.channels,
                     num_classes=CLASSES, image_size=args.side)
-  found = {'command': 'python -m benchmarks.network ' + ' '.join(argv), 'args': vars(args), **environment(),
+  found = {'command': 'python -m benchmarks.network ' + shlex.join(argv), 'args': vars(args), **environment(),
            'sources_sha256': sources(), 'malloc': MALLOC, 'params': size.params, 'madds_per_image': size.madds,
            'gflop_per_step': 3 * 2 * size.madds * args.batch / 1e9}  # forward, and twice that backward
   if found['load'] > 0.5:

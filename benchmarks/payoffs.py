@@ -11,6 +11,7 @@ Writes OUT/result.json.
 
 import argparse
 import pathlib
+import shlex
 import sys
 import time
 
@@ -101,7 +102,7 @@ def main(argv):
       sums, losses = [], []
   out = pathlib.Path(args.out)
   out.mkdir(parents=True, exist_ok=True)
-  command = 'python -m benchmarks.payoffs ' + ' '.join(argv)
+  command = 'python -m benchmarks.payoffs ' + shlex.join(argv)
   files.write_json(out / 'result.json', {
       'command': command, 'seconds': time.monotonic() - begin, 'environment': runfolder.environment(),
       'around': args.around, 'logit': args.logit, 'ops': cell.ops[0], 'edges': cell.edges,

@@ -14,6 +14,7 @@ import gzip
 import json
 import os
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -54,7 +55,7 @@ def main():
   times = sorted(worker.times(step, 3))
   traced, events = trace(step)
   table = by_kind(compiled.as_text(), events)
-  record = {'command': 'python -m benchmarks.profile ' + ' '.join(sys.argv[1:]), 'spec': spec, 'cores': 1,
+  record = {'command': 'python -m benchmarks.profile ' + shlex.join(sys.argv[1:]), 'spec': spec, 'cores': 1,
             'step_s': times[1], 'traced_step_s': traced, 'matmul_gflops': matmul(),
             'ms': {kind: round(ms, 2) for kind, ms in table.most_common()}}
   whole = sum(table.values())

@@ -9,6 +9,7 @@ of the supernet's own ranking would be. Writes OUT/result.json.
 """
 
 import pathlib
+import shlex
 import sys
 import time
 
@@ -70,7 +71,7 @@ def main(argv):
   out.mkdir(parents=True, exist_ok=True)
   probs = jax.device_get(run.method.probs(now.phi))
   files.write_json(out / 'result.json', {
-      'command': 'python -m benchmarks.rank ' + ' '.join(argv[1:] or sys.argv[1:]),
+      'command': 'python -m benchmarks.rank ' + shlex.join(argv[1:] or sys.argv[1:]),
       'seconds': time.monotonic() - begin, 'environment': runfolder.environment(), 'seed': c.seed,
       'genotype': space.write(space.genotype(probs)), 'tau_of_params': float(kendalltau(params, truth).statistic),
       'cells': [space.write(space.genotype({name: np.eye(len(cell.ops[0]))[row]})) for row in drawn],

@@ -15,6 +15,7 @@ Writes OUT.json (everything) and OUT.png, and prints a table.
 
 import argparse
 import hashlib
+import shlex
 import importlib.metadata
 import json
 import os
@@ -161,7 +162,7 @@ def fresh(module, spec, cache) -> dict:
 def main(argv) -> int:
   """Measures, writes and prints. Returns the exit code."""
   args = parse(argv)
-  found = {'command': 'python -m benchmarks.step ' + ' '.join(argv), 'args': vars(args), **environment(),
+  found = {'command': 'python -m benchmarks.step ' + shlex.join(argv), 'args': vars(args), **environment(),
            'sources_sha256': sources(), 'malloc': MALLOC, 'madds_per_image': cost.supernet_madds(
                spaces.get(args.space), cells=args.cells, channels=args.channels, num_classes=10,
                image_size=args.side)}

@@ -17,6 +17,7 @@ them and writes OUT/curves.png and OUT/result.json: how far apart the first loss
 
 import os
 import pathlib
+import shlex
 import sys
 import time
 
@@ -215,7 +216,7 @@ def train_port(config, folder, command) -> bool:
 def main(argv) -> int:
   """Trains a form, or draws both. Returns the exit code."""
   args = parse(argv)
-  command, out = 'python -m benchmarks.train_network ' + ' '.join(argv), pathlib.Path(args.out)
+  command, out = 'python -m benchmarks.train_network ' + shlex.join(argv), pathlib.Path(args.out)
   if args.plot:
     from benchmarks import train_plot
     installed({'matplotlib'})
