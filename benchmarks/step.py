@@ -15,11 +15,11 @@ Writes OUT.json (everything) and OUT.png, and prints a table.
 
 import argparse
 import hashlib
-import shlex
 import importlib.metadata
 import json
 import os
 import pathlib
+import shlex
 import statistics
 import subprocess
 import sys

@@ -86,7 +86,8 @@ def test_a_refused_search_leaves_nothing_behind(tmp_path, fields, word):
 
 @pytest.mark.parametrize('fields, word', [
     ({'space.name': 'darts', 'genotype': 'DARTS_V2', 'network.cells': 3, 'data.image_size': 28,
-      'network.auxiliary': 0.4}, 'config.network.auxiliary=0'), ({'network.imagenet': True}, 'config.network.imagenet=False'),
+      'network.auxiliary': 0.4}, 'config.network.auxiliary=0'),
+    ({'network.imagenet': True}, 'config.network.imagenet=False'),
     ({'genotype': 'DARTS_V2'}, 'edge|nb201|darts'), ({'data.limit': 3}, 'config.')])
 def test_a_refused_retraining_leaves_nothing_behind(tmp_path, fields, word):
   with pytest.raises(UserError, match=word) as error:
