@@ -58,7 +58,8 @@ def _places(names) -> dict[str, str]:
   for name in names:
     stem = re.sub(r'[^a-z0-9_-]', '_', pathlib.PurePath(name).stem.lower())[:60] or 'space'
     taken = set(places.values())
-    places[name] = next(place for place in (stem, *(f'{stem}_{n}' for n in itertools.count(2))) if place not in taken)
+    numbered = (f'{stem}_{n}' for n in itertools.count(2))
+    places[name] = next(place for place in itertools.chain((stem,), numbered) if place not in taken)
   return places
 
 
