@@ -236,7 +236,8 @@ def setup(method='vimnas', pretrain=0, parts=1, **fields):
   step = jax.jit(steps.search_step(net, made, space, plan, *tx, lambda key, x: x.astype(jnp.float32) / 255))
   now = jax.jit(lambda: state.create(state.root(0), net, made, space, *tx, (5, 5, 3)))()
   images = jax.random.randint(jax.random.key(5), (8, 5, 5, 3), 0, 255).astype(jnp.uint8)
-  batch = {'images': images, 'labels': jnp.arange(8) % 3}
+  batch = {'images': images, 'labels': jnp.arange(8) % 3, 'valid_images': images[::-1],
+           'valid_labels': jnp.arange(8)[::-1] % 3}
   return step, now, batch
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import QUICK, ROOT
+from PIL import Image
 
 from configs import quickstart
 from vimnas_jax import config as config_lib
@@ -279,8 +280,14 @@ def test_every_config_and_space_has_a_smoke_run(env, tmp_path, config):
   flags = [f'--config=configs/{config}.py:smoke' + (space and f',{space}')]
   wide = 'retrain_c10', 'retrain_simplified', 'retrain_imagenet'  # the auxiliary head and the stems want it
   side = 32 if config in wide else 8
-  if config != 'quickstart':
+  if config == 'retrain_imagenet':  # photographs, of many sizes
+    for i in range(40):
+      path = tmp_path / 'data' / ('ant', 'bee')[i % 2] / f'{i}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.new('RGB', (30 + i, 70 - i), (40 * (i % 2), 6 * i, 90)).save(path)
+    flags += [f'--config.data.dir={tmp_path}/data']
+  elif config != 'quickstart':
     flags += ['--config.data.name=synthetic', f'--config.data.image_size={side}', '--config.batch_size=8',
               '--config.data.num_train=32', '--config.space.channels=4']  # the least of the kernels, soonest compiled
-  code, out = run(env, tmp_path, tiny=flags)
+  code, out = run(env, tmp_path / 'run', tiny=flags)
   assert code == 0 and ('test accuracy' if config.startswith('retrain') else 'one-hotness') in out, out

@@ -25,7 +25,7 @@ def software(packages) -> dict:
 def processor() -> str:
   """'2 x AMD EPYC', or what Python knows of the processor where there is no /proc/cpuinfo."""
   try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').splitlines()
   except OSError:
     return platform.processor()
   names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
