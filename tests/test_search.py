@@ -211,14 +211,6 @@ def test_divergence_keeps_the_last_good_state(env, tmp_path, flags):
   assert not (tmp_path / 'result.json').exists()
 
 
-def test_a_refused_configuration_does_not_block_its_folder(env, tmp_path):
-  """What is wrong with the network, the method or the augmentation is told before anything is written."""
-  code, out = run(env, tmp_path / 'run', '--config.space.name=darts')
-  assert code == 2 and 'at least 3 cells' in out and not (tmp_path / 'run').exists()
-  code, out = run(env, tmp_path / 'run', '--config.data.jitter=0.4', '--config.data.name=digits')
-  assert code == 2 and 'three channels' in out and not (tmp_path / 'run').exists()
-
-
 def test_the_second_process_in_a_folder_is_refused(env, tmp_path):
   first = start(env, tmp_path)
   wait_for(first, tmp_path, 3)
