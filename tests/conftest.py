@@ -2,8 +2,11 @@ import os
 import pathlib
 
 # The tests compile much and compute little: unoptimised machine code is there sooner, and says the same.
-QUICK = '--xla_backend_optimization_level=0'
-os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {QUICK} --xla_force_host_platform_device_count=4'
+# Flags from outside, such as --xla_cpu_max_isa=AVX, count in the processes that tests start too; they are kept apart,
+# as pytest's workers inherit what is set here.
+_OUTER = os.environ.setdefault('OUTER_XLA_FLAGS', os.environ.get('XLA_FLAGS', ''))
+QUICK = f'{_OUTER} --xla_backend_optimization_level=0'.strip()
+os.environ['XLA_FLAGS'] = f'{QUICK} --xla_force_host_platform_device_count=4'
 os.environ['NUMBA_OPT'] = '0'  # the same for the kernels
 CACHE = pathlib.Path(__file__).resolve().parents[1] / '.pytest_cache' / 'compiled'  # also between runs of the tests
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE)
