@@ -4,7 +4,7 @@
   python -m tests.soak --faults --workdir runs/soak
 
 searches the handwritten digits once to its end and once more, killed (SIGKILL) at so many random moments, from the
-start of Python to the last picture, and started again each time. With `--faults` every open, read, write, rename and
+start of Python to the last picture, and started again each time. With `--faults`, in a search of one epoch, every open, read, write, rename and
 look at a folder that the search does below its work folder fails once, each in a search of its own (`faults.py`), and
 the search is started again. Either way the end must have the same bits, and metrics.jsonl and arch.jsonl every line
 once. Exit code 0 if it has.
@@ -23,7 +23,8 @@ import time
 from tests import faults
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FLAGS = ('--config=configs/quickstart.py:smoke', '--config.log_steps=1', '--config.checkpoint_steps=5')
+FLAGS = ('--config=configs/quickstart.py:smoke', '--config.epochs=8', '--config.log_steps=1',
+         '--config.checkpoint_steps=5')
 
 
 def command(workdir):
@@ -66,7 +67,7 @@ def kill_often(workdir, kills, longest, rng):
       shutil.rmtree(workdir)
 
 
-def fail_everywhere(base, whole):
+def fail_everywhere(base):
   """A search for every call to the disk, which fails there, and one that goes on from it; prints what is wrong."""
   import jax
 
@@ -79,7 +80,8 @@ def fail_everywhere(base, whole):
   config = quickstart.get_config('smoke')
   config.log_steps, config.checkpoint_steps = 1, 5
   config, wrong, calls = config_lib.resolve(config), 0, 0
-  workdir = base / 'faulty'
+  workdir, whole = base / 'faulty', base / 'whole'
+  search.search(config, whole)
   for kind in faults.KINDS:
     for number in itertools.count():
       shutil.rmtree(workdir, ignore_errors=True)
@@ -116,13 +118,13 @@ def main():
   args = parser.parse_args()
   base = args.workdir.absolute()
   shutil.rmtree(base, ignore_errors=True)
+  if args.faults:
+    return fail_everywhere(base) > 0
   finish(base / 'warm')  # compiles
   began = time.monotonic()
   finish(base / 'whole')
   took = time.monotonic() - began
   print(f'a whole search takes {took:.1f} s')
-  if args.faults:
-    return fail_everywhere(base, base / 'whole') > 0
   kill_often(base / 'cut', args.kills, took, random.Random(args.seed))
   finish(base / 'cut')
   wrong = differences(base / 'whole', base / 'cut')
