@@ -4,10 +4,10 @@
   python -m tests.soak --faults --workdir runs/soak
 
 searches the handwritten digits once to its end and once more, killed (SIGKILL) at so many random moments, from the
-start of Python to the last picture, and started again each time. With `--faults`, in a search of one epoch, every open, read, write, rename and
-look at a folder that the search does below its work folder fails once, each in a search of its own (`faults.py`), and
-the search is started again. Either way the end must have the same bits, and metrics.jsonl and arch.jsonl every line
-once. Exit code 0 if it has.
+start of Python to the last picture, and started again each time. With `--faults`, in a search of one epoch, every
+open, read, write, rename and look at a folder that the search does below its work folder fails once, each in a search
+of its own (`faults.py`), and the search is started again. Either way the end must have the same bits, and metrics.jsonl
+and arch.jsonl every line once. Exit code 0 if it has.
 """
 
 import argparse
