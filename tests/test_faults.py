@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import shutil
+import threading
 
 import flax.struct
 import jax
@@ -123,6 +124,15 @@ def test_every_fault_stops_in_one_line_or_not_at_all(whole, tmp_path, kind, begu
     at += 1
   assert at and stopped, (at, stopped)
   gc.collect()  # what was not waited for is told here and not in another test
+
+
+def test_a_run_in_a_thread_ends_alike(whole, tmp_path):
+  """Where signals cannot be had, as in a notebook's or a server's thread."""
+  found = []
+  thread = threading.Thread(target=lambda: found.append(run(tmp_path / 'run')))
+  thread.start()
+  thread.join()
+  assert found == [files.read_json(whole[0] / 'result.json')]
 
 
 def _copy(source, workdir):
