@@ -78,7 +78,7 @@ def fail_everywhere(base):
   jax.config.update('jax_compilation_cache_dir', str(base / 'cache'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   config = quickstart.get_config('smoke')
-  config.log_steps, config.checkpoint_steps = 1, 5
+  config.log_steps, config.checkpoint_steps = 1, 15
   config, wrong, calls = config_lib.resolve(config), 0, 0
   workdir, whole = base / 'faulty', base / 'whole'
   search.search(config, whole)
