@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods, optim, spaces, state, steps
+from vimnas_jax.errors import UserError
 from vimnas_jax.supernet import Supernet
 
 
@@ -96,7 +97,7 @@ def test_step_is_traced_once_and_descends(x64, method):
 def test_parts_of_a_batch_and_recomputed_cells(x64):
   """Two parts give the mean of their gradients; computing cells again changes nothing."""
   parts = 2
-  net, method, step, now, batch = _setup(dtype=jnp.float64, parts=parts, remat=True)
+  net, method, step, now, batch = _setup(dtype=jnp.float64, parts=parts, remat=True, samples=4)
   net = net.clone(remat=False)
   key = jax.random.key(9)
   xi = jax.random.split(key, 4)[0]
@@ -113,6 +114,13 @@ def test_parts_of_a_batch_and_recomputed_cells(x64):
   _, metrics = jax.jit(step)(now, batch, key)
   np.testing.assert_allclose(metrics['grad_theta'], optax.tree.norm(g_theta), rtol=1e-6)
   np.testing.assert_allclose(metrics['grad_phi'], optax.tree.norm(g_phi), rtol=1e-6)
+
+
+def test_a_batch_that_samples_cannot_share_is_refused():
+  """Kernels and the plain form alike would take images of one sample for those of another."""
+  net, _, _, now, batch = _setup()
+  with pytest.raises(UserError, match='8 images do not fall into 3 equal groups'):
+    net.apply({'params': now.theta}, batch['images'] / 255, {'cell': jnp.full((3, 6, 5), 0.2)})
 
 
 def test_pretraining_moves_theta_alone():

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vimnas_jax import ops
+from vimnas_jax.errors import UserError
 
 
 def mixed(x, banks, into, params, weights, stride, pool_norm):
@@ -54,6 +55,14 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
       y = scale[:, i, None, None, None] * part
       outputs[e] = y if outputs[e] is None else outputs[e] + y
   return outputs
+
+
+def check_groups(images: int, weights) -> None:
+  """Raises UserError unless a batch has an equal group of images for every sample of `weights` {name: [samples, ...]}."""
+  for name, rows in weights.items():
+    if images % len(rows):
+      raise UserError(f'{images} images do not fall into {len(rows)} equal groups, one for every sample of the weights '
+                      f'{name!r}: make config.batch_size a multiple of config.method.samples times config.accumulate')
 
 
 @functools.cache

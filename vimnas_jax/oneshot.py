@@ -114,9 +114,10 @@ class OneShot(Supernet):
     Args:
       x: images.
       weights: {'cell': [samples, blocks, ops], choice of the graph: [samples or 1, candidates]}; n must be a multiple
-        of samples.
+        of samples, or UserError is raised.
     """
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
+    mixing.check_groups(len(x), weights)
     x, weights = x.astype(self.dtype), jax.tree.map(lambda w: w.astype(self.dtype), dict(weights))
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vimnas_jax import initial, ops
-from vimnas_jax.mixing import mixed
+from vimnas_jax.mixing import check_groups, mixed
 from vimnas_jax.spaces import Cell, Space, Stage
 
 
@@ -195,13 +195,14 @@ class Supernet(Module):
 
     Args:
       x: images.
-      weights: {cell: mixing weights [samples, edges, ops]}; n must be a multiple of samples.
+      weights: {cell: mixing weights [samples, edges, ops]}; n must be a multiple of samples, or UserError is raised.
 
     A space with the operation `noise` needs an rng of that name.
     """
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     x = x.astype(self.dtype)
     outputs = ()
+    check_groups(len(x), weights)
     weights = {name: by_source(cell, weights[name].astype(self.dtype)) for name, cell in self.space.cells.items()}
     noise = self.make_rng('noise') if self.space.noisy else None
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
