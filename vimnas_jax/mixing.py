@@ -58,7 +58,7 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
 
 
 def check_groups(images: int, weights) -> None:
-  """Raises UserError unless a batch has an equal group of images for every sample of `weights` {name: [samples, ...]}."""
+  """Raises UserError unless a batch has an equal group of images for every sample of weights {name: [samples, …]}."""
   for name, rows in weights.items():
     if images % len(rows):
       raise UserError(f'{images} images do not fall into {len(rows)} equal groups, one for every sample of the weights '
