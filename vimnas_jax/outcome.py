@@ -57,7 +57,7 @@ def dead_warnings(dead, space, step, pretraining):
 def write(folder, run, now, seconds, command) -> dict:
   """Writes genotype.json, the pictures and result.json of the final state `now`; returns the result.
 
-  `run` has the parts of the search: space, method, config, plan, size, image_shape, environment and start().
+  `run` has the parts of the search: space, method, config, plan, size, image_shape, class_names, environment, start().
   `seconds` is the median time of a step, or None.
   """
   space, method, config = run.space, run.method, run.config
@@ -78,6 +78,7 @@ def write(folder, run, now, seconds, command) -> dict:
            else cost.count(space, genotype, image_size=run.image_shape[0], **run.size))
   result = {
       'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
+      'classes': list(run.class_names),
       'seed': config.seed, 'steps': run.plan.steps, 'pretrain_steps': run.plan.pretrain_steps,
       'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs, space),
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,

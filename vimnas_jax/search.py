@@ -91,7 +91,7 @@ class _Run:
   def __init__(self, config, space, loaded, mesh):
     self.config, self.space, self.mesh, self.image_shape = config, space, mesh, loaded.image_shape
     self.train, self.valid = data.halves(loaded, config.train_portion, config.data.limit)
-    self.mean, self.std = loaded.mean, loaded.std
+    self.mean, self.std, self.class_names = loaded.mean, loaded.std, loaded.class_names
     per_epoch = len(self.train) // config.batch_size
     self.per_epoch = per_epoch
     self.plan = steps.Plan(round(config.pretrain.epochs * per_epoch), round(config.epochs * per_epoch),
