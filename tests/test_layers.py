@@ -5,7 +5,7 @@ from conftest import ROOT
 # A module imports only from rows above its own. Modules of one row may import each other inside their folder.
 ROWS = [['errors', 'provenance'], ['files'], ['npz'], ['spaces', 'photometric'],
         ['genotypes', 'data', 'augment', 'metrics', 'parallel', 'checkpoint', 'cost', 'oracle', 'nasbench101',
-         'natsbench', 'tfrecord', 'draw', 'ops', 'initial', 'runfolder', 'signals', 'cpu'], ['mixing'],
+         'nasbench301', 'natsbench', 'tfrecord', 'draw', 'ops', 'initial', 'runfolder', 'signals', 'cpu'], ['mixing'],
         ['methods', 'supernet', 'network'], ['oneshot'], ['optim', 'state'], ['limits'], ['config'], ['steps', 'loop'],
         ['export'], ['standing', 'records'], ['outcome', 'evaluate', 'tables'],
         ['search', 'report', 'retrain'], ['study'], ['main']]

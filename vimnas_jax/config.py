@@ -112,6 +112,8 @@ def defaults() -> ConfigDict:
   c.oracle.nasbench201 = ''  # instead: the benchmark's own file or folder (natsbench.py), for validation and test
   c.oracle.nasbench101 = ''  # NAS-Bench-1Shot1: nasbench_only108.tfrecord, or the .npz that a search leaves beside it;
   #                            '' reports no errors. A report draws the regret over the epochs from it
+  c.oracle.nasbench301 = ''  # the DARTS space, S1 to S3: the folder of NAS-Bench-301's surrogate (nasbench301.py); ''
+  #                            reports no predicted accuracies. A search needs onnxruntime then
 
   c.study = ConfigDict()  # task 'study'
   c.study.members = ()  # each 'NAME field=value field=value': what this member changes in the configuration

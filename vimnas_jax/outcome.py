@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from vimnas_jax import checkpoint, cost, draw, files, metrics, nasbench101, oracle, spaces, standing, steps
+from vimnas_jax import checkpoint, cost, draw, files, metrics, nasbench101, nasbench301, oracle, spaces, standing, steps
 from vimnas_jax.errors import UserError
 
 
@@ -100,6 +100,9 @@ def write(folder, run, now, seconds, command) -> dict:
   if space.topology and config.oracle.nasbench101:
     result['nasbench101'] = nasbench101.load(config.oracle.nasbench101).query(genotype)
     result['nasbench101_of'] = benchmark(config.data.name, ('cifar10',))
+  if config.oracle.nasbench301:
+    result['nasbench301'] = nasbench301.load(config.oracle.nasbench301).query(genotype)
+    result['nasbench301_of'] = benchmark(config.data.name, ('cifar10',))
   result |= run.environment
   files.write_json(folder / 'result.json', result)
   return result
@@ -169,3 +172,9 @@ def _foreign(result):
     yield 'NAS-Bench-101  ' + ', '.join(
         f'{label} error {100 * trained[kind + "_error"]:.2f} % (regret {100 * trained[kind + "_regret"]:.2f})'
         for kind, label in (('valid', 'validation'), ('test', 'test')))
+  if predicted := result.get('nasbench301'):
+    yield f'NAS-Bench-301  {result.get("nasbench301_of") or benchmark(own, ("cifar10",))}:'
+    yield (f'NAS-Bench-301  predicted validation accuracy {predicted["valid"]:.2f} %, above '
+           f'{predicted["percentile"]:.1f} % of {nasbench301.RANDOM:,} random cells: a prediction, not a measurement')
+  elif 'nasbench301' in result:
+    yield 'NAS-Bench-301  has no prediction for this cell: it knows no noise'

@@ -115,7 +115,9 @@ _FIELDS = {
     'supernet': (lambda v: _numbers(v) and 'mixed' in v, 'numbers by name', True),
     'oracle': (_tables, 'numbers by data set', True),
     'nasbench101': (lambda v: _numbers(v) and all(_number(v.get(kind)) for kind in (
-        'valid_error', 'test_error', 'test_regret')), 'numbers by name', True)}
+        'valid_error', 'test_error', 'test_regret')), 'numbers by name', True),
+    'nasbench301': (lambda v: _numbers(v) and (not v or all(_number(v.get(kind)) for kind in ('valid', 'percentile'))),
+                    'numbers by name', True)}
 _TRAINED = {'params': _FIELDS['params'], **{f'{part}_top1': (_number, 'a number', True) for part in ('test', 'valid')}}
 
 

@@ -8,8 +8,10 @@ import statistics
 
 import numpy as np
 
-from vimnas_jax import draw, files, genotypes, metrics, nasbench101, records, runfolder, tables
+from vimnas_jax import draw, files, genotypes, metrics, nasbench101, nasbench301, records, runfolder, tables
 from vimnas_jax.errors import UserError
+
+_LANDMARKS = ('DARTS_V1', 'DARTS_V2', 'PDARTS', 'PC_DARTS_cifar')  # published cells that a prediction is shown beside
 
 
 def report(config, workdir) -> dict:
@@ -27,10 +29,10 @@ def report(config, workdir) -> dict:
     raise UserError(f'config.report.runs={config.report.runs!r}: no finished search below it (result.json beside '
                     'config.json)')
   with runfolder.opened(workdir) as folder:
-    return across(found, folder, config.oracle.nasbench101, genotypes.trusted(config))
+    return across(found, folder, config.oracle, genotypes.trusted(config))
 
 
-def across(runs, folder: pathlib.Path, nasbench: str = '', trust=()) -> dict:
+def across(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   """Compares searches of one space, or of several; arguments as those of `compare`.
 
   Of one: what `compare` writes and returns. Of several: that in a folder for each space, and above them report.md with
@@ -40,9 +42,9 @@ def across(runs, folder: pathlib.Path, nasbench: str = '', trust=()) -> dict:
   for run in records.read(runs, trust):
     of.setdefault(run.space.name, []).append(run)
   if len(of) == 1:
-    return _compare(*of.values(), folder, nasbench)
+    return _compare(*of.values(), folder, oracles)
   places = _places(of)
-  rows = {space: _compare(own, folder / places[space], nasbench) for space, own in of.items()}
+  rows = {space: _compare(own, folder / places[space], oracles) for space, own in of.items()}
   draw.comparison(tables.panels(rows), folder / 'comparison.png')
   files.write_json(folder / 'report.json', rows)
   lines = ['# Report', '', '![comparison](comparison.png)', '', tables.LEGEND, '']
@@ -63,11 +65,12 @@ def _places(names) -> dict[str, str]:
   return places
 
 
-def compare(runs, folder: pathlib.Path, nasbench: str = '', trust=()) -> dict:
+def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   """Writes report.md, report.json, comparison.png, first_edge.png and distributions.png into `folder`.
 
-  With the file of config.oracle.nasbench101, `nasbench`, also regret_test.png and regret_valid.png, if the runs are of
-  a space of NAS-Bench-1Shot1; their errors are then read from it, whether the runs had it or not.
+  With the file of `oracles.nasbench101` also regret_test.png and regret_valid.png, if the runs are of a space of
+  NAS-Bench-1Shot1; their errors are then read from it, whether the runs had it or not. So are the predictions of the
+  surrogate of `oracles.nasbench301` for runs of the DARTS space, S1, S2 and S3.
 
   Runs whose folders have the same parent, and whose configurations differ in the seed alone, are one experiment with
   several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row}; a row has
@@ -78,23 +81,28 @@ def compare(runs, folder: pathlib.Path, nasbench: str = '', trust=()) -> dict:
   Args:
     runs: run folders.
     folder: where the report goes.
-    nasbench: see above.
+    oracles: config.oracle, of which these two are read; None does without.
     trust: Python files that may be executed, where a run is of a space of one's own.
   """
   found = records.read(runs, trust)
   names = {run.space.name for run in found}
   if len(names) > 1:
     raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
-  return _compare(found, pathlib.Path(folder), nasbench)
+  return _compare(found, pathlib.Path(folder), oracles)
 
 
-def _compare(runs, folder, nasbench):
+def _compare(runs, folder, oracles):
   groups, space = _experiments(runs), runs[0].space
-  console, table = metrics.Console(), None
-  if space.topology and nasbench:
-    table = nasbench101.load(nasbench, console.say)
+  console, table, landmarks = metrics.Console(), None, {}
+  if space.topology and oracles and oracles.nasbench101:
+    table = nasbench101.load(oracles.nasbench101, console.say)
     for run in runs:
       run.result['nasbench101'] = table.query(space.read(run.result['genotype']))
+  if oracles and oracles.get('nasbench301') and nasbench301.covers(space):
+    surrogate = nasbench301.load(oracles.nasbench301)
+    for run in runs:
+      run.result['nasbench301'] = surrogate.query(space.read(run.result['genotype']))
+    landmarks = {name: surrogate.query(genotypes.get(name)) for name in _LANDMARKS}
   rows = {name: _row(space, [run.result for run in members]) for name, members in groups.items()}
   traces = {}
   for name, members in groups.items():
@@ -112,7 +120,7 @@ def _compare(runs, folder, nasbench):
                   folder / f'regret_{kind}.png', kind)
       pictures.append(f'regret_{kind}.png')
   files.write_json(folder / 'report.json', rows)
-  files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures))
+  files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, landmarks))
   console.say(tables.table(rows))
   console.say(f'{files.printable(folder)}: report.md, report.json, {", ".join(pictures)}')
   return rows
@@ -188,6 +196,8 @@ def _row(space, results) -> dict:
   if all('nasbench101' in r for r in results):
     row['nasbench101'] = {kind: _spread([100 * r['nasbench101'][kind] for r in results])
                           for kind in ('valid_error', 'test_error', 'test_regret')}
+  if all(r.get('nasbench301') for r in results):
+    row['nasbench301'] = {kind: _spread([r['nasbench301'][kind] for r in results]) for kind in ('valid', 'percentile')}
   return row
 
 

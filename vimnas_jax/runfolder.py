@@ -14,7 +14,7 @@ from vimnas_jax.errors import UserError
 # Fields that may change between two starts of one run: they do not change what it computes, or what they name is
 # compared by its contents.
 FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'oracle.test_csv', 'oracle.nasbench201',
-        'oracle.nasbench101', 'checkpoint_steps', 'devices', 'trust', 'genotype')
+        'oracle.nasbench101', 'oracle.nasbench301', 'checkpoint_steps', 'devices', 'trust', 'genotype')
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
 

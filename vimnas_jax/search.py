@@ -14,6 +14,7 @@ from vimnas_jax import (
   methods,
   metrics,
   nasbench101,
+  nasbench301,
   ops,
   optim,
   oracle,
@@ -62,6 +63,8 @@ def _checked(config, loaded, console):
   space = spaces.get(config.space.name)
   if space.topology and config.oracle.nasbench101:  # a bad file is told before the search, not after it
     nasbench101.load(config.oracle.nasbench101, console.say)
+  if config.oracle.nasbench301:
+    nasbench301.check(config.oracle.nasbench301, space)
   if space.name == 'nb201':
     oracle.load(config.oracle.test_csv, config.oracle.nasbench201, console.say)
   mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate)

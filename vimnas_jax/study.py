@@ -50,7 +50,7 @@ def study(config, workdir, command: str = '') -> dict | None:
         if verb(asked, place, own, held(asked.data)) is None:
           return None
     trust = [searched.space.name for _, _, searched, _ in runs]  # the user named them, in the config or a member
-    return report.across([folder / where for where, *_ in runs], folder, config.oracle.nasbench101, trust)
+    return report.across([folder / where for where, *_ in runs], folder, config.oracle, trust)
 
 
 def members(config, folder: pathlib.Path):
