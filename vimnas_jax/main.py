@@ -26,7 +26,8 @@ except ModuleNotFoundError as missing:
   print(f'error: {missing}: {NOT_INSTALLED}', file=sys.stderr)
   sys.exit(2)
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'A file of configs/, then fields: --config.seed=1.')
+_CONFIG = config_flags.DEFINE_config_file('config', None, 'A file, or the name of one of configs/, as darts_c10; then '
+                                          'fields: --config.seed=1.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; a second start there goes on. Default: '
                                'runs/ and the name of the config file.')
 
@@ -44,12 +45,12 @@ def main(argv):
   if argv[1:]:
     raise UserError(f'{argv[1]!r} is no flag: fields are set as --config.name=value')
   if _CONFIG.value is None:
-    raise UserError('no configuration: give --config=configs/quickstart.py or another file of configs/')
+    raise UserError('no configuration: give --config=quickstart, or another name or file')
   try:
     config = config_lib.resolve(_CONFIG.value)
   except OSError:  # of FILE:WORDS the file is opened only now
-    raise UserError(f'--config: cannot read {_config_file()}: give a file of configs/, as configs/quickstart.py'
-                    ) from None
+    raise UserError(f'--config: cannot read {_config_file()}: give a file, or the name of one that comes with the '
+                    'package, as quickstart') from None
   _compile_cache()
   command = shlex.join(['python', '-m', 'vimnas_jax.main', *sys.argv[1:]])
   return UNFINISHED if _dispatch(config, _workdir(), command) is None else 0
@@ -122,10 +123,36 @@ def _tell(text):
     pass
 
 
+def _shipped(value: str) -> str:
+  """The value of --config with the name of a file that comes with the package, as darts_c10, as its path."""
+  name, colon, words = value.partition(':')
+  head, base = os.path.split(name)
+  if base and head in ('', 'configs') and not os.path.exists(name):
+    here = pathlib.Path(__file__).parent
+    for folder in (here / 'configs', here.parent / 'configs'):  # installed; a checkout
+      path = folder / f'{base.removesuffix(".py")}.py'
+      if path.is_file():
+        return f'{path}{colon}{words}'
+  return value
+
+
+def _with_shipped(argv):
+  """`argv` with `_shipped` applied to the value of --config, however it is written."""
+  argv = list(argv)
+  for i, arg in enumerate(argv):
+    flag, equals, value = arg.partition('=')
+    if flag in ('-config', '--config'):
+      if equals:
+        argv[i] = f'{flag}={_shipped(value)}'
+      elif i + 1 < len(argv):
+        argv[i + 1] = _shipped(argv[i + 1])
+  return argv
+
+
 def _parse(argv):
   """Absl's own parser, with one line and exit code 2 on a bad flag."""
   try:
-    return flags.FLAGS(argv)
+    return flags.FLAGS(_with_shipped(argv))
   except (flags.Error, AttributeError, KeyError, OSError, ValueError, TypeError, SyntaxError, ImportError,
           UserError) as e:
     _tell(_line(e))
@@ -177,7 +204,8 @@ def _streams():
       stream.reconfigure(errors='backslashreplace')
 
 
-if __name__ == '__main__':
+def run():
+  """The command `vimnas-jax`, and `python -m vimnas_jax.main`: parses the command line, runs, and ends the process."""
   if sys.platform == 'linux' and not MALLOC.keys() & os.environ.keys():
     os.execve(sys.executable, sys.orig_argv, os.environ | MALLOC)  # before anything heavy is imported
   _streams()
@@ -187,3 +215,7 @@ if __name__ == '__main__':
     print(f'stopped by {e if isinstance(e, Stopped) else "SIGINT"}, nothing lost: run the same command to go on')
     sys.stdout.flush()
     os._exit(UNFINISHED)  # at once: a compiler may still be at work in a thread
+
+
+if __name__ == '__main__':
+  run()
