@@ -8,7 +8,7 @@ from configs import nb201_c10, quickstart, retrain_simplified
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods
 from vimnas_jax.errors import UserError
-from vimnas_jax.runfolder import flatten
+from vimnas_jax.files import flatten
 
 
 def test_every_field_is_read_and_explained():

@@ -68,7 +68,7 @@ def defaults() -> ConfigDict:
   c.theta = ConfigDict()  # optimiser of the supernet, or of the network that is retrained: SGD with momentum
   c.theta.lr = 0.025
   c.theta.lr_end = 0.001
-  c.theta.schedule = 'cosine'  # one of optim.SCHEDULES; the way from lr to lr_end
+  c.theta.schedule = 'cosine'  # one of limits.SCHEDULES; the way from lr to lr_end
   c.theta.warmup = 0  # epochs of rising rate; the schedules by epochs alone
   c.theta.momentum = 0.9
   c.theta.nesterov = False

@@ -82,3 +82,11 @@ def printable(text) -> str:
   """A name or path as one line that any terminal takes: bytes that are no text, and control characters, escaped."""
   text = str(text).encode('utf-8', 'backslashreplace').decode()
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def flatten(config: dict, prefix='') -> dict:
+  """{'a': {'b': 1}} -> {'a.b': 1}."""
+  flat = {}
+  for name, value in config.items():
+    flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+  return flat

@@ -2,10 +2,10 @@
 
 import math
 
-from vimnas_jax import optim
 from vimnas_jax.errors import UserError
-from vimnas_jax.runfolder import flatten
+from vimnas_jax.files import flatten
 
+SCHEDULES = ('cosine', 'cosine_epoch', 'linear_epoch', 'step_epoch')  # of theta's rate: optim.py
 _ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint_steps', 'theta.lr', 'eval_epochs',
           'eval_batch', 'network.cells', 'network.channels', 'data.max_pixels')
 _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
@@ -33,7 +33,7 @@ def check(c):
       raise UserError(f'config.{name}={flat[name]!r} must be from 0 to {most:.10g}')
   choices = {'dtype': (c.dtype, ('float32', 'bfloat16')), 'phi.optimizer': (c.phi.optimizer, ('sgd', 'adam')),
              'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path')),
-             'theta.schedule': (c.theta.schedule, optim.SCHEDULES), 'then': (c.then, ('', 'retrain'))}
+             'theta.schedule': (c.theta.schedule, SCHEDULES), 'then': (c.then, ('', 'retrain'))}
   for name, (value, allowed) in choices.items():
     if value not in allowed:
       raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')

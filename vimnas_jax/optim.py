@@ -5,7 +5,6 @@ import math
 import jax.numpy as jnp
 import optax
 
-SCHEDULES = ('cosine', 'cosine_epoch', 'linear_epoch', 'step_epoch')
 DECAY = 0.97  # an epoch, of 'step_epoch'
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimnas_jax import files, metrics, runfolder, spaces
+from vimnas_jax import files, metrics, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Genotype, Space
 
@@ -53,7 +53,7 @@ def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
     trained = folder / 'retrain' / 'result.json'
     if trained.exists():
       result['retrained'] = _checked(trained, files.read_json(trained, _REMEDY), _TRAINED)
-    runs.append(Run(folder, runfolder.flatten(config), result, known[key]))
+    runs.append(Run(folder, files.flatten(config), result, known[key]))
   return runs
 
 

@@ -120,14 +120,6 @@ def _owner(file) -> str:
     return ''
 
 
-def flatten(config: dict, prefix='') -> dict:
-  """{'a': {'b': 1}} -> {'a.b': 1}."""
-  flat = {}
-  for name, value in config.items():
-    flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-  return flat
-
-
 def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype: str | None = None) -> dict:
   """What config.json holds, compared with what is asked now; {} where there is none yet.
 
@@ -149,8 +141,8 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
     raise UserError(f'{files.printable(path)} is damaged (config or data_fingerprint is missing): restore it, or give '
                     'an empty --workdir')
   asked, own = config.to_dict(), _own_space(config)
-  flat = flatten(held['config'])
-  for name, value in flatten(json.loads(json.dumps(asked))).items():
+  flat = files.flatten(held['config'])
+  for name, value in files.flatten(json.loads(json.dumps(asked))).items():
     by_content = name == 'space.name' and own and str(flat.get(name)).endswith('.py')
     if name not in FREE and not by_content and flat.get(name, value) != value:
       raise UserError(f'{files.printable(folder)} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it '
@@ -175,8 +167,8 @@ def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str |
   leaves no config.json.
   """
   if held := check(folder, config, fingerprint, genotype):
-    flat = flatten(held['config'])
-    return [name for name, value in flatten(config.to_dict()).items()
+    flat = files.flatten(held['config'])
+    return [name for name, value in files.flatten(config.to_dict()).items()
             if name.startswith('oracle.') and flat.get(name) != value]
   own = _own_space(config)
   files.write_json(folder / 'config.json', {

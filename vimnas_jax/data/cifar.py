@@ -6,13 +6,9 @@ unpacks to. The archive is checksummed on every read. CIFAR-100 uses its 100 fin
 
 import dataclasses
 import gzip
-import http.client
 import io
-import os
 import pathlib
 import tarfile
-import urllib.error
-import urllib.request
 import zlib
 
 import numpy as np
@@ -74,9 +70,6 @@ SOURCES = {
         'cifar-100-python', ('train',), ('test',), b'fine_labels', _NAMES_100,
         (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
-_ATTEMPTS = 4  # connections in a row that may bring nothing before a download gives up
-_TIMEOUT = 60  # seconds without a byte
-_CHUNK = 1 << 20
 
 
 def _read_batch(file, source: Source) -> Split:
@@ -124,64 +117,6 @@ def _read_archive(path: pathlib.Path, source: Source) -> tuple[Split, Split]:
   return _read_batches(lambda name: io.BytesIO(files[name]), path, source)
 
 
-def _fetch(url: str, file) -> bool:
-  """Appends to the open `file` what it lacks of `url`; says whether it is complete now. Raises OSError."""
-  offset = file.seek(0, os.SEEK_END)
-  request = urllib.request.Request(url, headers={'Range': f'bytes={offset}-'} if offset else {})
-  try:
-    response = urllib.request.urlopen(request, timeout=_TIMEOUT)
-  except urllib.error.HTTPError as e:
-    with e:
-      if e.code == 416 and offset:  # nothing beyond what we have; the checksum will tell
-        return True
-      raise
-  with response:
-    if response.status != 206:  # the whole file: the server does not resume
-      offset = file.seek(0)
-      file.truncate()
-    length = response.headers['Content-Length']
-    while chunk := response.read(_CHUNK):
-      file.write(chunk)
-    file.flush()
-  return length is None or file.tell() >= offset + int(length)  # too much is for the checksum to find
-
-
-def download(path: pathlib.Path, source: Source):
-  """Fetches the archive to `path` by way of `path`.part, which a later call goes on with. One process at a time.
-
-  Raises:
-    UserError: no connection, no room, or a file whose checksum is wrong.
-  """
-  import fcntl  # not on Windows, which can read a data set all the same
-  part = path.with_name(path.name + '.part')
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open('ab') as file:
-      fcntl.flock(file, fcntl.LOCK_EX)  # freed on close
-      if path.exists():  # another process was faster; the empty .part is ours if it is still there
-        part.unlink(missing_ok=True)
-        return
-      done, idle, most = False, 0, file.tell()
-      while not done:
-        try:
-          done = _fetch(source.url, file)
-        except (OSError, http.client.HTTPException) as e:
-          if isinstance(e, urllib.error.HTTPError) and e.code < 500 or idle + 1 >= _ATTEMPTS:
-            raise
-        idle = 0 if file.tell() > most else idle + 1
-        most = max(most, file.tell())
-        if not done and idle >= _ATTEMPTS:
-          raise ConnectionError('the connection closes early')
-      found = md5(part)
-      if found != source.md5:
-        file.truncate(0)
-        raise UserError(f'what {source.url} sent has md5 {found}, not {source.md5}, and was discarded; run again, or '
-                        f'place {source.archive} in {path.parent} by hand')
-      part.replace(path)
-  except (OSError, http.client.HTTPException) as e:
-    raise UserError(f'cannot download {source.url} to {path} ({one_line(e)}); run again to go on from {part.name}, '
-                    'or set config.data.dir to a folder that has it') from None
-
 
 def _read(root: pathlib.Path, config, source: Source) -> tuple[Split, Split]:
   """(train, test) from what lies at `root`, fetched first if nothing does. Raises FileNotFoundError."""
@@ -190,6 +125,7 @@ def _read(root: pathlib.Path, config, source: Source) -> tuple[Split, Split]:
   archive = root if root.is_file() or root.name.endswith('.tar.gz') else root / source.archive
   folder = next((f for f in (root / source.folder, root) if (f / source.train[0]).is_file()), None)
   if config.download and not archive.is_file() and not folder:
+    from vimnas_jax.data.download import download  # urllib takes a while to import
     download(archive, source)
   if archive.is_file():
     return _read_archive(archive, source)
