@@ -5,11 +5,15 @@ import pathlib
 # Flags from outside, such as --xla_cpu_max_isa=AVX, count in the processes that tests start too; they are kept apart,
 # as pytest's workers inherit what is set here.
 _OUTER = os.environ.setdefault('OUTER_XLA_FLAGS', os.environ.get('XLA_FLAGS', ''))
-QUICK = f'{_OUTER} --xla_backend_optimization_level=0'.strip()
+_OPTIMISED = os.environ.get('TESTS_OPTIMISED') == '1'  # what one slow test asks of another run of the tests
+QUICK = _OUTER if _OPTIMISED else f'{_OUTER} --xla_backend_optimization_level=0'.strip()
 os.environ['XLA_FLAGS'] = f'{QUICK} --xla_force_host_platform_device_count=4'
-os.environ['NUMBA_OPT'] = '0'  # the same for the kernels
+if _OPTIMISED:
+  os.environ.pop('NUMBA_OPT', None)
+else:
+  os.environ['NUMBA_OPT'] = '0'  # the same for the kernels
 CACHE = pathlib.Path(__file__).resolve().parents[1] / '.pytest_cache' / 'compiled'  # also between runs of the tests
-os.environ['JAX_COMPILATION_CACHE_DIR'] = str(CACHE)
+os.environ['JAX_COMPILATION_CACHE_DIR'] = os.environ.get('TESTS_COMPILED', str(CACHE))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax
@@ -20,11 +24,13 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / 'shared' / 'data'
 
+SLOW = pytest.mark.slow  # not in every run: pytest -m slow
+
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to',
-        'test_network_equals_one_layer_at_a_time', 'test_bilevel_phi')
+        'test_bilevel_phi')
 
 
 def pytest_collection_modifyitems(items):

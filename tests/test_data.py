@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SHARED, agree, data_config, one_line
+from conftest import SHARED, SLOW, agree, data_config, one_line
 
 from vimnas_jax import data
 from vimnas_jax.data import cifar, digits, tfds
@@ -94,6 +94,7 @@ def test_tfds_damaged(tmp_path, damage):
 
 
 @pytest.mark.skipif(not (TFDS / 'cifar10').is_dir(), reason='no shared/data/tfds/cifar10 beside the repository')
+@SLOW  # all 60,000; tests/test_tfds.py reads small sets of the same form
 def test_tfds_cifar10(capfd, caplog):
   got = data.get(data_config('cifar10', dir=str(TFDS)))
   assert (len(got.train), len(got.test), got.image_shape, got.num_classes) == (50000, 10000, (32, 32, 3), 10)
