@@ -21,16 +21,22 @@ class Net:
     return images.mean((1, 2, 3))[:, None] * variables['params']['w'][None] + (told * jnp.array([0.1, -0.2, 0.3]))[None]
 
 
-def setup(method):
+def setup(method, pretrain=0):
   config = config_lib.defaults()
   config.method = ConfigDict({'name': method})
   config = config_lib.resolve(config)
   made = methods.get(config.method, SPACE.choices)
   tx_theta, tx_phi = optim.theta(config.theta, 9), made.optimizer(optim.phi(config.phi, 9))
-  theta, phi = {'w': jnp.array([1.0, -1.0, 0.5])}, made.init(jax.random.key(0), SPACE)
-  now = SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
-                    jax.random.key_data(jax.random.key(1)))
-  step = steps.search_step(Net(), made, SPACE, steps.Plan(0, 9, 'noise'), tx_theta, tx_phi, lambda key, x: x / 255)
+
+  @jax.jit
+  def start():
+    theta, phi = {'w': jnp.array([1.0, -1.0, 0.5])}, made.init(jax.random.key(0), SPACE)
+    return SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
+                       jax.random.key_data(jax.random.key(1)))
+
+  now = start()
+  step = steps.search_step(Net(), made, SPACE, steps.Plan(pretrain, 9, 'noise'), tx_theta, tx_phi,
+                           lambda key, x: x / 255)
   images = jax.random.randint(jax.random.key(2), (8, 2, 2, 3), 0, 255).astype(jnp.uint8)
   batch = {'images': images, 'labels': jnp.arange(8) % 3, 'valid_images': images[::-1],
            'valid_labels': (jnp.arange(8) + 1) % 3}
@@ -55,6 +61,17 @@ def test_the_graph_descends_the_validation_batch_whatever_the_operations_do(meth
     assert same(usual['method'], other_train['method']) and not same(usual['method'], other_valid['method'])
 
 
+def test_the_graph_stands_still_while_theta_is_pretrained():
+  _, step, now, batch = setup('vimnas', pretrain=2)
+  before = jax.device_get((now.theta, now.phi['params']))
+  for i in range(3):
+    now, _ = step(now, batch, jax.random.key(i))
+    rows = [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before[1], now.phi['params'])), strict=True)]
+    assert all(rows) if i < 2 else not any(np.array_equal(before[1]['topology'][name], row)
+                                           for name, row in now.phi['params']['topology'].items())
+  assert not np.array_equal(before[0]['w'], now.theta['w'])
+
+
 def test_the_graph_moves_by_the_gradient_of_that_batch(x64):
   """Against the loss written out, and Adam's first step: the rate times the sign of gradient and decay."""
   made, step, now, batch = setup('vimnas')
@@ -68,7 +85,7 @@ def test_the_graph_moves_by_the_gradient_of_that_batch(x64):
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch['valid_labels']).mean()
 
   rows = now.phi['params']['topology']
-  grads = jax.grad(loss)(rows)
+  grads = jax.jit(jax.grad(loss))(rows)
   moved = step(now, batch, key)[0].phi['params']['topology']
   for name, row in rows.items():
     grad = grads[name] + topology.WEIGHT_DECAY * row
