@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,9 +8,9 @@ from vimnas_jax import optim
 
 
 def _moves(tx, steps):
-  state, moves = tx.init(jnp.zeros(1)), []
+  state, moves, update_ = tx.init(jnp.zeros(1)), [], jax.jit(tx.update)
   for _ in range(steps):
-    update, state = tx.update(jnp.ones(1), state, jnp.zeros(1))
+    update, state = update_(jnp.ones(1), state, jnp.zeros(1))
     moves.append(-float(update[0]))
   return moves
 
@@ -33,7 +34,7 @@ def test_theta_goes_on_a_cosine_with_decay_and_clipping():
 def test_schedules_by_epochs():
   config = ConfigDict({'lr': 0.5, 'lr_end': 0.0, 'schedule': 'linear_epoch', 'warmup': 5})
   rate = optim.rate(config, 2500, 10)
-  found = [float(rate(10 * e + 9)) for e in range(250)]
+  found = jax.jit(jax.vmap(rate))(10 * np.arange(250) + 9)
   np.testing.assert_allclose(found[:5], [0.1, 0.2, 0.3, 0.4, 0.5], rtol=1e-6)
   np.testing.assert_allclose(found[5:245], [0.5 * (245 - e) / 245 for e in range(5, 245)], rtol=1e-5)
   np.testing.assert_allclose(found[245:], [0.5 * (250 - e) / (245 * 5) for e in range(245, 250)], rtol=1e-5)
@@ -45,4 +46,5 @@ def test_schedules_by_epochs():
 
 def test_the_rate_of_darts_on_imagenet_falls_by_three_per_cent_an_epoch():
   rate = optim.rate(ConfigDict({'lr': 0.1, 'lr_end': 0.0, 'schedule': 'step_epoch', 'warmup': 0}), 2500, 10)
-  np.testing.assert_allclose([float(rate(10 * e + 7)) for e in range(250)], 0.1 * 0.97 ** np.arange(250), rtol=1e-5)
+  found = jax.jit(jax.vmap(rate))(10 * np.arange(250) + 7)
+  np.testing.assert_allclose(found, 0.1 * 0.97 ** np.arange(250), rtol=1e-5)
