@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from conftest import SLOW
 from matplotlib.image import imread
 from matplotlib.text import Text
 
@@ -44,9 +45,9 @@ def check_texts(figure):
 
 
 def cells():
-  for name, genotype in genotypes.PUBLISHED.items():
-    for cell in ('normal', 'reduce'):
-      yield pytest.param(genotype, cell, DARTS, id=f'{name}-{cell}')
+  for i, (name, genotype) in enumerate(genotypes.PUBLISHED.items()):
+    for j, cell in enumerate(('normal', 'reduce')):
+      yield pytest.param(genotype, cell, DARTS, id=f'{name}-{cell}', marks=SLOW if (i + j) % 4 else ())
   yield pytest.param(NB_CELL, 'cell', NB201, id='nb201')
 
 

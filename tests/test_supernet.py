@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from conftest import SLOW
 
 from vimnas_jax import cost, initial, mixing, ops, spaces
 from vimnas_jax.oneshot import OneShot
@@ -43,6 +44,12 @@ def _close(a, b, tolerance):
     np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * max(1e-3, float(jnp.abs(y).max())))
 
 
+def drawn(shapes):
+  """Parameters of these shapes, about as large as they start."""
+  rng = np.random.default_rng(0)
+  return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) / s.size ** 0.25, s.dtype), shapes)
+
+
 def two_nodes(cell):
   """The first two nodes of a cell of the DARTS space, which compiles in a third of the time and has all it has."""
   kept = [(edge, names) for edge, names in zip(cell.edges, cell.ops) if edge[1] < cell.inputs + 2]
@@ -51,10 +58,11 @@ def two_nodes(cell):
 
 
 @pytest.mark.parametrize('name, cell_name, stride, shrunk, side, samples, form', [
-    ('darts', 'normal', 1, True, 5, 2, 'kernels'), ('darts', 'reduce', 2, False, 7, 1, 'kernels'),
-    ('nb201', 'cell', 1, False, 5, 1, 'kernels'), ('nb201', 'cell', 1, False, 6, 4, 'kernels'),
-    ('nb201', 'cell', 1, False, 6, 4, 'plain'), ('s1', 'reduce', 2, False, 6, 1, 'kernels'),
-    ('s4', 'reduce', 2, False, 7, 2, 'kernels')])
+    ('darts', 'normal', 1, True, 5, 2, 'kernels'), ('nb201', 'cell', 1, False, 6, 4, 'plain'),
+    ('s4', 'reduce', 2, False, 7, 2, 'kernels'),
+    *(pytest.param(*case, marks=SLOW) for case in (
+        ('darts', 'reduce', 2, False, 7, 1, 'kernels'), ('nb201', 'cell', 1, False, 5, 1, 'kernels'),
+        ('nb201', 'cell', 1, False, 6, 4, 'kernels'), ('s1', 'reduce', 2, False, 6, 1, 'kernels')))])
 def test_cell_equals_one_operation_at_a_time(x64, monkeypatch, name, cell_name, stride, shrunk, side, samples, form):
   _choose(monkeypatch, form)
   space = spaces.get(name)
@@ -67,8 +75,9 @@ def test_cell_equals_one_operation_at_a_time(x64, monkeypatch, name, cell_name, 
   inputs = (older, newer)[-cell.inputs:]
   weights = jax.nn.softmax(3 * jax.random.normal(keys[2], (samples, *cell.shape)))
   module = MixedCell(cell=cell, stage=stage, pool_norm=space.pool_norm, dtype=jnp.float64, param_dtype=jnp.float64)
-  params = module.init(keys[3], inputs, by_source(cell, weights), key)['params']
-  probe = jax.random.normal(keys[4], module.apply({'params': params}, inputs, by_source(cell, weights), key).shape)
+  shapes = jax.eval_shape(lambda: module.init_with_output(keys[3], inputs, by_source(cell, weights), key))
+  params = drawn(shapes[1]['params'])
+  probe = jax.random.normal(keys[4], shapes[0].shape)
 
   def noise(edge, shape):
     return jax.random.normal(jax.random.fold_in(keys[5], edge), shape)
@@ -85,27 +94,39 @@ def test_cell_equals_one_operation_at_a_time(x64, monkeypatch, name, cell_name, 
   _close(got, want, 1e-10)
 
 
-@pytest.mark.parametrize('size, stride, dilation', [(3, 1, 1), (5, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 2), (5, 2, 2)])
+def _pulled(form, other, *args):
+  """Values of two forms, and what the same cotangent pulls back through each."""
+  pairs = [jax.vjp(f, *args) for f in (form, other)]
+  dy = jax.random.normal(jax.random.key(2), pairs[1][0].shape)
+  return [(y, pull(dy)) for y, pull in pairs]
+
+
 @pytest.mark.parametrize('n, h, w', [(16, 7, 6), (3, 8, 5)])
-def test_depthwise_and_its_gradients(x64, size, stride, dilation, n, h, w):
-  keys = jax.random.split(jax.random.key(0), 3)
-  x, kernel = jax.random.normal(keys[0], (n, h, w, 3)), jax.random.normal(keys[1], (size, size, 3))
-  want, pull = jax.vjp(lambda x, k: reference.depthwise(x, k, stride, dilation), x, kernel)
-  got, own_pull = jax.vjp(lambda x, k: ops.depthwise(x, k, stride, dilation), x, kernel)
-  dy = jax.random.normal(keys[2], want.shape)
-  _close((got, own_pull(dy)), (want, pull(dy)), 1e-12)
+def test_depthwise_and_its_gradients(x64, n, h, w):
+  @jax.jit
+  def both():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, kernels = jax.random.normal(keys[0], (n, h, w, 3)), jax.random.normal(keys[1], (5, 5, 3))
+    return {case: _pulled(lambda x, k, case=case: ops.depthwise(x, k, *case[1:]),
+                          lambda x, k, case=case: reference.depthwise(x, k, *case[1:]), x, kernels[:case[0], :case[0]])
+            for case in ((3, 1, 1), (5, 1, 1), (3, 2, 1), (5, 2, 1), (3, 1, 2), (5, 2, 2))}  # size, stride, dilation
+
+  for got, want in both().values():
+    _close(got, want, 1e-12)
 
 
-@pytest.mark.parametrize('side', [1, 2, 3, 7, 8])
 @pytest.mark.parametrize('stride', [1, 2])
-def test_pools(x64, side, stride):
-  x = jax.random.normal(jax.random.key(1), (2, side, side + 1, 3))
-  for kind, pool in (('max', ops.max_pool), ('avg', ops.avg_pool)):
-    want, pull = jax.vjp(lambda x, kind=kind: reference.window(x, kind, stride), x)
-    got, own_pull = jax.vjp(lambda x, pool=pool: pool(x, stride), x)
-    dy = jax.random.normal(jax.random.key(2), want.shape)
-    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(own_pull(dy)[0], pull(dy)[0], rtol=1e-12, atol=1e-12)
+def test_pools(x64, stride):
+  @jax.jit
+  def both():
+    return {(side, kind): _pulled(lambda x, pool=pool: pool(x, stride),
+                                  lambda x, kind=kind: reference.window(x, kind, stride),
+                                  jax.random.normal(jax.random.key(1), (2, side, side + 1, 3)))
+            for side in (1, 2, 3, 7, 8) for kind, pool in (('max', ops.max_pool), ('avg', ops.avg_pool))}
+
+  for case, (got, want) in both().items():
+    jax.tree.map(lambda a, b, case=case: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12, err_msg=str(case)),
+                 got, want)
 
 
 def test_tied_pixels_share_the_gradient():
@@ -125,13 +146,13 @@ def test_bfloat16_stays_near_float32():
   assert not np.array_equal(full, half)
 
 
-@pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.parametrize('remat', [pytest.param(False, marks=SLOW), True])
 def test_noise_is_fresh_for_every_key_and_wants_its_rng(remat):
   space = spaces.get('s4')
   net = Supernet(space=space, cells=3, channels=4, num_classes=3, remat=remat)
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
   weights = {name: jnp.full((1, *cell.shape), 0.5) for name, cell in space.cells.items()}
-  params = jax.jit(net.init)({'params': jax.random.key(1), 'noise': jax.random.key(2)}, x, weights)
+  params = drawn(jax.eval_shape(net.init, {'params': jax.random.key(1), 'noise': jax.random.key(2)}, x, weights))
 
   @jax.jit
   def grad(key):
@@ -141,7 +162,7 @@ def test_noise_is_fresh_for_every_key_and_wants_its_rng(remat):
   assert not any(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
   assert all(np.array_equal(x, y) for x, y in zip(a, again, strict=True))
   with pytest.raises(flax.errors.InvalidRngError):
-    net.apply(params, x, weights)
+    jax.eval_shape(net.apply, params, x, weights)
 
 
 def test_recomputed_cells_give_the_same_in_less_memory(x64):
@@ -151,7 +172,7 @@ def test_recomputed_cells_give_the_same_in_less_memory(x64):
                    remat=remat) for remat in (False, True)]
   x = jax.random.normal(jax.random.key(0), (16, 16, 16, 3))
   weights = {'cell': jnp.full((1, 6, 5), 0.2)}
-  params = jax.jit(nets[1].init)(jax.random.key(1), x, weights)
+  params = drawn(jax.eval_shape(nets[1].init, jax.random.key(1), x, weights))
   runs = [jax.jit(jax.grad(lambda p, net=net: jnp.square(net.apply(p, x, weights)).sum())).lower(params).compile()
           for net in nets]
   kept, again = (run.memory_analysis().temp_size_in_bytes for run in runs)
@@ -159,7 +180,7 @@ def test_recomputed_cells_give_the_same_in_less_memory(x64):
   _close(*(run(params) for run in runs), 1e-10)
 
 
-@pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.parametrize('remat', [pytest.param(False, marks=SLOW), True])
 def test_initial_weights_are_cut_from_one_draw(remat):
   """As wide as those that every module draws for itself, nothing twice, and what is constant stays so."""
   space = spaces.get('oneshot1')
