@@ -1,10 +1,14 @@
 import ctypes
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from conftest import ROOT, SLOW
 
 from vimnas_jax import mixing
 from vimnas_jax.cpu import bank, library, mix
@@ -18,9 +22,9 @@ BANKS = {'sep_conv_3x3': (0, 1, 2), 'dil_conv_5x5': (1,), 'nor_conv_3x3': (0, 2)
 FORMS = {'sep_conv_5x5': (0, 1), 'dil_conv_3x3': (0, 1), 'avg_pool_3x3': (0, 1)}
 
 
-def _inputs(banks, c, stride, side, samples, dtype, scale=1.0, shift=0.0):
+def _inputs(banks, c, stride, side, samples, dtype, scale=1.0, shift=0.0, n=8):
   keys = iter(jax.random.split(jax.random.key(0), 40))
-  x = shift + scale * jax.random.normal(next(keys), (8, side, side + 1, c), dtype)
+  x = shift + scale * jax.random.normal(next(keys), (n, side, side + 1, c), dtype)
   params = {op: {name: jax.random.normal(next(keys), (len(own), *shape), dtype) / fan_in ** 0.5
                  for name, (shape, fan_in) in OPS[op].shapes(c, stride).items()} for op, own in banks.items()}
   weights = {op: jax.random.uniform(next(keys), (samples, len(own)), dtype) for op, own in banks.items()}
@@ -56,11 +60,13 @@ def _compare(banks, edges, stride, x, params, weights, key, tolerance, pool_norm
                                err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize('stride, side, samples', [(1, 7, 1), (2, 7, 4), (2, 6, 1)])
+@pytest.mark.parametrize('stride, side, samples, n', [
+    (1, 5, 1, 17), (2, 7, 4, 8), *(pytest.param(*case, marks=SLOW) for case in ((1, 8, 2, 8), (2, 6, 1, 17)))])
 @pytest.mark.parametrize('banks, c', [(BANKS, 4), (FORMS, 24)])
-def test_kernels_equal_one_operation_at_a_time(x64, banks, c, stride, side, samples):
+def test_kernels_equal_one_operation_at_a_time(x64, banks, c, stride, side, samples, n):
+  """Also of 17 images, odd and more than the 16 parts that threads share."""
   banks = {op: own for op, own in banks.items() if stride == 1 or ('nor' not in op and op != 'skip_connect')}
-  x, params, weights, key = _inputs(banks, c, stride, side, samples, jnp.float64)
+  x, params, weights, key = _inputs(banks, c, stride, side, samples, jnp.float64, n=n)
   assert all(bank.fits(op, c, x.dtype, stride) for op in banks)
   _compare(banks, 2 if c == 24 else 3, stride, x, params, weights, key, 1e-10, pool_norm=samples == 1)
 
@@ -79,7 +85,7 @@ def test_tied_pixels_share_the_gradient(x64, stride):
   np.testing.assert_allclose(got, want, atol=1e-12)
 
 
-@pytest.mark.parametrize('c', [8, 12])
+@pytest.mark.parametrize('c', [8, pytest.param(12, marks=SLOW)])
 def test_single_precision(c):
   x, params, weights, key = _inputs(BANKS | FORMS, c, 1, 8, 1, jnp.float32)
   _compare(BANKS | FORMS, 3, 1, x, params, weights, key, 1e-4)
@@ -159,3 +165,12 @@ def test_machine_code_on_disk(tmp_path, monkeypatch):
   np.testing.assert_array_equal(out, 3 * inverse)
   monkeypatch.setattr(library, '_folder', lambda: file / 'no folder')
   assert library._object('scale_loop', 8, 'float32')[1]
+
+
+@SLOW
+def test_all_that_is_here_holds_of_optimised_machine_code():
+  """Which users run; conftest has the compilers leave it unoptimised."""
+  done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist',
+                         'tests/test_kernels.py'], cwd=ROOT, capture_output=True, text=True, timeout=1800,
+                        env={**os.environ, 'TESTS_OPTIMISED': '1'})
+  assert done.returncode == 0 and ' passed' in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]

@@ -2,10 +2,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SLOW
 from test_network import DARTS, EVERY_OP, MIXED, NB201, randomised, shapes
 
-from vimnas_jax import mixing
-from vimnas_jax.network import Network
+from vimnas_jax import mixing, ops
+from vimnas_jax.network import Edge, Network
 
 WITH_KERNELS = pytest.mark.skipif(mixing.normed() is None, reason='the kernels are switched off')
 
@@ -33,6 +34,36 @@ def both(space, genotype, side, dtype):
 
 
 @WITH_KERNELS
+@pytest.mark.parametrize('stride', [1, 2])
+def test_every_operation_in_kernels_is_the_same_forward_and_backward(x64, stride):
+  """Odd sides, 17 images; the statistics too."""
+  x = jax.random.normal(jax.random.key(0), (17, 7, 5, 8))
+  names = [name for name in ops.OPS if stride == 1 or 'nor' not in name]
+  edges = {name: Edge(op=name, stride=stride, dtype=jnp.float64, param_dtype=jnp.float64) for name in names}
+  variables = randomised(jax.eval_shape(
+      lambda: {name: edge.init(jax.random.key(0), x, False) for name, edge in edges.items()}), stride)
+  params = {name: own.get('params', {}) for name, own in variables.items()}
+
+  def step(kernels):
+    def loss(params, x):
+      total, stats = 0.0, {}
+      for name, edge in edges.items():
+        y, stats[name] = edge.clone(kernels=kernels).apply({**variables[name], 'params': params[name]}, x, True,
+                                                           mutable=['batch_stats'])
+        total += (y * jax.random.normal(jax.random.key(1), y.shape)).sum()
+      return total, stats
+
+    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True)).lower(params, x)
+
+  programs = [step(kernels) for kernels in (False, True)]
+  assert ['@vimnas_jax_' in program.as_text() for program in programs] == [False, True]
+  plain, fused = (program.compile()(params, x) for program in programs)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-9 * max(1.0, float(np.abs(a).max()))),
+               plain, fused)
+
+
+@SLOW
+@WITH_KERNELS
 @pytest.mark.parametrize('space, genotype, side', [(DARTS, EVERY_OP, 13), (NB201, MIXED, 7)])
 def test_a_step_in_kernels_is_the_same_step(x64, space, genotype, side):
   """Every operation at both strides, odd sides, every image's own dropped paths; the statistics too."""
@@ -42,7 +73,7 @@ def test_a_step_in_kernels_is_the_same_step(x64, space, genotype, side):
 
 
 @WITH_KERNELS
-@pytest.mark.parametrize('space, genotype, side', [(DARTS, EVERY_OP, 9), (NB201, MIXED, 7)])
+@pytest.mark.parametrize('space, genotype, side', [pytest.param(DARTS, EVERY_OP, 9, marks=SLOW), (NB201, MIXED, 7)])
 def test_an_evaluation_in_kernels_is_the_same(x64, space, genotype, side):
   net = Network(space=space, genotype=genotype, cells=3 if space is DARTS else 1, channels=4, num_classes=5,
                 dtype=jnp.float64, param_dtype=jnp.float64)
@@ -72,5 +103,18 @@ def test_without_kernels_the_plain_form_runs(monkeypatch, how):
     monkeypatch.setattr(mixing.importlib.util, 'find_spec', lambda name: None)
   else:
     monkeypatch.setenv('VIMNAS_JAX_KERNELS', '0')
-  assert mixing.normed() is None and mixing.kernels() is None and mixing.block() is None
-  mixing._available.cache_clear()  # what was found here is not so elsewhere
+  try:
+    assert mixing.normed() is None and mixing.kernels() is None and mixing.block() is None
+    x = jax.random.normal(jax.random.key(0), (2, 6, 6, 8))
+    edge = Edge(op='nor_conv_3x3', kernels=True)
+    variables = randomised(jax.eval_shape(lambda: edge.init(jax.random.key(0), x, False)), 0)
+    programs = [jax.jit(lambda v, edge=edge: edge.apply(v, x, False)).lower(variables)
+                for edge in (edge, edge.clone(kernels=False))]
+    assert '@vimnas_jax_' not in programs[0].as_text()
+    np.testing.assert_array_equal(*(program.compile()(variables) for program in programs))
+    pool, ones = {'max_pool_3x3': (0,)}, {'max_pool_3x3': jnp.ones((1, 1))}
+    program = jax.jit(lambda x: mixing.mixed(x, pool, [None], {'max_pool_3x3': {}}, ones, 1, False)[0]).lower(x)
+    assert '@vimnas_jax_' not in program.as_text()
+    np.testing.assert_array_equal(program.compile()(x), ops.max_pool(x, 1))
+  finally:
+    mixing._available.cache_clear()  # what was found here is not so elsewhere
