@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference
 import straight
-from conftest import one_line
+from conftest import SLOW, one_line
 from test_cost import CIFAR, IMAGENET, NASNET_A, NB201, NOISY, nb
 
 from vimnas_jax import cost, genotypes, ops, spaces
@@ -50,7 +50,8 @@ def close(a, b):
   np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * max(1.0, np.abs(b).max()))
 
 
-@pytest.mark.parametrize('name', CIFAR)
+@pytest.mark.parametrize('name', [pytest.param(name, marks=() if i % 4 == 0 or name == 'DARTS_V2' else SLOW)
+                                  for i, name in enumerate(CIFAR)])
 def test_parameters_of_every_published_network(light, name):
   """In a small network; its count by arithmetic is checked against the published one in test_cost."""
   net = Network(space=DARTS, genotype=genotypes.get(name), cells=3, channels=8)
@@ -59,7 +60,8 @@ def test_parameters_of_every_published_network(light, name):
 
 
 @pytest.mark.parametrize('name, imagenet', [
-    ('PC_DARTS_cifar', False), ('DARTS_V2', False), ('PC_DARTS_image', True), ('PDARTS', True)])
+    ('PC_DARTS_cifar', False), ('PDARTS', True),
+    *(pytest.param(*case, marks=SLOW) for case in (('DARTS_V2', False), ('PC_DARTS_image', True)))])
 def test_parameters_at_full_size(light, name, imagenet):
   cells, channels, classes = (14, 48, 1000) if imagenet else (20, 36, 10)
   net = Network(space=DARTS, genotype=genotypes.get(name), cells=cells, channels=channels, num_classes=classes,
