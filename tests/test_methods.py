@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vimnas_jax import methods, spaces
+from vimnas_jax import methods, spaces, steps
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import vimnas
 
@@ -17,31 +17,36 @@ def _make(name, **fields):
 @pytest.mark.parametrize('space', spaces.NAMES)
 def test_interface(name, space):
   space, method = spaces.get(space), _make(name)
-  phi = method.init(jax.random.key(0), space)
-  weights, _ = method.sample(phi, jax.random.key(1), 0.5)
-  other, _ = method.sample(phi, jax.random.key(2), 0.5)
-  for cell, probs in method.probs(phi).items():
+
+  @jax.jit
+  def made(key):
+    phi = method.init(key, space)
+    return phi, *(method.sample(phi, jax.random.key(i), 0.5)[0] for i in (1, 2)), method.probs(phi)
+
+  phi, weights, other, every = jax.device_get(made(jax.random.key(0)))
+  for cell, probs in every.items():
     assert weights[cell].shape == (method.samples, *space.cells[cell].shape)
     np.testing.assert_allclose(weights[cell].sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(probs.sum(-1), 1, rtol=1e-5)
     assert np.array_equal(weights[cell], other[cell]) == (name == 'darts')
-  again = method.init(jax.random.key(0), space)
-  assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(phi), jax.tree.leaves(again), strict=True))
+  jax.tree.map(np.testing.assert_array_equal, phi, made(jax.random.key(0))[0])
 
 
 @pytest.mark.parametrize('variant, count', [('base', 534), ('point', 534), ('small', 27 + 2), ('dropout', 2 * 534),
                                             ('large', 378 + 28 + 3 * (9 * 14 * 14 + 28) + 126 + 2)])
 def test_variants_have_their_size_and_learn_everywhere(variant, count):
-  space, method = spaces.get('nb201'), _make('vimnas', variant=variant)
-  phi = method.init(jax.random.key(3), space)
+  space, method = spaces.get('nb201'), _make('vimnas', variant=variant, networks=1)
+  phi = jax.jit(lambda key: method.init(key, space))(jax.random.key(3))
   assert sum(x.size for x in jax.tree.leaves(phi['params'])) == count
 
-  def loss(params):
+  @jax.jit
+  @jax.grad
+  def gradient(params):
     at = {**phi, 'params': params}
     weights, _ = method.sample(at, jax.random.key(4), 0.0)
     return (weights['cell'] * jnp.arange(30.0).reshape(1, 6, 5)).sum() + method.penalty(at, weights)
 
-  grads = jax.grad(loss)(phi['params'])
+  grads = gradient(phi['params'])
   assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
   assert all(np.abs(layer['kernel']).max() > 0 for net in grads['cell'].values() for layer in net)
 
@@ -62,7 +67,7 @@ def test_network_against_loops(x64):
 
 @pytest.mark.parametrize('last', ['relu', 'linear'])
 def test_phi_starts_at_its_scale_and_a_linear_end_ties_nothing(last):
-  method = _make('vimnas', last=last, gamma=0.1)
+  method = _make('vimnas', last=last, gamma=0.1, networks=1, centred=False)
   (logits,) = method.logits(method.init(jax.random.key(0), spaces.get('nb201'))).values()
   assert abs(float(logits.std()) - 0.1) < 1e-3 and abs(float(logits.mean())) < 1e-6
   ties = len(np.unique(np.asarray(logits))) < logits.size
@@ -70,21 +75,39 @@ def test_phi_starts_at_its_scale_and_a_linear_end_ties_nothing(last):
 
 
 def test_phi_of_several_networks_is_their_mean(x64):
-  space, method = spaces.get('nb201'), _make('vimnas', networks=3, gamma=1.0)
+  space, method = spaces.get('nb201'), _make('vimnas', networks=3, gamma=1.0, centred=False)
   phi = method.init(jax.random.key(0), space)
-  layers, eps = phi['params']['cell']['mu'], phi['fixed']['cell']
+  layers, eps = phi['params']['cell']['mu'], phi['fixed']['eps']['cell']
   assert eps.shape == (3, 6, 5, 3) and layers[0]['kernel'].shape == (3, 3, 3, 3, 14)
   alone = [vimnas.network(jax.tree.map(lambda a, k=k: a[k:k + 1], layers), eps[k:k + 1], True)[0][0] for k in range(3)]
   np.testing.assert_allclose(method.logits(phi)['cell'], np.mean(alone, 0), rtol=1e-9, atol=1e-9)
   assert float(jnp.std(alone[0] - alone[1])) > 0.5
-  one = _make('vimnas', gamma=1.0)
+  one = _make('vimnas', gamma=1.0, networks=1, centred=False)
   np.testing.assert_allclose(one.logits(one.init(jax.random.key(0), space))['cell'], alone[0], rtol=1e-9, atol=1e-9)
 
 
+def test_a_centred_phi_starts_from_equal_probabilities_and_moves_as_the_other():
+  space, method, plain = spaces.get('nb201'), _make('vimnas', networks=3, centred=True), _make('vimnas', networks=3)
+  phi, other = method.init(jax.random.key(0), space), plain.init(jax.random.key(0), space)
+  np.testing.assert_allclose(method.probs(phi)['cell'], np.full((6, 5), 0.2), atol=1e-6)
+  assert not any(rows.any() for rows in steps.dead_rows(method, phi).values())  # equal, and yet not dead
+  jax.tree.map(np.testing.assert_array_equal, phi['params'], other['params'])
+  moved = jax.tree.map(lambda p: p + 0.1 * jnp.sin(jnp.arange(p.size, dtype=p.dtype)).reshape(p.shape), phi['params'])
+
+  def logits(of, fixed):
+    return of.logits({'params': moved, 'fixed': fixed})['cell']
+
+  np.testing.assert_allclose(logits(method, phi['fixed']), logits(plain, other['fixed']) - plain.logits(other)['cell'],
+                             atol=1e-6)
+  assert float(jnp.std(logits(method, phi['fixed']))) > 0.1
+  still = jax.tree.map(jnp.zeros_like, phi['params'])  # a network that puts out one value everywhere
+  assert all(rows.all() for rows in steps.dead_rows(method, {**phi, 'params': still}).values())
+
+
 def test_networks_that_are_apart_serve_their_groups_and_come_together(x64):
-  space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5)
+  space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5, centred=False)
   phi = method.init(jax.random.key(0), space)
-  layers, eps = phi['params']['cell']['mu'], phi['fixed']['cell']
+  layers, eps = phi['params']['cell']['mu'], phi['fixed']['eps']['cell']
   own = np.asarray(vimnas.network(layers, eps, True)[0])
   at = {progress: np.log(method.sample(phi, jax.random.key(1), progress)[0]['cell'])
         for progress in (0.0, 0.25, 0.5, 1.0)}
@@ -101,9 +124,9 @@ def test_networks_that_are_apart_serve_their_groups_and_come_together(x64):
 
 def test_noise_has_unit_variance_and_samples_differ():
   method = _make('vimnas', samples=4)
-  phi = method.init(jax.random.key(0), spaces.get('darts'))
-  logit = method.logits(phi)
-  drawn = jnp.stack([method.sample(phi, jax.random.key(i), 0.0)[0]['normal'] for i in range(200)])
+  phi = jax.jit(lambda key: method.init(key, spaces.get('darts')))(jax.random.key(0))
+  logit = jax.jit(method.logits)(phi)
+  drawn = jax.jit(jax.vmap(lambda i: method.sample(phi, jax.random.key(i), 0.0)[0]['normal']))(jnp.arange(200))
   noise = jnp.log(drawn) - logit['normal'][None, None]
   noise -= noise.mean(-1, keepdims=True)  # softmax drops each row's mean, 1 / 8 of the variance
   assert noise.shape[1] == 4

@@ -18,10 +18,21 @@ def _moves(tx, steps):
 @pytest.mark.parametrize('optimizer, first', [('sgd', [1, 1.5, 2, 2.5, 3, 3]), ('adam', [1, 1.5, 2, 2.5, 3, 3])])
 def test_the_rate_of_phi_goes_in_a_line_and_stays(optimizer, first):
   config = ConfigDict({'optimizer': optimizer, 'lr': 1.0, 'lr_end': 3.0, 'momentum': 0.0, 'weight_decay': 0.0,
-                       'clip': 0.0})
+                       'clip': 0.0, 'schedule': 'linear', 'fall': 0.0})
   np.testing.assert_allclose(_moves(optim.phi(config, 4), 6), first, rtol=1e-5)
   config.lr_end = 1.0
   np.testing.assert_allclose(_moves(optim.phi(config, 4), 6), np.ones(6), rtol=1e-5)
+
+
+def test_the_rate_of_phi_rises_by_factors_and_falls_to_nothing():
+  config = ConfigDict({'lr': 0.01, 'lr_end': 1.0, 'schedule': 'exponential', 'fall': 0.0})
+  np.testing.assert_allclose(optim.phi_rate(config, 4)(np.arange(6)), [0.01, 10**-1.5, 0.1, 10**-0.5, 1, 1], rtol=1e-5)
+  config.fall = 0.5
+  np.testing.assert_allclose(optim.phi_rate(config, 8)(np.arange(10)),
+                             [0.01, 10**-1.5, 0.1, 10**-0.5, 1, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5, 0, 0], atol=1e-6)
+  config.update(lr=2.0, lr_end=2.0, schedule='linear')
+  np.testing.assert_allclose(optim.phi_rate(config, 8)(np.arange(10)),
+                             2 * np.array([1, 1, 1, 1, 1, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5, 0, 0]), atol=1e-6)
 
 
 def test_theta_goes_on_a_cosine_with_decay_and_clipping():

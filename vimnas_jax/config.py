@@ -78,7 +78,9 @@ def defaults() -> ConfigDict:
   c.phi = ConfigDict()  # optimiser of the method's own parameters; None takes the method's default
   c.phi.optimizer = placeholder(str)  # 'sgd' or 'adam'
   c.phi.lr = placeholder(float)  # at the first step of the search proper
-  c.phi.lr_end = placeholder(float)  # at its last step, in a straight line; None: as lr, where lr is given
+  c.phi.lr_end = placeholder(float)  # where the rate goes from there; None: as lr, where lr is given
+  c.phi.schedule = placeholder(str)  # the way from lr to lr_end: 'linear', or 'exponential' (by equal factors)
+  c.phi.fall = placeholder(float)  # the last part of the search, 0 to 1, in which the rate falls to 0
   c.phi.momentum = placeholder(float)  # of Adam: beta 1
   c.phi.weight_decay = placeholder(float)  # L2, added to the gradient
   c.phi.clip = 0.0

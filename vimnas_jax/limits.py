@@ -12,7 +12,7 @@ _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 
              'phi.lr', 'phi.lr_end', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad', 'data.cutout',
              'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup', 'data.seed')
 _MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'data.smallest': 1, 'data.jitter': 1,
-         'data.hue': 0.5}  # JAX folds seeds of more than 32 bits together
+         'data.hue': 0.5, 'phi.fall': 1}  # JAX folds seeds of more than 32 bits together
 _COUNTS = 2**31  # steps, images and pixels beyond it are no run but a slip
 
 
@@ -33,6 +33,7 @@ def check(c):
       raise UserError(f'config.{name}={flat[name]!r} must be from 0 to {most:.10g}')
   choices = {'dtype': (c.dtype, ('float32', 'bfloat16')), 'phi.optimizer': (c.phi.optimizer, ('sgd', 'adam')),
              'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path')),
+             'phi.schedule': (c.phi.schedule, ('linear', 'exponential')),
              'theta.schedule': (c.theta.schedule, SCHEDULES), 'then': (c.then, ('', 'retrain'))}
   for name, (value, allowed) in choices.items():
     if value not in allowed:
@@ -40,6 +41,9 @@ def check(c):
   for name in ('network.drop_path', 'label_smoothing', 'theta.momentum', 'phi.momentum'):
     if not 0 <= flat[name] < 1:
       raise UserError(f'config.{name}={flat[name]} must be at least 0 and below 1')
+  if c.phi.schedule == 'exponential' and not (c.phi.lr and c.phi.lr_end):
+    raise UserError(f'config.phi.lr={c.phi.lr} and config.phi.lr_end={c.phi.lr_end} must be above 0 for '
+                    "config.phi.schedule='exponential': give both, or 'linear'")
   if not 0 < c.train_portion <= 1:
     raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
   if c.theta.warmup and c.theta.schedule == 'cosine':

@@ -47,12 +47,34 @@ def rate(config, steps: int, per_epoch: int = 1):
 def phi(config, steps: int) -> optax.GradientTransformation:
   """SGD with momentum, or Adam (beta 1 = momentum, beta 2 = 0.999). `config` is config.phi.
 
-  The rate goes in a straight line from lr to lr_end over `steps` steps, those in which phi moves.
+  The rate is that of `phi_rate`.
   """
-  schedule = config.lr if config.lr_end == config.lr else optax.linear_schedule(config.lr, config.lr_end, max(steps, 1))
+  schedule = phi_rate(config, steps)
   if config.optimizer == 'adam':
     return optax.chain(_before(config), optax.adam(schedule, b1=config.momentum, b2=0.999, eps=1e-8))
   return optax.chain(_before(config), optax.sgd(schedule, config.momentum or None))
+
+
+def phi_rate(config, steps: int):
+  """The rate of phi: a number, or a function of the step, of the `steps` steps in which phi moves.
+
+  It goes from lr to lr_end, in a straight line or, with the schedule 'exponential', by equal factors. In the last part
+  `fall` of the steps, by half a cosine, it falls from there to 0: the way before is so much shorter.
+  """
+  if config.lr_end == config.lr and not config.fall:
+    return config.lr
+  if config.schedule == 'linear' and not config.fall:
+    return optax.linear_schedule(config.lr, config.lr_end, max(steps, 1))
+  way = max((1 - config.fall) * steps, 1)
+
+  def of(step):
+    along = jnp.clip(step / way, 0.0, 1.0)
+    now = (config.lr * (config.lr_end / config.lr) ** along if config.schedule == 'exponential'
+           else config.lr + (config.lr_end - config.lr) * along)
+    left = jnp.clip((steps - step) / max(config.fall * steps, 1), 0.0, 1.0)
+    return now * 0.5 * (1 - jnp.cos(jnp.pi * left)) if config.fall else now
+
+  return of
 
 
 def _before(config):

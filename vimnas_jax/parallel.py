@@ -14,7 +14,8 @@ def mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
   if count > len(found):
     raise UserError(f'config.devices={devices}, but this machine has {len(found)}: lower it, or set 0 for all')
   if batch_size % (count * parts):
-    over = f'{count} devices' + (f' times config.accumulate={parts} parts' if parts > 1 else '')
+    over = f'{count} devices' + (f' times {parts} parts (config.accumulate, config.method.separate)' if parts > 1
+                                 else '')
     raise UserError(f'config.batch_size={batch_size} does not divide over {over}: choose a multiple of '
                     f'{count * parts}, or set config.devices')
   return Mesh(np.array(found[:count]), ('data',), axis_types=(AxisType.Auto,))

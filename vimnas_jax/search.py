@@ -67,7 +67,8 @@ def _checked(config, loaded, console):
     nasbench301.check(config.oracle.nasbench301, space)
   if space.name == 'nb201':
     oracle.load(config.oracle.test_csv, config.oracle.nasbench201, console.say)
-  mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate)
+  separate = config.method.samples if config.method.get('separate') else 1
+  mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate * separate)
   run = _Run(config, space, loaded, mesh)
   side = min(loaded.image_shape[:2])
   if side < space.min_size:
@@ -193,7 +194,7 @@ class _Run:
       return f'accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}'
 
     if first == 0:
-      note_architecture(0, *jax.device_get((self.method.probs(now.phi), steps.dead_rows(self.method, now.phi))))
+      note_architecture(0, *jax.device_get((self.method.probs(now.phi, 0.0), steps.dead_rows(self.method, now.phi))))
     try:
       return loop.advance(loop.Loop(self.plan.steps, self.step, held, index, note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr'),

@@ -46,20 +46,27 @@ def pretrain_weights(sampling: str, space: Space, key, samples: int):
 
 
 def in_parts(f, parts: int):
-  """`f(*fixed, images, labels)`, a tree of means over a batch, computed over `parts` equal parts in turn.
+  """`f(*fixed, part, images, labels)`, a tree of means over a batch, as `g(*fixed, images, labels)` that computes it
+  over `parts` equal parts in turn, numbered by `part`.
 
-  Memory is that of one part. Every part sees the same `fixed`, hence the same xi. Part i takes every `parts`-th image,
-  so that each device of a batch-sharded mesh holds an equal share of it.
+  Memory is that of one part. Part i takes every `parts`-th image, so that each device of a batch-sharded mesh holds an
+  equal share of it. On a CPU, where a convolution inside a loop is slow, the loop is written out.
   """
   if parts == 1:
-    return f
+    return lambda *args: f(*args[:-2], 0, *args[-2:])
 
   def averaged(*args):
     *fixed, images, labels = args
     batch = tuple(jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1) for a in (images, labels))
-    shapes = jax.eval_shape(f, *fixed, *jax.tree.map(lambda a: a[0], batch))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(*fixed, *part)), None), zeros, batch)
+    if jax.default_backend() == 'cpu':
+      total = f(*fixed, 0, *(a[0] for a in batch))
+      for i in range(1, parts):
+        total = jax.tree.map(jnp.add, total, f(*fixed, i, *(a[i] for a in batch)))
+    else:
+      shapes = jax.eval_shape(f, *fixed, 0, *jax.tree.map(lambda a: a[0], batch))
+      zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+      total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(*fixed, *part)), None), zeros,
+                              (jnp.arange(parts), *batch))
     return jax.tree.map(lambda a: a / parts, total)
 
   return averaged
@@ -75,16 +82,22 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
   A single-level method gets the gradients of theta and phi from one backward pass; for the parts of phi that
   `method.second` names a second pass follows, over the validation batch and the same theta.
   """
+  parts = plan.parts * (method.samples if method.separate else 1)
 
-  def loss_fn(theta, params, fixed, step, key, images, labels):
+  def at(step):
+    return jnp.clip((step - plan.pretrain_steps) / max(plan.search_steps, 1), 0.0, 1.0)
+
+  def loss_fn(theta, params, fixed, step, key, part, images, labels):
     phi = {'params': params, 'fixed': fixed}
-    searching = step >= plan.pretrain_steps
-    progress = jnp.clip((step - plan.pretrain_steps) / max(plan.search_steps, 1), 0.0, 1.0)
+    searching, progress = step >= plan.pretrain_steps, at(step)
     with jax.named_scope('phi'):
       weights, info = method.sample(phi, key, progress)
     if plan.pretrain_steps:
       before = pretrain_weights(plan.pretrain_sampling, space, key, method.samples)
       weights |= {name: jnp.where(searching, weights[name], other) for name, other in before.items()}
+    if method.separate and method.samples > 1:  # of a searched graph there is one sample, for all
+      weights = {name: rows if len(rows) == 1 else jax.lax.dynamic_slice_in_dim(rows, part // plan.parts, 1)
+                 for name, rows in weights.items()}
     rngs = {'noise': jax.random.fold_in(key, len(space.cells))} if space.noisy else None
     logits = net.apply({'params': theta}, images, weights, rngs=rngs)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
@@ -111,9 +124,9 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     theta, params, opt_theta, opt_phi = state.theta, state.phi['params'], state.opt_theta, state.opt_phi
     if method.validates:
       valid = state.step, valid_xi_key, augment(valid_image_key, batch['valid_images']), batch['valid_labels']
-      grad_phi = in_parts(jax.grad(loss_fn, 1, has_aux=True), plan.parts)
+      grad_phi = in_parts(jax.grad(loss_fn, 1, has_aux=True), parts)
     if method.bilevel:
-      grad_theta = in_parts(jax.value_and_grad(loss_fn, 0, has_aux=True), plan.parts)
+      grad_theta = in_parts(jax.value_and_grad(loss_fn, 0, has_aux=True), parts)
       if method.phi_first:
         g_phi, _ = grad_phi(theta, params, fixed, *valid)
         params, opt_phi = move_phi(g_phi, params, opt_phi)
@@ -123,7 +136,7 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
         g_phi, _ = grad_phi(theta, params, fixed, *valid)
         params, opt_phi = move_phi(g_phi, params, opt_phi)
     else:
-      grad = in_parts(jax.value_and_grad(loss_fn, (0, 1), has_aux=True), plan.parts)
+      grad = in_parts(jax.value_and_grad(loss_fn, (0, 1), has_aux=True), parts)
       (_, (loss, accuracy, info)), (g_theta, g_phi) = grad(theta, params, fixed, *train)
       if method.second:
         other, _ = grad_phi(theta, params, fixed, *valid)
@@ -135,17 +148,16 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     metrics = {'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(g_theta),
                'grad_phi': optax.tree.norm(g_phi), 'norm_theta': optax.tree.norm(theta),
                'norm_phi': optax.tree.norm(params), **info,
-               'probs': method.probs(phi), 'dead': dead_rows(method, phi)}
+               'probs': method.probs(phi, at(state.step + 1)), 'dead': dead_rows(method, phi)}
     return SearchState(state.step + 1, theta, phi, opt_theta, opt_phi, state.key), metrics
 
   return step
 
 
 def dead_rows(method: Method, phi):
-  """{cell: bool [edges]}: edges whose logits are all equal, so that decoding breaks a tie; {} without logits."""
-  if method.logits is None:
-    return {}
-  return {name: jnp.ptp(logits, axis=-1) < DEAD for name, logits in method.logits(phi).items()}
+  """{cell: bool [edges]}: edges for which phi puts out one value for all operations; {} for a method without phi."""
+  outputs = method.outputs or method.logits
+  return {name: jnp.ptp(rows, axis=-1) < DEAD for name, rows in outputs(phi).items()} if outputs else {}
 
 
 def on_device(step, mesh_batch):

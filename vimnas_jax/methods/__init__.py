@@ -69,11 +69,11 @@ def field_types() -> dict:
 
 
 def optimizer(config) -> dict:
-  """The method's default optimiser of phi: optimizer, lr, lr_end, momentum, weight_decay."""
+  """The method's default optimiser of phi: optimizer, lr, lr_end, schedule, fall, momentum, weight_decay."""
   _, literals, changed = _module(config.name)
   own = literals['OPTIMIZER']
   own = {**own, **{field: value for field, value in changed.items() if field in own}}
-  return {'lr_end': own['lr'], **own}
+  return {'lr_end': own['lr'], 'schedule': 'linear', 'fall': 0.0, **own}
 
 
 def pretrain(config) -> float:

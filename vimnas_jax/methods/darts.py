@@ -16,6 +16,7 @@ from vimnas_jax.methods.types import Method, no_penalty
 FIELDS = {
     'noise': 0.0,  # standard deviation of xi, added to alpha in every step
     'samples': 1,  # draws of xi per step, each serving an equal group of the batch
+    'separate': False,  # whether every group goes through the supernet by itself: BatchNorm sees one architecture
     'bilevel': True,  # False: alpha descends the loss of theta's batch
     'phi_first': True,  # alpha before theta within a step (DARTS); False is the order of NAS-Bench-201's DARTS-V1
 }
@@ -42,8 +43,9 @@ def make(config) -> Method:
       weights[name] = jax.nn.softmax(alpha[None] + config.noise * xi)
     return weights, {}
 
-  def probs(phi):
+  def probs(phi, progress=1.0):
+    del progress
     return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
   return Method(init, sample, probs, no_penalty, bilevel=config.bilevel, phi_first=config.phi_first,
-                samples=config.samples, logits=lambda phi: phi['params'])
+                samples=config.samples, separate=config.separate, logits=lambda phi: phi['params'])

@@ -31,4 +31,4 @@ def make(config) -> Method:
     return {name: one_hot(jax.random.fold_in(key, i), drawn.shape)[None]
             for i, (name, drawn) in enumerate(phi['fixed'].items())}, {}
 
-  return Method(init, sample, lambda phi: phi['fixed'], no_penalty)
+  return Method(init, sample, lambda phi, progress=1.0: phi['fixed'], no_penalty)

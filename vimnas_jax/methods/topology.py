@@ -39,10 +39,11 @@ def beside(method: Method, choices) -> Method:
     return {**weights, **mixed(phi)}, info
 
   return method._replace(
-      init=init, sample=sample, probs=lambda phi: {**method.probs(own(phi)), **mixed(phi)},
+      init=init, sample=sample, probs=lambda phi, progress=1.0: {**method.probs(own(phi), progress), **mixed(phi)},
       penalty=lambda phi, weights: method.penalty(own(phi), weights),
       features=method.features and (lambda phi: method.features(own(phi))),
-      logits=method.logits and (lambda phi: method.logits(own(phi))), optimizer=optimizer,
+      logits=method.logits and (lambda phi: method.logits(own(phi))),
+      outputs=method.outputs and (lambda phi: method.outputs(own(phi))), optimizer=optimizer,
       second=() if method.bilevel else ('topology',))
 
 

@@ -31,12 +31,16 @@ WIDTHS = {'base': (3, 14, 1), 'small': (3, 1), 'large': (3, 14, 14, 14, 14, 1)}
 FIELDS = {
     'variant': 'base',  # 'base', 'small', 'large', 'point' or 'dropout'
     'samples': 8,  # draws of xi per step, each serving an equal group of the batch
+    'separate': False,  # whether every group goes through the supernet by itself: BatchNorm sees one architecture
     'eps_scale': 1.0,  # standard deviation of eps
     'last': 'linear',  # activation before the last BatchNorm: 'relu', the paper's, or 'linear'
     'gamma': 1.0,  # initial scale of the last BatchNorm: the standard deviation of phi(eps) at the start
+    'centred': False,  # True: what phi(eps) was at the start is taken from it, so that all starts from equal shares
     'networks': 1,  # phi(eps) is the mean of so many networks of the same form, each with its own eps and start
     'apart': 0.0,  # how far, 0 to 1, every network at first serves a group of the batch of its own
     'together': 1.0,  # part of the search after which, in a straight line, all serve the whole batch as their mean
+    'sharpen': 1.0,  # by how much phi(eps) has been scaled up at the end, from 1 at `sharpen_from`, by equal factors
+    'sharpen_from': 0.5,  # part of the search
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
@@ -45,8 +49,10 @@ OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.0
 PRETRAIN = 1.0
 # What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
 # momentum of 0.9 and no decay are by analogy with theta.
-STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.networks': 1, 'phi.optimizer': 'sgd',
-          'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
+STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.centred': False,
+          'method.separate': False, 'method.sharpen': 1.0, 'method.networks': 1, 'phi.optimizer': 'sgd',
+          'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.schedule': 'linear', 'phi.fall': 0.0, 'phi.momentum': 0.9,
+          'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
 # Its section 4.1 trains theta as its DARTS search does on every space, NAS-Bench-201 included.
 STRICT_THETA = {'theta.weight_decay': 3e-4, 'theta.nesterov': False}
 
@@ -65,6 +71,9 @@ def make(config) -> Method:
   if config.networks < 1 or (config.apart and config.samples % config.networks):
     raise UserError(f'config.method.networks={config.networks} must be at least 1, and divide config.method.samples='
                     f'{config.samples} if they are apart')
+  if not config.sharpen > 0 or not 0 <= config.sharpen_from < 1:
+    raise UserError(f'config.method.sharpen={config.sharpen} must be above 0, config.method.sharpen_from='
+                    f'{config.sharpen_from} from 0 and below 1')
   if not 0 <= config.apart <= 1 or not 0 < config.together <= 1:
     raise UserError(f'config.method.apart={config.apart} must be from 0 to 1, config.method.together='
                     f'{config.together} above 0 and up to 1')
@@ -72,12 +81,14 @@ def make(config) -> Method:
   dropout = config.variant == 'dropout'
 
   def init(key, space):
-    params, fixed = {}, {}
+    params, fixed = {}, {'eps': {}, 'start': {}}
     for i, (name, cell) in enumerate(space.cells.items()):
       eps_key, mu_key, sigma_key = jax.random.split(jax.random.fold_in(key, i), 3)
       eps = jax.vmap(lambda k, cell=cell: jax.random.normal(k, (*cell.shape, widths[0])))(each(eps_key))
-      fixed[name] = config.eps_scale * eps
+      fixed['eps'][name] = config.eps_scale * eps
       params[name] = {'mu': jax.vmap(lambda k: init_network(k, widths, config.gamma))(each(mu_key))}
+      if config.centred:
+        fixed['start'][name] = network(params[name]['mu'], fixed['eps'][name], linear)[0]
       if dropout:
         params[name]['sigma'] = jax.vmap(lambda k: init_network(k, widths))(each(sigma_key))
     return {'params': params, 'fixed': fixed}
@@ -85,8 +96,11 @@ def make(config) -> Method:
   def each(key):
     return jnp.stack([key, *(jax.random.fold_in(key, k) for k in range(1, config.networks))])
 
+  def outputs(phi):
+    return {name: network(p['mu'], phi['fixed']['eps'][name], linear)[0] for name, p in phi['params'].items()}
+
   def every(phi):
-    return {name: network(p['mu'], phi['fixed'][name], linear)[0] for name, p in phi['params'].items()}
+    return {name: maps - phi['fixed']['start'].get(name, 0.0) for name, maps in outputs(phi).items()}
 
   def logits(phi):
     return {name: each.mean(0) for name, each in every(phi).items()}
@@ -100,16 +114,25 @@ def make(config) -> Method:
                                                              config.samples // config.networks, 0)
     return found
 
+  def sharper(progress):
+    if config.sharpen == 1:
+      return 1
+    return config.sharpen ** jnp.clip((progress - config.sharpen_from) / (1 - config.sharpen_from), 0.0, 1.0)
+
+  def probs(phi, progress=1.0):
+    return {name: jax.nn.softmax(sharper(progress) * m) for name, m in logits(phi).items()}
+
   def sigma(phi):
-    return {name: jax.nn.softplus(network(p['sigma'], phi['fixed'][name])[0].mean(0))
+    return {name: jax.nn.softplus(network(p['sigma'], phi['fixed']['eps'][name])[0].mean(0))
             for name, p in phi['params'].items()}
 
   def sample(phi, key, progress):
     if config.variant == 'point':
-      return {name: jax.nn.softmax(m)[None] for name, m in logits(phi).items()}, {}
+      return {name: rows[None] for name, rows in probs(phi, progress).items()}, {}
     mu = centres(phi, progress)
     scale, info, weights = sigma(phi) if dropout else {}, {}, {}
     for i, (name, m) in enumerate(mu.items()):
+      m = sharper(progress) * m
       xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *m.shape[1:]))
       if dropout:
         xi *= scale[name][None]
@@ -123,11 +146,13 @@ def make(config) -> Method:
     return config.sparsity * sum(dropout_kl(mu[name], s[name]).sum() for name in mu)
 
   def features(phi):
-    return {name: jnp.moveaxis(network(p['mu'], phi['fixed'][name])[1][0], -1, 0) for name, p in phi['params'].items()}
+    return {name: jnp.moveaxis(network(p['mu'], phi['fixed']['eps'][name])[1][0], -1, 0)
+            for name, p in phi['params'].items()}
 
-  return Method(init, sample, lambda phi: {name: jax.nn.softmax(m) for name, m in logits(phi).items()},
-                penalty if dropout else no_penalty, bilevel=config.bilevel,
-                samples=1 if config.variant == 'point' else config.samples, features=features, logits=logits)
+  return Method(init, sample, probs, penalty if dropout else no_penalty, bilevel=config.bilevel,
+                samples=1 if config.variant == 'point' else config.samples, separate=config.separate,
+                features=features, logits=logits,
+                outputs=lambda phi: {name: maps.mean(0) for name, maps in outputs(phi).items()})
 
 
 def init_network(key, widths, gamma=1.0):
