@@ -319,7 +319,7 @@ def test_a_python_without_the_packages_is_told_so():
 
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py'))
 SPACES = ['oneshot_c10:space2', 'oneshot_c10:space3', 'simplified_c10:s3', 'simplified_c10:s4']  # s2: ablation_darts
-REALLY = 'quickstart', 'retrain_nb201_c10'  # the others really run among the slow tests
+REALLY = 'quickstart',  # the others really run among the slow tests, a retraining in test_retrain.py
 
 
 def smoke(config, tmp_path):

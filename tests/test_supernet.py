@@ -134,6 +134,7 @@ def test_tied_pixels_share_the_gradient():
   np.testing.assert_allclose(dx, jnp.ones((1, 3, 3, 1)), rtol=1e-6)
 
 
+@SLOW
 def test_bfloat16_stays_near_float32():
   space = spaces.get('nb201')
   weights = {'cell': jnp.full((1, 6, 5), 0.2)}
