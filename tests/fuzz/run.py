@@ -36,7 +36,7 @@ def checked(call, data: bytes):
       raise AssertionError(f'no printable line: {text!r}') from e
 
 
-def _fuzz(name, seconds, keep):
+def _fuzz(name, seconds, runs, keep):
   call, whole = targets.TARGETS[name]
   corpus = targets.ROOM / 'corpus'
   corpus.mkdir(exist_ok=True)
@@ -44,8 +44,9 @@ def _fuzz(name, seconds, keep):
     (corpus / f'{name}{i}').write_bytes(content)
     checked(call, content)
   base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-  atheris.Setup([name, f'-max_total_time={seconds}', '-timeout=10', f'-rss_limit_mb={base + 1024}', '-max_len=65536',
-                 f'-artifact_prefix={keep}/{name}-', '-len_control=20', '-print_final_stats=1', str(corpus)],
+  atheris.Setup([name, f'-max_total_time={seconds}', f'-runs={runs}', '-timeout=10',
+                 f'-rss_limit_mb={base + 1024}', '-max_len=65536', f'-artifact_prefix={keep}/{name}-',
+                 '-len_control=20', '-print_final_stats=1', str(corpus)],
                 lambda data: checked(call, data))
   atheris.Fuzz()
 
@@ -87,6 +88,7 @@ def main(arguments=None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
   parser.add_argument('target', nargs='+', choices=[*targets.TARGETS, 'all'])
   parser.add_argument('--seconds', type=int, default=60)
+  parser.add_argument('--runs', type=int, default=-1, help='at most so many, if not -1')
   parser.add_argument('--keep', default=tempfile.gettempdir())
   told = parser.parse_args(arguments)
   fine = True
@@ -102,7 +104,7 @@ def main(arguments=None) -> int:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
       try:
-        _fuzz(name, told.seconds, pathlib.Path(told.keep))
+        _fuzz(name, told.seconds, told.runs, pathlib.Path(told.keep))
       except BaseException as e:
         import traceback
         traceback.print_exception(e)
