@@ -174,3 +174,23 @@ def test_all_that_is_here_holds_of_optimised_machine_code():
                          'tests/test_kernels.py'], cwd=ROOT, capture_output=True, text=True, timeout=1800,
                         env={**os.environ, 'TESTS_OPTIMISED': '1'})
   assert done.returncode == 0 and ' passed' in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize('major, minor, fits', [(0, 3, True), (0, 4, True), (0, 2, False), (1, 3, False),
+                                                ('', 3, False)])
+def test_another_interface_of_xla_is_not_called(tmp_path, monkeypatch, major, minor, fits):
+  header = tmp_path / 'xla' / 'ffi' / 'api' / 'c_api.h'
+  header.parent.mkdir(parents=True)
+  header.write_text(f'#define XLA_FFI_API_MAJOR {major}\n#define XLA_FFI_API_MINOR {minor}\n')
+  monkeypatch.setattr(jax.ffi, 'include_dir', lambda: str(tmp_path))
+  assert bool(library.unfit.__wrapped__()) != fits
+  monkeypatch.setattr(library, 'unfit', library.unfit.__wrapped__)
+  if fits:
+    assert mixing._available.__wrapped__()
+  else:
+    with pytest.warns(RuntimeWarning, match='the plain form runs'):
+      assert not mixing._available.__wrapped__()
+
+
+def test_the_installed_interface_is_the_one_that_the_kernels_are_for():
+  assert not library.unfit()

@@ -7,6 +7,7 @@ form then runs, as where numba is missing. It is read once, when they are first 
 import functools
 import importlib.util
 import os
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -67,8 +68,13 @@ def check_groups(images: int, weights) -> None:
 
 @functools.cache
 def _available() -> bool:
-  return os.environ.get('VIMNAS_JAX_KERNELS', '1') != '0' and all(
-      importlib.util.find_spec(name) for name in ('numba', 'llvmlite'))
+  if os.environ.get('VIMNAS_JAX_KERNELS', '1') == '0' or not all(map(importlib.util.find_spec, ('numba', 'llvmlite'))):
+    return False
+  from vimnas_jax.cpu import library
+  if reason := library.unfit():
+    warnings.warn(f'the plain form runs instead of the CPU kernels, several times slower: {reason}', RuntimeWarning,
+                  stacklevel=2)
+  return not reason
 
 
 def kernels():

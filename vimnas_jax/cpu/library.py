@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from llvmlite import binding
 
+INTERFACE = 0, 3  # XLA's C interface (xla/ffi/api/c_api.h), major and minor, whose layout source/ is written for
 CHUNKS = 16  # parts of a batch that threads share out
 FEATURES = binding.get_host_cpu_features()
 WIDE = bool(FEATURES.get('avx512f'))
@@ -52,6 +53,23 @@ def slot(name: str, vector: int, dtype: str) -> int:
     kind = ('forward', 'forward_add', 'kernel_gradient').index(found[4])
     return variant * _PER_VARIANT + 3 * (16 * size + 4 * dilation + stride) + kind
   return variant * _PER_VARIANT + _PLAIN + _NAMES.index(name)
+
+
+@functools.cache
+def unfit() -> str:
+  """Why the kernels cannot be called by the installed jaxlib, or ''.
+
+  Another major version of its interface, or an older minor one, lays memory out otherwise.
+  """
+  path = pathlib.Path(jax.ffi.include_dir()) / 'xla' / 'ffi' / 'api' / 'c_api.h'
+  try:
+    text = path.read_text(encoding='utf-8')
+    major, minor = (int(re.search(rf'#define XLA_FFI_API_{part} (\d+)', text)[1]) for part in ('MAJOR', 'MINOR'))
+  except (OSError, ValueError, TypeError) as e:
+    return f'jaxlib does not say which interface it has ({type(e).__name__})'
+  if major != INTERFACE[0] or minor < INTERFACE[1]:
+    return f'jaxlib has interface {major}.{minor}, the kernels are for {INTERFACE[0]}.{INTERFACE[1]}'
+  return ''
 
 
 def need(names, vector: int, dtype: str):
@@ -123,7 +141,7 @@ def _object(name, vector, dtype):
 def _fingerprint():
   """Of all that decides the object code: this machine, the compilers, the sources."""
   parts = [binding.get_host_cpu_name(), FEATURES.flatten(), os.environ.get('NUMBA_OPT', ''), jax.__version__,
-           *(importlib.metadata.version(p) for p in ('numba', 'llvmlite'))]
+           *(importlib.metadata.version(p) for p in ('jaxlib', 'numba', 'llvmlite'))]
   here = pathlib.Path(__file__).parent
   parts += [path.read_text(encoding='utf-8') for path in (pathlib.Path(__file__), *sorted(here.glob('source/*.py')))]
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]

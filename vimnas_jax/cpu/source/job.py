@@ -1,10 +1,5 @@
 """How XLA's threads share the chunks of one call: the handler that XLA calls, and what each thread does."""
 
-import os
-import re
-
-import jax
-
 from vimnas_jax.cpu import library
 from vimnas_jax.cpu.source.frame import address, attr, call, fetch_add, free, load, store, store32, zeros
 
@@ -12,14 +7,7 @@ from vimnas_jax.cpu.source.frame import address, attr, call, fetch_add, free, lo
 _NEXT, _DONE, _HOLDERS, _CHUNKS, _FRAME, _CODE, _SIZE = 0, 8, 16, 24, 32, 40, 48
 
 
-def _version():
-  """(major, minor) of XLA's C interface, as the installed jaxlib has it."""
-  with open(os.path.join(jax.ffi.include_dir(), 'xla', 'ffi', 'api', 'c_api.h'), encoding='utf-8') as f:
-    text = f.read()
-  return tuple(int(re.search(rf'#define XLA_FFI_API_{part} (\d+)', text)[1]) for part in ('MAJOR', 'MINOR'))
-
-
-_MAJOR, _MINOR = _version()
+_MAJOR, _MINOR = library.INTERFACE
 _WORK = library.slot('work', 1, 'float32')
 
 
