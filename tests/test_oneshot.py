@@ -296,7 +296,8 @@ def test_every_method_has_the_graph_beside_it(name):
   assert method.penalty(phi, weights) == 0 and set(steps.dead_rows(method, phi)) <= {'cell'}
 
 
-def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, capsys):
+def asked(tmp_path):
+  """A configuration of a search, and a made-up table of NAS-Bench-101 for it."""
   hashes = sorted(nasbench101.needed(('oneshot1',)))
   accuracies = np.random.default_rng(0).uniform(0.8, 0.94, (len(hashes), 3))
   table = tmp_path / 'table.npz'
@@ -306,6 +307,31 @@ def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, ca
   c.data.name, c.data.num_train, c.data.image_size, c.batch_size = 'synthetic', 32, 8, 8
   c.method.name, c.method.samples = 'darts', 2  # the graph descends the loss of the validation half, as alpha does
   c.epochs, c.pretrain.epochs, c.log_steps, c.checkpoint_steps = 3.0, 1.0, 1, 6
+  c.oracle.nasbench101 = str(table)
+  return c, table
+
+
+def test_a_random_cell_is_reported_with_its_regret(tmp_path):
+  c, table = asked(tmp_path)
+  c.method.name, c.method.samples, c.epochs, c.pretrain.epochs = 'random', None, 0.0, None
+  c.oracle.nasbench101 = str(tmp_path / 'none.npz')
+  with pytest.raises(UserError, match='no such file'):
+    search.search(config_lib.resolve(c), tmp_path / 'missing')
+  c.oracle.nasbench101 = str(table)
+  found = search.search(config_lib.resolve(c), tmp_path / 'runs' / 'random' / 'seed_0')
+  genotype = spaces.get('oneshot1').read(found['genotype'])
+  assert found['params'] == nasbench101.genotype_cost(genotype).params
+  assert found['nasbench101'] == nasbench101.load(str(table)).query(genotype)
+  c.task, c.report.runs = 'report', str(tmp_path / 'runs')
+  compared = report.report(config_lib.resolve(c), tmp_path / 'report')
+  assert compared['random']['nasbench101']['test_regret']['mean'] == pytest.approx(
+      100 * found['nasbench101']['test_regret'])
+  assert 'test regret %' in (tmp_path / 'report' / 'report.md').read_text()
+
+
+@SLOW
+def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, capsys):
+  c, table = asked(tmp_path)
   c.oracle.nasbench101 = str(tmp_path / 'none.npz')
   with pytest.raises(UserError, match='no such file'):
     search.search(config_lib.resolve(c), tmp_path / 'missing')

@@ -8,10 +8,10 @@ import time
 
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT
+from conftest import QUICK, ROOT, SLOW
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, evaluate, export, retrain
+from vimnas_jax import data, evaluate, export, metrics, retrain
 from vimnas_jax.errors import UserError
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
@@ -94,6 +94,36 @@ def whole(tmp_path_factory):
   return json.loads((folder / 'result.json').read_text())
 
 
+class _Cut(Exception):
+  """What a kill does to a run, in this process: no more is done."""
+
+
+def test_interrupted_here_equals_uninterrupted(trained, tmp_path, monkeypatch):
+  """In the middle of epochs of eight steps: cut off after one, asked to stop in the next."""
+  told = metrics.Console.step
+
+  def step(self, at, *args):
+    told(self, at, *args)
+    if at == 11:
+      raise _Cut
+    if at == 13:
+      signal.raise_signal(signal.SIGTERM)
+
+  with monkeypatch.context() as patched:
+    patched.setattr(metrics.Console, 'step', step)
+    with pytest.raises(_Cut):
+      retrain.retrain(tiny(), tmp_path)
+    patched.setattr(metrics.Console, 'step', lambda self, at, *args: at != 11 and step(self, at, *args))
+    assert retrain.retrain(tiny(), tmp_path) is None and not (tmp_path / 'result.json').exists()
+  again = retrain.retrain(tiny(), tmp_path)
+  for field in ('state_sha256', 'confusion', 'test_loss'):
+    assert again[field] == trained[1][field], field
+  rows = [[json.loads(line)['loss'] for line in (at / 'metrics.jsonl').read_text().splitlines()]
+          for at in (tmp_path, trained[0])]
+  assert rows[0] == rows[1] and len(rows[0]) == STEPS
+
+
+@SLOW
 @pytest.mark.parametrize('cut', [signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_equals_uninterrupted(whole, tmp_path, cut):
   """In the middle of an epoch of eight steps."""
@@ -111,6 +141,7 @@ def test_interrupted_equals_uninterrupted(whole, tmp_path, cut):
     assert again[field] == whole[field], field
 
 
+@SLOW
 def test_bfloat16_training_stays_near_float32(trained, tmp_path):
   """The same batches, rounded otherwise."""
   found = retrain.retrain(tiny(dtype='bfloat16'), tmp_path)
@@ -177,11 +208,15 @@ def test_another_architecture_in_the_same_folder_is_refused(trained):
     retrain.retrain(tiny(genotype=other), trained[0])
 
 
-def test_a_search_goes_on_to_an_exported_network(tmp_path):
+@pytest.mark.parametrize('search, changes', [
+    (['--config.method.name=random', '--config.epochs=0'],
+     'epochs=1 network.channels=4 data.limit=1408 eval_batch=359 measure_batches=()'),  # as few programs as can be
+    pytest.param([], 'epochs=8 network.channels=8', marks=SLOW)])
+def test_a_search_goes_on_to_an_exported_network(tmp_path, search, changes):
   """One command on real images: the handwritten digits."""
   out = subprocess.run(
       [sys.executable, '-m', 'vimnas_jax.main', '--config=configs/quickstart.py:smoke', '--config.then=retrain',
-       '--config.then_changes=epochs=8 network.cells=1 network.channels=8 batch_size=64', f'--workdir={tmp_path}'],
+       f'--config.then_changes=network.cells=1 batch_size=64 {changes}', *search, f'--workdir={tmp_path}'],
       cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)
   assert out.returncode == 0, out.stdout + out.stderr
   found = json.loads((tmp_path / 'result.json').read_text())
