@@ -10,10 +10,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import pytest
+from conftest import SLOW
 from faults import KINDS, Disk
 
 from vimnas_jax import checkpoint, files, loop, main, metrics, runfolder, signals
-from vimnas_jax.errors import UserError
+from vimnas_jax.errors import Diverged, UserError
 
 TOTAL = 3
 
@@ -34,6 +35,7 @@ class Run:
   """A run as small as one can be, through all that touches the disk."""
 
   total = TOTAL
+  step = staticmethod(_step)
 
   def start(self):
     return State(jnp.zeros((), jnp.int32), jnp.arange(3.0))
@@ -50,7 +52,7 @@ class Run:
       return ''
 
     try:
-      return loop.advance(loop.Loop(TOTAL, _step, jnp.arange(8.0), jnp.int32, note, 1, 2, 'lower it'), now, saved,
+      return loop.advance(loop.Loop(TOTAL, self.step, jnp.arange(8.0), jnp.int32, note, 1, 2, 'lower it'), now, saved,
                           console, stop)
     finally:
       log.close()
@@ -101,9 +103,12 @@ def whole(tmp_path_factory):
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # tasks that orbax does not wait for
 @pytest.mark.parametrize('begun', [False, True], ids=['new', 'resumed'])
+@pytest.mark.parametrize('most', [10, pytest.param(None, marks=SLOW)], ids=['some', 'all'])
 @pytest.mark.parametrize('kind', KINDS)
-def test_every_fault_stops_in_one_line_or_not_at_all(whole, tmp_path, kind, begun):
+def test_every_fault_stops_in_one_line_or_not_at_all(whole, tmp_path, kind, begun, most):
+  """Of all calls, or of about `most` in even distances."""
   stopped, at = 0, 0
+  every = max(1, whole[1][kind] // most) if most else 1
   while True:
     workdir = tmp_path / f'{at}' / 'run'
     if begun:  # the last checkpoint but one, with lines beyond it
@@ -121,8 +126,8 @@ def test_every_fault_stops_in_one_line_or_not_at_all(whole, tmp_path, kind, begu
     assert files.read_json(workdir / 'result.json') == files.read_json(whole[0] / 'result.json'), where
     assert lines(workdir) == lines(whole[0]), where
     assert not [p for p in workdir.rglob('*') if p.name.endswith('.part') or p.name.startswith('damaged')], where
-    at += 1
-  assert at and stopped, (at, stopped)
+    at += every
+  assert at and (stopped or most), (at, stopped)  # some may all be such as do not stop it
   gc.collect()  # what was not waited for is told here and not in another test
 
 
@@ -139,3 +144,22 @@ def _copy(source, workdir):
   shutil.copytree(source, workdir)
   (workdir / 'result.json').unlink()
   shutil.rmtree(workdir / 'checkpoints' / str(TOTAL))
+
+
+@pytest.mark.parametrize('last, where', [(2, 'loss'), (TOTAL, 'loss'), (TOTAL, 'w')])
+def test_a_state_that_is_not_finite_ends_the_run_with_the_last_good_one_kept(whole, tmp_path, monkeypatch, last, where):
+  """In the last step of all, too."""
+  @jax.jit
+  def diverging(state, held, index):
+    now, values = _step(state, held, index)
+    bad = jnp.where(now.step == last, jnp.inf, 0.0)
+    return State(now.step, now.w + (bad if where == 'w' else 0)), values | ({'loss': bad} if where == 'loss' else {})
+
+  workdir = tmp_path / 'run'
+  with monkeypatch.context() as patched:
+    patched.setattr(Run, 'step', staticmethod(diverging))
+    with pytest.raises(Diverged, match=f'step {last}.*not finite') as error:
+      run(workdir)
+  assert '\n' not in str(error.value) and not (workdir / 'result.json').exists()
+  run(workdir)  # what was kept is good to go on from
+  assert files.read_json(workdir / 'result.json') == files.read_json(whole[0] / 'result.json')
