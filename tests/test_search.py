@@ -35,6 +35,7 @@ from vimnas_jax import (
 )
 from vimnas_jax import steps as steps_lib
 from vimnas_jax.errors import UNFINISHED
+from vimnas_jax.files import flatten
 from vimnas_jax.supernet import Supernet
 
 TINY = ['--config=configs/nb201_c10.py', '--config.data.name=synthetic', '--config.data.image_size=8',
@@ -387,6 +388,8 @@ def test_every_config_and_space_has_a_step(tmp_path, monkeypatch, config):
   name, fields = smoke(config, tmp_path)
   path, _, words = name.partition(':')
   asked = importlib.import_module(f'configs.{pathlib.Path(path).stem}').get_config(words)
+  unknown = flatten(asked.to_dict()).keys() - flatten(config_lib.defaults().to_dict()).keys()
+  assert not [field for field in unknown if not field.startswith('when.')]  # a file may misspell one unnoticed
   asked.update_from_flattened_dict(fields | {'devices': 1})
   if asked.task == 'study':
     runs = [own for _, _, *both in study.members(asked, tmp_path) for own in both]
