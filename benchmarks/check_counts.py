@@ -5,7 +5,7 @@
 
 For each row of the tables in tests/test_cost.py and for NAS-Bench-201, at full size: the parameters that the network
 declares and the multiply-adds of the convolutions and matrix products in the program of one evaluation must be those of
-the table and of vimnas_jax/cost.py. Nothing is computed, only traced. Exits with 1 on a mismatch. Five
+the table and of vimnas_jax/networks/cost.py. Nothing is computed, only traced. Exits with 1 on a mismatch. Five
 minutes.
 """
 
@@ -17,8 +17,9 @@ import jax.numpy as jnp
 
 from tests import reference
 from tests.test_cost import CIFAR, IMAGENET, NASNET_A, SMALL
-from vimnas_jax import cost, genotypes, ops, spaces
-from vimnas_jax.network import Network
+from vimnas_jax import spaces
+from vimnas_jax.networks import cost, genotypes, ops
+from vimnas_jax.networks.network import Network
 
 # all convolutions, all 1x1, none: (parameters, multiply-adds) with 10 classes, of NAS-Bench-201's own files
 NB201 = {'nor_conv_3x3': (1_531_546, 220_119_680), 'nor_conv_1x1': (241_306, None), 'none': (73_306, 7_783_040)}

@@ -1,4 +1,4 @@
-"""Checks that the PyTorch port of a genotype's network computes what `vimnas_jax.network.Network` computes.
+"""Checks that the PyTorch port of a genotype's network computes what `vimnas_jax.networks.network.Network` computes.
 
     python -m benchmarks.check_network
 
@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks import torch_net, torch_network
-from vimnas_jax import cost, genotypes, network, spaces
+from vimnas_jax import spaces
+from vimnas_jax.networks import cost, genotypes, network
 
 TOLERANCE = {'float64': 1e-9, 'float32': 1e-4}  # of a leaf's largest number
 SMALL = 1e-3  # of the largest number of all leaves: what a leaf is measured by at least

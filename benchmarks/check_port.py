@@ -18,10 +18,11 @@ import torch.nn.functional as F
 
 from benchmarks import torch_net, torch_oneshot
 from tests import reference
-from vimnas_jax import cost, spaces
-from vimnas_jax.oneshot import OneShot
+from vimnas_jax import spaces
+from vimnas_jax.networks import cost
+from vimnas_jax.networks.oneshot import OneShot
+from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.spaces import darts
-from vimnas_jax.supernet import Supernet
 
 TOLERANCE = {'float64': 1e-8, 'float32': 1e-4}  # of a leaf's largest number
 QUICK = {'xla_backend_optimization_level': 0}  # compiles sooner

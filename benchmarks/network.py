@@ -4,7 +4,7 @@
     python -m benchmarks.network --out benchmarks/network_darts
     python -m benchmarks.network --profile step --out benchmarks/network_profile
 
-Forms: `ours` is the step of `vimnas_jax.retrain` (which augments its images too) and the network as it is exported;
+Forms: `ours` is the step of `verbs.retrain` (which augments its images too) and the network as it is exported;
 `torch` the port in torch_network.py, its step without augmentation; `torch_malloc` the port with the allocator settings
 that our command line gives itself. The training step is forward, backward, clipping and SGD with momentum. Every
 measurement is a process of its own, the forms taking turns, round after round. PyTorch is quoted at its better, each
@@ -25,10 +25,11 @@ import tempfile
 
 from benchmarks import report
 from benchmarks.step import Parser, environment, fresh, installed, run, sources, writable
-from vimnas_jax import cost, genotypes, spaces
+from vimnas_jax import spaces
 from vimnas_jax.draw import INK
 from vimnas_jax.errors import UserError
 from vimnas_jax.main import MALLOC
+from vimnas_jax.networks import cost, genotypes
 
 FORMS = ('ours', 'torch')
 WHATS = ('step', 'inference')

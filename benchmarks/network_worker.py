@@ -38,10 +38,13 @@ def timed(call, seconds):
 
 
 def training(spec):
-  """Our training, as `vimnas_jax.retrain` runs it, on noise: `retrain.Training`."""
+  """Our training, as `vimnas_jax.verbs.retrain` runs it, on noise: `retrain.Training`."""
   import numpy as np
 
-  from vimnas_jax import config, data, genotypes, parallel, retrain, spaces
+  from vimnas_jax import config, data, spaces
+  from vimnas_jax.networks import genotypes
+  from vimnas_jax.runs import parallel
+  from vimnas_jax.verbs import retrain
   genotype = genotypes.resolve(spec['genotype'])
   c = config.defaults()
   c.space.name = genotype.space
@@ -76,7 +79,8 @@ def build_inference(spec, batch):
   """(compiled program, function that classifies `batch` normalised images once)."""
   import jax
 
-  from vimnas_jax import augment, export
+  from vimnas_jax.data import augment
+  from vimnas_jax.verbs import export
   run = training({**spec, 'auxiliary': 0.0})
   variables = run.variables(run.start())
   images = augment.normalise(jax.device_put(images_of(spec, batch)[0]), MEAN, STD)
@@ -107,7 +111,8 @@ def _torch(spec):
   import torch
 
   from benchmarks import torch_network
-  from vimnas_jax import genotypes, spaces
+  from vimnas_jax import spaces
+  from vimnas_jax.networks import genotypes
   device, wait = worker.torch_ready(spec)
   genotype = genotypes.resolve(spec['genotype'])
   training = spec['what'] == 'step'

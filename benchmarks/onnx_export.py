@@ -77,7 +77,7 @@ def main(argv) -> int:
   args = parser.parse_args(argv)
   installed({'torch', 'onnx', 'onnxscript', 'onnxruntime'})
   writable(args.out)
-  from vimnas_jax import export
+  from vimnas_jax.verbs import export
   model = export.read(args.export)
   if model.net.dtype != np.float32:
     raise UserError(f'{args.export} computes in {model.net.dtype}: the port computes in float32')

@@ -20,8 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vimnas_jax import augment, config, data, files, optim, oracle, runfolder, spaces
-from vimnas_jax.supernet import Supernet
+from vimnas_jax import config, data, files, spaces
+from vimnas_jax.data import augment
+from vimnas_jax.networks.supernet import Supernet
+from vimnas_jax.runs import optim, runfolder
+from vimnas_jax.tabular import nasbench201
 
 SPREAD = {'noise': 1.0, 'wide_noise': 3.0, 'uniform': 0.0}  # of xi
 
@@ -48,7 +51,7 @@ def main(argv):
   c.theta.weight_decay, c.theta.nesterov = 5e-4, True  # as configs/nb201_c10.py
   c = config.resolve(c)
   loaded, space = data.get(c.data), spaces.get('nb201')
-  table = oracle.load(args.test_csv).tables['cifar10']
+  table = nasbench201.load(args.test_csv).tables['cifar10']
   ((name, cell),) = space.cells.items()
   half, batch = len(loaded.train) // 2, c.batch_size
   images, labels = loaded.train.images[:half], loaded.train.labels[:half]
@@ -92,7 +95,7 @@ def main(argv):
     if (at + 1) % args.window == 0 or at + 1 == total:
       mean = np.mean(sums, 0)
       genotype = space.genotype({name: mean})
-      number = oracle.number(genotype)
+      number = nasbench201.number(genotype)
       row = {'step': at + 1, 'loss': float(np.mean(losses)), 'genotype': space.write(genotype),
              'valid': float(table.valid[number]), 'test': None if table.test is None else float(table.test[number]),
              'gradient': mean.round(7).tolist(),

@@ -45,7 +45,7 @@ def main():
   args = parser.parse_args()
   os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before XLA counts the cores
   from benchmarks import worker
-  from vimnas_jax import mixing
+  from vimnas_jax.networks import mixing
   if args.form == 'plain':
     mixing.kernels = lambda: None
   spec = {'space': args.space, 'cells': args.cells or {'nb201': 5}.get(args.space, 8), 'channels': args.channels,

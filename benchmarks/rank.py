@@ -20,7 +20,11 @@ from absl import app, flags
 from ml_collections import config_flags
 from scipy.stats import kendalltau
 
-from vimnas_jax import augment, config, data, files, oracle, parallel, runfolder, search, spaces
+from vimnas_jax import config, data, files, spaces
+from vimnas_jax.data import augment
+from vimnas_jax.runs import parallel, runfolder
+from vimnas_jax.tabular import nasbench201
+from vimnas_jax.verbs import search
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'As of vimnas_jax.main.')
 _OUT = flags.DEFINE_string('out', None, 'The folder of result.json.')
@@ -36,10 +40,10 @@ def main(argv):
   loaded, space = data.get(c.data), spaces.get(c.space.name)
   run = search._Run(c, space, loaded, parallel.mesh(c.devices, c.batch_size, c.accumulate))
   ((name, cell),) = space.cells.items()
-  table = oracle.load(c.oracle.test_csv or None).tables['cifar10']
+  table = nasbench201.load(c.oracle.test_csv or None).tables['cifar10']
   rng = np.random.default_rng(0)
   drawn = rng.integers(0, len(cell.ops[0]), (_CELLS.value, len(cell.edges)))
-  numbers = [oracle.number(space.genotype({name: np.eye(len(cell.ops[0]))[row]})) for row in drawn]
+  numbers = [nasbench201.number(space.genotype({name: np.eye(len(cell.ops[0]))[row]})) for row in drawn]
   truth, params = table.valid[numbers], table.params[numbers]
   held = jax.device_put({'images': run.train.images, 'labels': run.train.labels})
   images = augment.augment(jax.random.key(0), jnp.asarray(run.valid.images[:_IMAGES.value]), mean=loaded.mean,

@@ -27,9 +27,11 @@ import tempfile
 import time
 
 from benchmarks import report
-from vimnas_jax import cost, provenance, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.main import MALLOC
+from vimnas_jax.networks import cost
+from vimnas_jax.runs import provenance
 
 FORMS = ('fused', 'reference', 'torch')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')

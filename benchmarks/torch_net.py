@@ -1,6 +1,6 @@
 """The supernet in plain PyTorch, one module per edge and operation, as the DARTS and NAS-Bench-201 codes write it.
 
-It computes what `vimnas_jax.supernet.Supernet` computes, from the same `Space`: `python -m benchmarks.check_port`
+It computes what `networks.supernet.Supernet` computes, from the same `Space`: `python -m benchmarks.check_port`
 compares the two. Like those codes it uses the library's own grouped convolutions, BatchNorm and pooling, in training
 mode, and applies every operation to its input separately. Feature maps are [n, c, h, w].
 """

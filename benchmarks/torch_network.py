@@ -1,6 +1,6 @@
 """The network of a genotype in plain PyTorch, one module per edge, as the DARTS code evaluates its cells.
 
-It computes what `vimnas_jax.network.Network` computes, from the same `Space` and `Genotype`: `python -m
+It computes what `vimnas_jax.networks.network.Network` computes, from the same `Space` and `Genotype`: `python -m
 benchmarks.check_network` compares the two. Convolutions, BatchNorm and pooling are the library's own. Feature maps are
 [n, c, h, w].
 """
@@ -87,7 +87,7 @@ def _conv_norm(c, d, stride=1):
 
 
 class Network(nn.Module):
-  """The network of a genotype; arguments as those of `vimnas_jax.network.Network`.
+  """The network of a genotype; arguments as those of `vimnas_jax.networks.network.Network`.
 
   Called with images [n, in_channels, h, w] it gives logits [n, num_classes]; in training with an auxiliary head
   (logits, auxiliary logits).

@@ -1,6 +1,6 @@
 """The one-shot network of NAS-Bench-1Shot1 in plain PyTorch, one module per layer, as its authors write it.
 
-It computes what `vimnas_jax.oneshot.OneShot` computes, from the same `Space`: `python -m benchmarks.check_port`
+It computes what `networks.oneshot.OneShot` computes, from the same `Space`: `python -m benchmarks.check_port`
 compares the two. Weights are {'cell': [blocks, ops], choice of the graph: [candidates]}. Feature maps are [n, c, h, w].
 """
 

@@ -6,7 +6,7 @@
 
 The configuration is that of configs/retrain_c10.py with DARTS_V2, 8 cells of 16 channels, without auxiliary head and
 drop path, so that nothing random is left in the network; `field=value` at the end of the command changes it, as in
-`data.limit=512 network.auxiliary=0.4`. `--form ours` is `vimnas_jax.retrain` itself, in OUT/ours. `--form torch`
+`data.limit=512 network.auxiliary=0.4`. `--form ours` is `vimnas_jax.verbs.retrain` itself, in OUT/ours. `--form torch`
 starts from the same parameters and gets, step by step, the same images, augmented by our code with the same keys, in
 OUT/torch. Each is a process of its own and goes on where it was, if it was killed; what a kill loses is at most
 config.checkpoint_steps steps. `taskset -c 0 ...` and `taskset -c 1 ...` let the two run side by side, single-threaded.
@@ -49,7 +49,8 @@ def parse(argv):
 
 def configuration(args):
   """The resolved configuration of both forms. Raises UserError."""
-  from vimnas_jax import config, genotypes
+  from vimnas_jax import config
+  from vimnas_jax.networks import genotypes
   c = config.defaults()
   c.space.name = genotypes.resolve(args.genotype).space
   c = config.retraining(c)
@@ -91,7 +92,7 @@ class Port:
     import jax
     import numpy as np
 
-    from vimnas_jax import optim
+    from vimnas_jax.runs import optim
     rate = jax.jit(optim.rate(self.run.config.theta, self.run.total, self.run.per_epoch))
     return np.array([rate(at) for at in range(self.run.total)], np.float64)
 
@@ -99,7 +100,7 @@ class Port:
     """As `retrain.Training` augments the images of a step."""
     import jax
 
-    from vimnas_jax import augment
+    from vimnas_jax.data import augment
     c, loaded = self.run.config, self.run.loaded
     key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(key), step), 3)[0]
     return augment.augment(key, images, mean=loaded.mean, std=loaded.std, pad=c.data.pad, flip=c.data.flip,
@@ -136,7 +137,7 @@ class Port:
     import torch
     import torch.nn.functional as F
 
-    from vimnas_jax import augment
+    from vimnas_jax.data import augment
     top1, top5, loss, size = 0, 0, 0.0, self.run.config.eval_batch
     self.net.eval()
     with torch.inference_mode():
@@ -175,7 +176,10 @@ def train_port(config, folder, command) -> bool:
   """Trains the port in `folder`. Returns False if a signal ended it early, all saved."""
   import torch
 
-  from vimnas_jax import data, files, genotypes, metrics, parallel, retrain, runfolder, signals, spaces
+  from vimnas_jax import data, files, spaces
+  from vimnas_jax.networks import genotypes
+  from vimnas_jax.runs import metrics, parallel, runfolder, signals
+  from vimnas_jax.verbs import retrain
   torch.set_num_threads(len(os.sched_getaffinity(0)) if sys.platform == 'linux' else os.cpu_count())
   console, loaded = metrics.Console(), data.get(config.data)
   with signals.Stop() as stop, runfolder.opened(folder) as folder:
@@ -229,7 +233,7 @@ def main(argv) -> int:
       installed({'torch'})
       done = train_port(config, out / 'torch', command)
     else:
-      from vimnas_jax import retrain
+      from vimnas_jax.verbs import retrain
       done = retrain.retrain(config, out / 'ours', command) is not None
   except Diverged as e:
     print(f'error: {e}', file=sys.stderr)

@@ -6,9 +6,10 @@ import statistics
 
 import numpy as np
 
-from vimnas_jax import files, metrics, runfolder
+from vimnas_jax import files
 from vimnas_jax.draw.base import FAINT, INK, PALE, blank, save
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import metrics, runfolder
 
 _LINES = {'ours': ('ours', '#1f5fa8', '-'), 'torch': ('PyTorch', '#f0a030', '--')}
 FIRST = (1, 5, 10, 100)  # steps over which losses are compared

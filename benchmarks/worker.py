@@ -60,9 +60,11 @@ def build(spec):
   import jax
   import jax.numpy as jnp
 
-  from vimnas_jax import augment, config, methods, optim, parallel, spaces, state, steps
-  from vimnas_jax.oneshot import OneShot
-  from vimnas_jax.supernet import Supernet
+  from vimnas_jax import config, methods, spaces
+  from vimnas_jax.data import augment
+  from vimnas_jax.networks.oneshot import OneShot
+  from vimnas_jax.networks.supernet import Supernet
+  from vimnas_jax.runs import optim, parallel, state, steps
 
   class Reference:
     """The supernet's parameters with the forward pass of the reference form."""

@@ -73,8 +73,9 @@ def fail_everywhere(base):
 
   from configs import quickstart
   from vimnas_jax import config as config_lib
-  from vimnas_jax import main, search
+  from vimnas_jax import main
   from vimnas_jax.errors import UserError
+  from vimnas_jax.verbs import search
   jax.config.update('jax_compilation_cache_dir', str(base / 'cache'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
   config = quickstart.get_config('smoke')

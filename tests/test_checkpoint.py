@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import one_line
 
-from vimnas_jax import checkpoint
 from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.runs import checkpoint
 
 STATE = {'a': jnp.arange(6.0).reshape(2, 3), 'n': jnp.array([1, 2], jnp.int32)}
 LIKE = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), STATE)

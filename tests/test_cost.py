@@ -3,9 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from vimnas_jax import cost, genotypes, oracle, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import cost, genotypes
 from vimnas_jax.spaces import Cell, Genotype, nb201
+from vimnas_jax.tabular import nasbench201
 
 DARTS, NB201 = spaces.get('darts'), spaces.get('nb201')
 
@@ -188,8 +190,8 @@ def test_nas_bench_201_on_images_of_16_pixels():
 
 
 def test_all_15625_cells_have_the_size_of_the_benchmark():
-  """The package stores params / 1e6 as float64, and `oracle.load` refuses a size that is not one exactly."""
-  tables = oracle.load().tables
+  """The package stores params / 1e6 as float64, and `nasbench201.load` refuses a size that is not one exactly."""
+  tables = nasbench201.load().tables
   params = np.array([cost.count(NB201, genotype, cells=5, channels=16, num_classes=10).params
                      for genotype in nb201.everything()])
   for name, classes in (('cifar10', 10), ('cifar100', 100), ('ImageNet16-120', 120)):

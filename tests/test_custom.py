@@ -3,8 +3,11 @@ import pytest
 from conftest import ROOT, one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import export, genotypes, ops, retrain, runfolder, search, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import genotypes, ops
+from vimnas_jax.runs import runfolder
+from vimnas_jax.verbs import export, retrain, search
 
 EXAMPLE = (ROOT / 'examples' / 'two_nodes.py').read_text()
 OPS = (*ops.OPS, 'none', 'noise')

@@ -6,9 +6,10 @@ from conftest import SLOW
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from vimnas_jax import draw, genotypes, spaces
+from vimnas_jax import draw, spaces
 from vimnas_jax.draw import graph as drawing
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import genotypes
 from vimnas_jax.spaces import nb201
 
 DARTS, NB201 = spaces.get('darts'), spaces.get('nb201')

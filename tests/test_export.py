@@ -12,9 +12,11 @@ import safetensors.numpy
 from conftest import ROOT, one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, evaluate, export, metrics, spaces
+from vimnas_jax import data, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.network import Network
+from vimnas_jax.networks.network import Network
+from vimnas_jax.runs import metrics
+from vimnas_jax.verbs import evaluate, export
 
 NB201 = spaces.get('nb201')
 CELL = NB201.read('|nor_conv_1x1~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|none~2|')

@@ -13,8 +13,9 @@ import pytest
 from conftest import SLOW
 from faults import KINDS, Disk
 
-from vimnas_jax import checkpoint, files, loop, main, metrics, runfolder, signals
+from vimnas_jax import files, main
 from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.runs import checkpoint, loop, metrics, runfolder, signals
 
 TOTAL = 3
 

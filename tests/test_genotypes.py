@@ -4,8 +4,9 @@ import pytest
 from conftest import ROOT, one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import genotypes, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import genotypes
 from vimnas_jax.spaces import Genotype
 
 DARTS, NB201 = spaces.get('darts'), spaces.get('nb201')

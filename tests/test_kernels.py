@@ -10,9 +10,9 @@ import pytest
 import reference
 from conftest import ROOT, SLOW
 
-from vimnas_jax import mixing
 from vimnas_jax.cpu import bank, library, mix
-from vimnas_jax.ops import OPS, max_pool
+from vimnas_jax.networks import mixing
+from vimnas_jax.networks.ops import OPS, max_pool
 
 pytestmark = pytest.mark.skipif(mixing.kernels() is None, reason='the kernels are switched off')
 

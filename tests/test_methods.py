@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vimnas_jax import methods, spaces, steps
+from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import vimnas
+from vimnas_jax.runs import steps
 
 
 def _make(name, **fields):

@@ -5,8 +5,8 @@ import sys
 import pytest
 from conftest import one_line
 
-from vimnas_jax import metrics
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import metrics
 
 
 def test_a_resume_drops_later_lines_and_a_line_that_was_cut_short(tmp_path):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from conftest import one_line
 
-from vimnas_jax import draw, nasbench101, spaces, tfrecord
+from vimnas_jax import draw, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Genotype, oneshot
+from vimnas_jax.tabular import nasbench101, tfrecord
 
 C3, C1, MP = 'conv3x3-bn-relu', 'conv1x1-bn-relu', 'maxpool3x3'
 INCEPTION = ('0111010/0000001/0000001/0000100/0000001/0000001/0000000',

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from conftest import SHARED, one_line
 
-from vimnas_jax import genotypes, nasbench301, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import genotypes
 from vimnas_jax.spaces import Genotype
+from vimnas_jax.tabular import nasbench301
 
 FOLDER = SHARED / 'nasbench301'
 PREFIX = 'NetworkSelectorDatasetInfo_COLON_darts_COLON_'

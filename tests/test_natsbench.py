@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from conftest import one_line
 
-from vimnas_jax import natsbench, oracle
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import nb201
+from vimnas_jax.tabular import nasbench201, natsbench
 
 ARCHS = [nb201.write(genotype) for genotype in nb201.everything()]
 SEEDS = (777, 888)
@@ -154,14 +154,14 @@ def test_the_oracle_answers_from_it(small, tmp_path):
   path = tmp_path / 'NATS-tss-v1_0-3ffb9-simple'
   write_folder(path)
   said = []
-  found = oracle.load(None, path, said.append)
+  found = nasbench201.load(None, path, said.append)
   assert len(said) == 1 and str(path) in said[0]
   answer = found.query(nb201.read(ARCHS[10]))
   assert answer['cifar10'] == {'params': PARAMS['cifar10'][10], 'latency': pytest.approx(0.02), 'valid_rank': 1,
                                'valid': pytest.approx(0.55), 'valid_regret': 0, 'test': pytest.approx(0.55),
                                'test_rank': 1, 'test_regret': 0}
   with pytest.raises(UserError, match='set one of them'):
-    oracle.load('a.csv', path)
+    nasbench201.load('a.csv', path)
 
 
 def test_bad_files_are_one_line(small, tmp_path):

@@ -7,9 +7,10 @@ import straight
 from conftest import SLOW, one_line
 from test_cost import CIFAR, IMAGENET, NASNET_A, NB201, NOISY, nb
 
-from vimnas_jax import cost, genotypes, ops, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.network import Auxiliary, DiscreteCell, Edge, Network, drop_path
+from vimnas_jax.networks import cost, genotypes, ops
+from vimnas_jax.networks.network import Auxiliary, DiscreteCell, Edge, Network, drop_path
 from vimnas_jax.spaces import Genotype, Stage
 
 DARTS = spaces.get('darts')

@@ -5,8 +5,8 @@ import pytest
 from conftest import SLOW
 from test_network import DARTS, EVERY_OP, MIXED, NB201, randomised, shapes
 
-from vimnas_jax import mixing, ops
-from vimnas_jax.network import Edge, Network
+from vimnas_jax.networks import mixing, ops
+from vimnas_jax.networks.network import Edge, Network
 
 WITH_KERNELS = pytest.mark.skipif(mixing.normed() is None, reason='the kernels are switched off')
 

@@ -10,10 +10,14 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import cost, methods, mixing, nasbench101, optim, report, search, spaces, state, steps
+from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.oneshot import Cell, OneShot, pool
+from vimnas_jax.networks import cost, mixing
+from vimnas_jax.networks.oneshot import Cell, OneShot, pool
+from vimnas_jax.runs import optim, state, steps
 from vimnas_jax.spaces import Stage, oneshot
+from vimnas_jax.tabular import nasbench101
+from vimnas_jax.verbs import report, search
 
 
 def some_weights(space, key, samples=1):

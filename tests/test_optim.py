@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from vimnas_jax import optim
+from vimnas_jax.runs import optim
 
 
 def _moves(tx, steps):

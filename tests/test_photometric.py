@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vimnas_jax import augment, data, photometric
+from vimnas_jax import data
+from vimnas_jax.data import augment, photometric
 from vimnas_jax.errors import UserError
 
 crop = jax.jit(photometric.resized_crop, static_argnums=(2, 4))  # one program, which is sooner there than its parts

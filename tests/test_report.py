@@ -8,8 +8,9 @@ import pytest
 from conftest import ROOT, one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import outcome, report, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.verbs import outcome, report
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
 NB201 = spaces.get('nb201')

@@ -11,8 +11,10 @@ import pytest
 from conftest import QUICK, ROOT, SLOW
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, evaluate, export, metrics, retrain
+from vimnas_jax import data
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import metrics
+from vimnas_jax.verbs import evaluate, export, retrain
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
 STEPS = 24

@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT, one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import runfolder
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import runfolder
 
 HOLD = '''
 import sys, time
@@ -103,7 +103,7 @@ def test_a_damaged_config_is_one_line(tmp_path, content):
 
 
 def test_a_run_in_a_thread_has_no_signals():
-  from vimnas_jax import signals
+  from vimnas_jax.runs import signals
   seen = []
 
   def enter():

@@ -7,8 +7,11 @@ import pytest
 from conftest import one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, genotypes, parallel, retrain, search, spaces
+from vimnas_jax import data, spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import genotypes
+from vimnas_jax.runs import parallel
+from vimnas_jax.verbs import retrain, search
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
 

@@ -18,25 +18,14 @@ from PIL import Image
 
 from configs import quickstart
 from vimnas_jax import config as config_lib
-from vimnas_jax import (
-  data,
-  genotypes,
-  loop,
-  methods,
-  metrics,
-  optim,
-  parallel,
-  retrain,
-  runfolder,
-  search,
-  spaces,
-  state,
-  study,
-)
-from vimnas_jax import steps as steps_lib
+from vimnas_jax import data, methods, spaces
 from vimnas_jax.errors import UNFINISHED
 from vimnas_jax.files import flatten
-from vimnas_jax.supernet import Supernet
+from vimnas_jax.networks import genotypes
+from vimnas_jax.networks.supernet import Supernet
+from vimnas_jax.runs import loop, metrics, optim, parallel, runfolder, state
+from vimnas_jax.runs import steps as steps_lib
+from vimnas_jax.verbs import retrain, search, study
 
 TINY = ['--config=configs/nb201_c10.py', '--config.data.name=synthetic', '--config.data.image_size=8',
         '--config.space.cells=1', '--config.space.channels=4', '--config.batch_size=8', '--config.epochs=0.5',

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from vimnas_jax import cost, genotypes, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import cost, genotypes
 from vimnas_jax.spaces import Genotype
 
 

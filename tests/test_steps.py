@@ -7,9 +7,10 @@ from conftest import ROOT
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import methods, optim, spaces, state, steps
+from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.supernet import Supernet
+from vimnas_jax.networks.supernet import Supernet
+from vimnas_jax.runs import optim, state, steps
 
 
 def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False, channels=4, theta_lr=0.025, **fields):

@@ -6,8 +6,9 @@ import pytest
 from conftest import ROOT, SLOW
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import report, spaces, study
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.verbs import report, study
 
 
 @pytest.fixture

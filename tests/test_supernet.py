@@ -9,10 +9,11 @@ import pytest
 import reference
 from conftest import SLOW
 
-from vimnas_jax import cost, initial, mixing, ops, spaces
-from vimnas_jax.oneshot import OneShot
+from vimnas_jax import spaces
+from vimnas_jax.networks import cost, initial, mixing, ops
+from vimnas_jax.networks.oneshot import OneShot
+from vimnas_jax.networks.supernet import MixedCell, Supernet, by_source
 from vimnas_jax.spaces import Stage
-from vimnas_jax.supernet import MixedCell, Supernet, by_source
 
 
 @pytest.mark.parametrize('name, cells, classes, expected', [

@@ -6,9 +6,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import methods, optim, spaces, steps
+from vimnas_jax import methods, spaces
 from vimnas_jax.methods import topology
-from vimnas_jax.state import SearchState
+from vimnas_jax.runs import optim, steps
+from vimnas_jax.runs.state import SearchState
 
 SPACE = spaces.get('oneshot1')
 

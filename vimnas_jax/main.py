@@ -59,7 +59,7 @@ def main(argv):
 def _dispatch(config, workdir, command):
   """What the task gives: None if a signal ended it early."""
   from vimnas_jax import config as config_lib
-  from vimnas_jax import evaluate, report, retrain, search, study
+  from vimnas_jax.verbs import evaluate, report, retrain, search, study
   if config.task == 'study':
     return study.study(_CONFIG.value, workdir, command)
   if config.task == 'report':

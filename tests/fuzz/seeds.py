@@ -11,8 +11,9 @@ import zipfile
 
 import numpy as np
 
-from vimnas_jax import genotypes, natsbench, tfrecord
+from vimnas_jax.networks import genotypes
 from vimnas_jax.spaces import nb201
+from vimnas_jax.tabular import natsbench, tfrecord
 
 MODULE = '0c09a1268008c046c2e991fd71de10b4'
 ARCHS = [nb201.write(genotype) for genotype, _ in zip(nb201.everything(), range(2))]
@@ -168,9 +169,9 @@ def export(folder):
   """An exported network in `folder`."""
   import jax
 
-  from vimnas_jax import export as export_lib
   from vimnas_jax import spaces
-  from vimnas_jax.network import Network
+  from vimnas_jax.networks.network import Network
+  from vimnas_jax.verbs import export as export_lib
   space, genotype = spaces.get('nb201'), nb201.read(ARCHS[1])
   net = Network(space=space, genotype=genotype, cells=1, channels=4, num_classes=2)
   shapes = jax.eval_shape(lambda: net.init({'params': jax.random.key(0), 'noise': jax.random.key(0)},

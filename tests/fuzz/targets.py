@@ -15,9 +15,13 @@ import zipfile
 
 import numpy as np
 
-from vimnas_jax import export, files, genotypes, metrics, nasbench101, natsbench, oracle, tfrecord
+from vimnas_jax import files
 from vimnas_jax.data import cifar, imagenet16, pixels, splits, tfds, types
+from vimnas_jax.networks import genotypes
+from vimnas_jax.runs import metrics
 from vimnas_jax.spaces import nb201
+from vimnas_jax.tabular import nasbench101, nasbench201, natsbench, tfrecord
+from vimnas_jax.verbs import export
 
 from . import seeds
 
@@ -29,7 +33,7 @@ def _small():
   """A benchmark of as many architectures as the seeds have, its parameters counted once."""
   genotype = [nb201.read(arch) for arch in seeds.ARCHS]
   nb201.everything = lambda: iter(genotype)
-  nb201.SIZE = oracle.SIZE = len(genotype)
+  nb201.SIZE = nasbench201.SIZE = len(genotype)
   natsbench._params = lambda classes: lambda arch: 73_306
   tfrecord._scanner = lambda: tfrecord._scan(tfrecord._masked, tfrecord._number)  # numba takes no traced code
 
@@ -172,7 +176,7 @@ TARGETS = {
     'nasbench101_npz': (_npz(nasbench101._read, nasbench101._ARRAYS), _wrapped(seeds.table101, seeds.member)),
     'natsbench_npz': (_npz(natsbench._kept, [f'{name} {kind}' for name in natsbench.SPLITS
                                              for kind in natsbench.KINDS]), _wrapped(seeds.table201, seeds.member)),
-    'csv': (lambda data: oracle._read_csv(_at('own.csv', data)), lambda: [seeds.accuracies()]),
+    'csv': (lambda data: nasbench201._read_csv(_at('own.csv', data)), lambda: [seeds.accuracies()]),
     'split': (_split, lambda: [seeds.split()]),
     'image': (_image, lambda: [b' ' + image for image in seeds.images()[:-1]] + [b't' + seeds.images()[-1]]),
     'tfds': (_tfds, _tfds_seeds),

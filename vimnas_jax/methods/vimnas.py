@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods.types import Method, no_penalty
-from vimnas_jax.ops import normalise
+from vimnas_jax.networks.ops import normalise
 
 WIDTHS = {'base': (3, 14, 1), 'small': (3, 1), 'large': (3, 14, 14, 14, 14, 1)}
 

@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import mixing, ops
+from vimnas_jax.networks import mixing, ops
+from vimnas_jax.networks.supernet import Module, Supernet
 from vimnas_jax.spaces import Stage
 from vimnas_jax.spaces.topology import OUTPUT, Topology
-from vimnas_jax.supernet import Module, Supernet
 
 POOL = 'maxpool3x3'
 

@@ -10,8 +10,8 @@ import optax
 
 from vimnas_jax.methods import Method
 from vimnas_jax.methods.random import one_hot
+from vimnas_jax.runs.state import SearchState
 from vimnas_jax.spaces import Space
-from vimnas_jax.state import SearchState
 
 DEAD = 1e-6  # a row of logits whose spread is below this has no gradient that tells its operations apart
 

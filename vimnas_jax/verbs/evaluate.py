@@ -11,8 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vimnas_jax import augment, cost, data, draw, export, files, genotypes, metrics, runfolder
+from vimnas_jax import data, draw, files
+from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import cost, genotypes
+from vimnas_jax.runs import metrics, runfolder
+from vimnas_jax.verbs import export
 
 TOP = 5  # classes that count as a hit beside the first
 _SIZED = ('folder', 'synthetic', 'tfds/')  # begin the names of the data that config.data.image_size brings to a size

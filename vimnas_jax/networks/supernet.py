@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import initial, ops
-from vimnas_jax.mixing import check_groups, mixed
+from vimnas_jax.networks import initial, ops
+from vimnas_jax.networks.mixing import check_groups, mixed
 from vimnas_jax.spaces import Cell, Space, Stage
 
 

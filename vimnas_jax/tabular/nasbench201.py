@@ -28,11 +28,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vimnas_jax import natsbench
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
 from vimnas_jax.spaces import nb201
 from vimnas_jax.spaces.types import Genotype
+from vimnas_jax.tabular import natsbench
 
 SIZE = nb201.SIZE
 # data set -> (name in the package, column of the CSV)

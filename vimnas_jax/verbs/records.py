@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimnas_jax import files, metrics, spaces
+from vimnas_jax import files, spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import metrics
 from vimnas_jax.spaces import Genotype, Space
 
 _REMEDY = 'finish this run, or leave it out'

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import photometric
+from vimnas_jax.data import photometric
 from vimnas_jax.errors import UserError
 
 

@@ -9,29 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vimnas_jax import (
-  augment,
-  checkpoint,
-  cost,
-  data,
-  draw,
-  evaluate,
-  export,
-  files,
-  genotypes,
-  initial,
-  loop,
-  metrics,
-  optim,
-  parallel,
-  runfolder,
-  signals,
-  spaces,
-  state,
-)
+from vimnas_jax import data, draw, files, spaces
+from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
-from vimnas_jax.network import Network
+from vimnas_jax.networks import cost, genotypes, initial
+from vimnas_jax.networks.network import Network
+from vimnas_jax.runs import checkpoint, loop, metrics, optim, parallel, runfolder, signals, state
 from vimnas_jax.spaces import Genotype
+from vimnas_jax.verbs import evaluate, export
 
 
 @flax.struct.dataclass

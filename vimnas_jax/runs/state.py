@@ -6,7 +6,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import initial
+from vimnas_jax.networks import initial
 
 
 @flax.struct.dataclass

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import augment
+from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 
 

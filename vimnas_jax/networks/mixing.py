@@ -12,8 +12,8 @@ import warnings
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import ops
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import ops
 
 
 def mixed(x, banks, into, params, weights, stride, pool_norm):

@@ -8,8 +8,9 @@ import platform
 
 import jax
 
-from vimnas_jax import files, provenance, spaces
+from vimnas_jax import files, spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import provenance
 
 # Fields that may change between two starts of one run: they do not change what it computes, or what they name is
 # compared by its contents.

@@ -85,7 +85,7 @@ def get(name: str) -> Genotype:
   """The published genotype called `name`. Raises UserError if there is none."""
   if name not in PUBLISHED:
     raise UserError(f'no published genotype is called {name!r:.80}{_alike(name)}; {len(PUBLISHED)} names are in '
-                    'vimnas_jax/genotypes.py')
+                    'vimnas_jax/networks/genotypes.py')
   return PUBLISHED[name]
 
 

@@ -6,8 +6,10 @@ import re
 import shlex
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, metrics, report, retrain, runfolder, search
+from vimnas_jax import data
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import metrics, runfolder
+from vimnas_jax.verbs import report, retrain, search
 
 # Fields of config.data that change what is done with the images of a set, not which they are.
 _AFTERWARDS = ('limit', 'pad', 'flip', 'cutout', 'smallest', 'jitter', 'hue')

@@ -22,9 +22,11 @@ import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from vimnas_jax import augment, cost, files, spaces
+from vimnas_jax import files, spaces
+from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
-from vimnas_jax.network import Network
+from vimnas_jax.networks import cost
+from vimnas_jax.networks.network import Network
 from vimnas_jax.spaces import Genotype, Space
 
 FILES = ('model.json', 'weights.safetensors', 'network.jaxexport')

@@ -6,30 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import (
-  augment,
-  cost,
-  data,
-  loop,
-  methods,
-  metrics,
-  nasbench101,
-  nasbench301,
-  ops,
-  optim,
-  oracle,
-  outcome,
-  parallel,
-  runfolder,
-  signals,
-  spaces,
-  standing,
-  state,
-  steps,
-)
+from vimnas_jax import data, methods, spaces
+from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
-from vimnas_jax.oneshot import OneShot
-from vimnas_jax.supernet import Supernet
+from vimnas_jax.networks import cost, ops
+from vimnas_jax.networks.oneshot import OneShot
+from vimnas_jax.networks.supernet import Supernet
+from vimnas_jax.runs import loop, metrics, optim, parallel, runfolder, signals, state, steps
+from vimnas_jax.tabular import nasbench101, nasbench201, nasbench301
+from vimnas_jax.verbs import outcome, standing
 
 
 def search(config, workdir, command: str = '', loaded: data.Data | None = None) -> dict | None:
@@ -66,7 +51,7 @@ def _checked(config, loaded, console):
   if config.oracle.nasbench301:
     nasbench301.check(config.oracle.nasbench301, space)
   if space.name == 'nb201':
-    oracle.load(config.oracle.test_csv, config.oracle.nasbench201, console.say)
+    nasbench201.load(config.oracle.test_csv, config.oracle.nasbench201, console.say)
   separate = config.method.samples if config.method.get('separate') else 1
   mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate * separate)
   run = _Run(config, space, loaded, mesh)

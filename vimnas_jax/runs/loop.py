@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import checkpoint, files, signals
+from vimnas_jax import files
 from vimnas_jax.errors import Diverged
+from vimnas_jax.runs import checkpoint, signals
 
 
 class Loop(NamedTuple):

@@ -21,11 +21,11 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 
 import numpy as np
 
-from vimnas_jax import npz, tfrecord
-from vimnas_jax.cost import Cost
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
+from vimnas_jax.networks.cost import Cost
 from vimnas_jax.spaces import Genotype, oneshot
+from vimnas_jax.tabular import npz, tfrecord
 
 LABELS = ('conv3x3-bn-relu', 'conv1x1-bn-relu', 'maxpool3x3')  # the order of the labels in a hash
 EPOCHS, REPEATS = 108, 3

@@ -3,8 +3,12 @@
 import jax
 import numpy as np
 
-from vimnas_jax import checkpoint, cost, draw, files, metrics, nasbench101, nasbench301, oracle, spaces, standing, steps
+from vimnas_jax import draw, files, spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import cost
+from vimnas_jax.runs import checkpoint, metrics, steps
+from vimnas_jax.tabular import nasbench101, nasbench201, nasbench301
+from vimnas_jax.verbs import standing
 
 
 class Unchanged:
@@ -95,8 +99,8 @@ def write(folder, run, now, seconds, command) -> dict:
   if config.supernet_images:
     result['supernet'] = standing.accuracies(run, now.theta, probs, config.supernet_images)
   if space.name == 'nb201':
-    result['oracle'] = oracle.load(config.oracle.test_csv, config.oracle.nasbench201).query(genotype)
-    result['oracle_of'] = benchmark(config.data.name, oracle.DATASETS)
+    result['oracle'] = nasbench201.load(config.oracle.test_csv, config.oracle.nasbench201).query(genotype)
+    result['oracle_of'] = benchmark(config.data.name, nasbench201.DATASETS)
   if space.topology and config.oracle.nasbench101:
     result['nasbench101'] = nasbench101.load(config.oracle.nasbench101).query(genotype)
     result['nasbench101_of'] = benchmark(config.data.name, ('cifar10',))
@@ -161,7 +165,7 @@ def _foreign(result):
   """What benchmarks say of the architecture: each line names the benchmark, the first whose figures these are."""
   own = result.get('data', '')
   if 'oracle' in result:
-    yield f'NAS-Bench-201  {result.get("oracle_of") or benchmark(own, oracle.DATASETS)}:'
+    yield f'NAS-Bench-201  {result.get("oracle_of") or benchmark(own, nasbench201.DATASETS)}:'
   for name, row in result.get('oracle', {}).items():
     kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,} of 15,625, {row[kind + "_regret"]:.2f} below '
              'the best)'

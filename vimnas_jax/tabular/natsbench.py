@@ -22,12 +22,13 @@ import zipfile
 
 import numpy as np
 
-from vimnas_jax import cost, npz
 from vimnas_jax.data.opcodes import Name, keys
 from vimnas_jax.data.pickles import Unpickler, bounded, one_line, passing
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
+from vimnas_jax.networks import cost
 from vimnas_jax.spaces import Genotype, nb201
+from vimnas_jax.tabular import npz
 
 HINT = 'give a file or folder of NAS-Bench-201 or NATS-Bench (topology) as config.oracle.nasbench201'
 # data set -> where its validation, and its test accuracies are: (data set in the file, split)

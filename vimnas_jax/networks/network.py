@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vimnas_jax import initial, mixing, ops
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import initial, mixing, ops
 from vimnas_jax.spaces import Cell, Genotype, Space, Stage
 
 MOMENTUM = 0.9  # of the running statistics: 0.1 in PyTorch's words

@@ -8,8 +8,12 @@ import statistics
 
 import numpy as np
 
-from vimnas_jax import draw, files, genotypes, metrics, nasbench101, nasbench301, records, runfolder, tables
+from vimnas_jax import draw, files
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import genotypes
+from vimnas_jax.runs import metrics, runfolder
+from vimnas_jax.tabular import nasbench101, nasbench301
+from vimnas_jax.verbs import records, tables
 
 _LANDMARKS = ('DARTS_V1', 'DARTS_V2', 'PDARTS', 'PC_DARTS_cifar')  # published cells that a prediction is shown beside
 

@@ -1,0 +1,1 @@
+"""What the field has measured already, one benchmark per file."""
