@@ -46,27 +46,20 @@ def pretrain_weights(sampling: str, space: Space, key, samples: int):
 
 
 def in_parts(f, parts: int):
-  """`f(*fixed, part, images, labels)`, a tree of means over a batch, as `g(*fixed, images, labels)` that computes it
-  over `parts` equal parts in turn, numbered by `part`.
+  """`f(*fixed, images, labels)`, a tree of means over a batch, computed over `parts` equal parts in turn.
 
-  Memory is that of one part. Part i takes every `parts`-th image, so that each device of a batch-sharded mesh holds an
-  equal share of it. On a CPU, where a convolution inside a loop is slow, the loop is written out.
+  Memory is that of one part. Every part sees the same `fixed`, hence the same xi. Part i takes every `parts`-th image,
+  so that each device of a batch-sharded mesh holds an equal share of it.
   """
   if parts == 1:
-    return lambda *args: f(*args[:-2], 0, *args[-2:])
+    return f
 
   def averaged(*args):
     *fixed, images, labels = args
     batch = tuple(jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1) for a in (images, labels))
-    if jax.default_backend() == 'cpu':
-      total = f(*fixed, 0, *(a[0] for a in batch))
-      for i in range(1, parts):
-        total = jax.tree.map(jnp.add, total, f(*fixed, i, *(a[i] for a in batch)))
-    else:
-      shapes = jax.eval_shape(f, *fixed, 0, *jax.tree.map(lambda a: a[0], batch))
-      zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-      total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(*fixed, *part)), None), zeros,
-                              (jnp.arange(parts), *batch))
+    shapes = jax.eval_shape(f, *fixed, *jax.tree.map(lambda a: a[0], batch))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(*fixed, *part)), None), zeros, batch)
     return jax.tree.map(lambda a: a / parts, total)
 
   return averaged
@@ -82,12 +75,22 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
   A single-level method gets the gradients of theta and phi from one backward pass; for the parts of phi that
   `method.second` names a second pass follows, over the validation batch and the same theta.
   """
-  parts = plan.parts * (method.samples if method.separate else 1)
+  separate = method.samples if method.separate else 1
 
   def at(step):
     return jnp.clip((step - plan.pretrain_steps) / max(plan.search_steps, 1), 0.0, 1.0)
 
-  def loss_fn(theta, params, fixed, step, key, part, images, labels):
+  def forward(theta, images, weights, key):
+    """Logits; group i of a method whose samples go separately is every so many-th image: every device has its share."""
+    groups = []
+    for i in range(separate):
+      rngs = {'noise': jax.random.fold_in(key, len(space.cells) + i)} if space.noisy else None
+      own = weights if separate == 1 else {name: rows[i:i + 1] if len(rows) > 1 else rows  # a graph's rows serve all
+                                           for name, rows in weights.items()}
+      groups.append(net.apply({'params': theta}, images[i::separate], own, rngs=rngs))
+    return groups[0] if separate == 1 else jnp.stack(groups, 1).reshape(len(images), -1)
+
+  def loss_fn(theta, params, fixed, step, key, images, labels):
     phi = {'params': params, 'fixed': fixed}
     searching, progress = step >= plan.pretrain_steps, at(step)
     with jax.named_scope('phi'):
@@ -95,11 +98,7 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     if plan.pretrain_steps:
       before = pretrain_weights(plan.pretrain_sampling, space, key, method.samples)
       weights |= {name: jnp.where(searching, weights[name], other) for name, other in before.items()}
-    if method.separate and method.samples > 1:  # of a searched graph there is one sample, for all
-      weights = {name: rows if len(rows) == 1 else jax.lax.dynamic_slice_in_dim(rows, part // plan.parts, 1)
-                 for name, rows in weights.items()}
-    rngs = {'noise': jax.random.fold_in(key, len(space.cells))} if space.noisy else None
-    logits = net.apply({'params': theta}, images, weights, rngs=rngs)
+    logits = forward(theta, images, weights, key)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     accuracy = (logits.argmax(-1) == labels).mean()
     return loss + jnp.where(searching, method.penalty(phi, weights), 0.0), (loss, accuracy, info)
@@ -124,9 +123,9 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
     theta, params, opt_theta, opt_phi = state.theta, state.phi['params'], state.opt_theta, state.opt_phi
     if method.validates:
       valid = state.step, valid_xi_key, augment(valid_image_key, batch['valid_images']), batch['valid_labels']
-      grad_phi = in_parts(jax.grad(loss_fn, 1, has_aux=True), parts)
+      grad_phi = in_parts(jax.grad(loss_fn, 1, has_aux=True), plan.parts)
     if method.bilevel:
-      grad_theta = in_parts(jax.value_and_grad(loss_fn, 0, has_aux=True), parts)
+      grad_theta = in_parts(jax.value_and_grad(loss_fn, 0, has_aux=True), plan.parts)
       if method.phi_first:
         g_phi, _ = grad_phi(theta, params, fixed, *valid)
         params, opt_phi = move_phi(g_phi, params, opt_phi)
@@ -136,7 +135,7 @@ def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi,
         g_phi, _ = grad_phi(theta, params, fixed, *valid)
         params, opt_phi = move_phi(g_phi, params, opt_phi)
     else:
-      grad = in_parts(jax.value_and_grad(loss_fn, (0, 1), has_aux=True), parts)
+      grad = in_parts(jax.value_and_grad(loss_fn, (0, 1), has_aux=True), plan.parts)
       (_, (loss, accuracy, info)), (g_theta, g_phi) = grad(theta, params, fixed, *train)
       if method.second:
         other, _ = grad_phi(theta, params, fixed, *valid)
