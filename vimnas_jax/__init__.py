@@ -1,3 +1,16 @@
-"""vimnas_jax: differentiable neural architecture search in JAX (VIM-NAS, ICCV 2021)."""
+"""vimnas_jax: differentiable neural architecture search in JAX (VIM-NAS, ICCV 2021).
+
+`configure`, `search`, `retrain`, `evaluate`, `report` and `load` are described in api.py. Importing the package imports
+none of them, and not JAX.
+"""
+
+__all__ = ['configure', 'evaluate', 'load', 'report', 'retrain', 'search']
 
 __version__ = '0.1.0'
+
+
+def __getattr__(name):
+  if name not in __all__:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(__all__)}')
+  from vimnas_jax import api
+  return getattr(api, name)

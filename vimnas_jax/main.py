@@ -51,7 +51,8 @@ def main(argv):
   except OSError:  # of FILE:WORDS the file is opened only now
     raise UserError(f'--config: cannot read {_config_file()}: give a file, or the name of one that comes with the '
                     'package, as quickstart') from None
-  _compile_cache()
+  from vimnas_jax import api
+  api.compile_cache()
   command = shlex.join(['python', '-m', 'vimnas_jax.main', *sys.argv[1:]])
   return UNFINISHED if _dispatch(config, _workdir(), command) is None else 0
 
@@ -93,14 +94,6 @@ def _workdir() -> str:
   return os.path.join('runs', os.path.splitext(os.path.basename(_config_file()))[0])
 
 
-def _compile_cache():
-  """Keeps compiled programs between runs; JAX_COMPILATION_CACHE_DIR chooses another place."""
-  import jax
-  if not jax.config.jax_compilation_cache_dir:
-    base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    jax.config.update('jax_compilation_cache_dir', os.path.join(base, 'vimnas_jax'))
-
-
 def _line(e: BaseException) -> str:
   if isinstance(e, AttributeError) and e.args and isinstance(e.args[0], KeyError):  # as ml_collections says it
     return f'no field {_line(e.args[0])} (every field is in vimnas_jax/config.py)'
@@ -123,29 +116,17 @@ def _tell(text):
     pass
 
 
-def _shipped(value: str) -> str:
-  """The value of --config with the name of a file that comes with the package, as darts_c10, as its path."""
-  name, colon, words = value.partition(':')
-  head, base = os.path.split(name)
-  if base and head in ('', 'configs') and not os.path.exists(name):
-    here = pathlib.Path(__file__).parent
-    for folder in (here / 'configs', here.parent / 'configs'):  # installed; a checkout
-      path = folder / f'{base.removesuffix(".py")}.py'
-      if path.is_file():
-        return f'{path}{colon}{words}'
-  return value
-
-
 def _with_shipped(argv):
-  """`argv` with `_shipped` applied to the value of --config, however it is written."""
+  """`argv` with `api.shipped` applied to the value of --config, however it is written."""
   argv = list(argv)
   for i, arg in enumerate(argv):
     flag, equals, value = arg.partition('=')
     if flag in ('-config', '--config'):
+      from vimnas_jax import api
       if equals:
-        argv[i] = f'{flag}={_shipped(value)}'
+        argv[i] = f'{flag}={api.shipped(value)}'
       elif i + 1 < len(argv):
-        argv[i + 1] = _shipped(argv[i + 1])
+        argv[i + 1] = api.shipped(argv[i + 1])
   return argv
 
 

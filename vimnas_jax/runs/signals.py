@@ -13,16 +13,17 @@ SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGINT
 class Stop:
   """While it is entered, a signal raises Stopped, or, inside `noted()`, only sets `asked` for a loop to poll.
 
-  In a thread other than the main one signals cannot be had, and nothing is touched; who holds the object may set
+  In a thread other than the main one, and where `listens` is False, no signal is touched; who holds the object may set
   `asked` there.
   """
 
-  def __init__(self):
+  def __init__(self, listens: bool = True):
     self.asked = False
+    self._listens = listens
     self._patient, self._before = False, {}
 
   def __enter__(self):
-    if threading.current_thread() is threading.main_thread():
+    if self._listens and threading.current_thread() is threading.main_thread():
       self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
     return self
 

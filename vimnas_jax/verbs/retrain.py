@@ -38,14 +38,15 @@ class TrainState:
   key: jax.Array
 
 
-def retrain(config, workdir, command: str = '', loaded: data.Data | None = None) -> dict | None:
+def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
+            stop: signals.Stop | None = None) -> dict | None:
   """Trains the network of config.genotype from scratch, resuming what `workdir` holds; evaluates and exports it.
 
   Returns the result, which is also in workdir/result.json; None if a signal ended it early, all saved. Raises
   UserError on bad input and Diverged when the loss stops being finite.
   """
   console = metrics.Console()
-  with signals.Stop() as stop, runfolder.opened(workdir) as folder:
+  with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     space = spaces.get(config.space.name)
     genotype = genotypes.resolve(config.genotype, space, genotypes.trusted(config))
     _same_architecture(folder, space, genotype)

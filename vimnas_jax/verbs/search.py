@@ -17,7 +17,8 @@ from vimnas_jax.tabular import nasbench101, nasbench201, nasbench301
 from vimnas_jax.verbs import outcome, standing
 
 
-def search(config, workdir, command: str = '', loaded: data.Data | None = None) -> dict | None:
+def search(config, workdir, command: str = '', loaded: data.Data | None = None,
+           stop: signals.Stop | None = None) -> dict | None:
   """Searches an architecture as the resolved `config` says, resuming what `workdir` holds.
 
   `loaded` is what data.get(config.data) gives, if it is at hand.
@@ -25,7 +26,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None) 
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
   console = metrics.Console()
-  with signals.Stop() as stop, runfolder.opened(workdir) as folder:
+  with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     loaded = data.get(config.data) if loaded is None else loaded
     run = _checked(config, loaded, console)
     differ = runfolder.write_config(folder, config, loaded.fingerprint())

@@ -1,0 +1,120 @@
+"""The public interface, for programs and notebooks: `import vimnas_jax`.
+
+  config = vimnas_jax.configure('quickstart', seed=3)
+  result = vimnas_jax.search(config, 'runs/quickstart')
+
+Each verb takes a configuration as `configure` makes it and the folder for what it writes, and goes on where an earlier
+call stopped. Programs compiled by JAX are kept between processes, as by the command line, unless
+jax_compilation_cache_dir is set. Signals stay what they are unless `signals=True`: then SIGINT, SIGTERM and SIGUSR1
+stop a run after its step, all saved.
+"""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+from vimnas_jax import config as config_lib
+from vimnas_jax.errors import UserError
+from vimnas_jax.files import printable
+
+
+def shipped(value: str) -> str:
+  """The value of --config with the name of a file that comes with the package, as darts_c10, as its path."""
+  name, colon, words = value.partition(':')
+  head, base = os.path.split(name)
+  if base and head in ('', 'configs') and not os.path.exists(name):
+    here = pathlib.Path(__file__).parent
+    for folder in (here / 'configs', here.parent / 'configs'):  # installed; a checkout
+      path = folder / f'{base.removesuffix(".py")}.py'
+      if path.is_file():
+        return f'{path}{colon}{words}'
+  return value
+
+
+def configure(name: str, changes=None, **fields):
+  """A configuration: that of a file of configs/, or of one's own, with some fields changed.
+
+  Args:
+    name: as --config takes it: a path or the name of a file that comes with the package, and words after a colon, as
+      'nb201_c10:method=darts,smoke'.
+    changes: {field: value}, for fields in rooms, as {'data.dir': 'DIR', 'phi.lr': 0.1}.
+    **fields: the same for fields that have no room, as seed=1.
+
+  Returns:
+    An ml_collections.ConfigDict. Every field is in vimnas_jax/config.py.
+
+  Raises:
+    UserError: there is no such file or field, or a value is of another type.
+  """
+  path, _, words = shipped(name).partition(':')
+  spec = importlib.util.spec_from_file_location('vimnas_jax_configuration', path) if os.path.isfile(path) else None
+  if spec is None or spec.loader is None:
+    raise UserError(f'{printable(name)!r} is no configuration: give a file, or the name of one that comes with the '
+                    'package, as quickstart')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config(words).lock()
+  for field, value in {**(changes or {}), **fields}.items():
+    try:
+      config.update_from_flattened_dict({field: value})
+    except (KeyError, AttributeError, TypeError, ValueError) as e:
+      raise UserError(f'config.{field}={value!r}: there is no such field, or it takes another type '
+                      f'({str(e).splitlines()[0][:120]})') from None
+  return config
+
+
+def search(config, workdir, signals: bool = False) -> dict | None:
+  """Searches an architecture. Returns what is in workdir/result.json; None if it was stopped, all saved.
+
+  Raises UserError on bad input, Diverged where a number stops being finite, OSError where the disk fails.
+  """
+  from vimnas_jax.verbs import search as verb
+  return verb.search(_resolved(config, 'search'), workdir, _words(), stop=_stop(signals))
+
+
+def retrain(config, workdir, signals: bool = False) -> dict | None:
+  """Trains the architecture config.genotype from scratch, evaluates and exports it; as `search` otherwise."""
+  from vimnas_jax.verbs import retrain as verb
+  return verb.retrain(_resolved(config, 'retrain'), workdir, _words(), stop=_stop(signals))
+
+
+def evaluate(config, workdir) -> dict:
+  """Evaluates the trained network of the run folder config.genotype. Returns what is in workdir/result.json."""
+  from vimnas_jax.verbs import evaluate as verb
+  return verb.evaluate(_resolved(config, 'evaluate'), workdir, _words())
+
+
+def report(config, workdir) -> dict:
+  """Compares the finished searches below config.report.runs, and writes report.md and pictures into `workdir`."""
+  from vimnas_jax.verbs import report as verb
+  return verb.report(_resolved(config, 'report'), workdir)
+
+
+def load(folder, trusted=()):
+  """An exported network: uint8 images [n, h, w, c] in, logits [n, classes] out; see `verbs.export.read`."""
+  from vimnas_jax.verbs import export
+  return export.read(folder, trusted)
+
+
+def compile_cache():
+  """Keeps compiled programs between processes; JAX_COMPILATION_CACHE_DIR chooses another place."""
+  import jax
+  if not jax.config.jax_compilation_cache_dir:
+    base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+    jax.config.update('jax_compilation_cache_dir', os.path.join(base, 'vimnas_jax'))
+
+
+def _resolved(config, task):
+  compile_cache()
+  return config_lib.resolve(config_lib.changed(config, f'task={task}'))
+
+
+def _stop(signals):
+  from vimnas_jax.runs.signals import Stop
+  return Stop(listens=signals)
+
+
+def _words() -> str:
+  """What result.json says of how it came about."""
+  return f'vimnas_jax {importlib.import_module("vimnas_jax").__version__}, called from {os.path.basename(sys.argv[0])}'
