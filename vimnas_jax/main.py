@@ -33,7 +33,7 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; a second
 
 
 # Of glibc's allocator, which reads them when a process starts. A step takes and gives back gigabytes: kept mapped, in
-# huge pages, they cost no page faults (figures in README.md).
+# huge pages, they cost no page faults (figures in docs/results.md).
 MALLOC = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 40)}
 
 
