@@ -12,8 +12,8 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.files import flatten
 
 # Sections that are handed on whole: the code that takes them, and as what, if not as `config`.
-HANDED = {'theta': ('optim.py', ''), 'phi': ('optim.py', ''), 'data': ('data/', ''), 'method': ('methods/', ''),
-          'network': ('retrain.py', 'net.')}
+HANDED = {'theta': ('runs/optim.py', ''), 'phi': ('runs/optim.py', ''), 'data': ('data/', ''), 'method': ('methods/', ''),
+          'network': ('verbs/retrain.py', 'net.')}
 
 
 def read_in(path):

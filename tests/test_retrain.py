@@ -156,7 +156,7 @@ def test_bfloat16_training_stays_near_float32(trained, tmp_path):
 
 LOADER = '''
 import sys, numpy as np
-from vimnas_jax import export
+from vimnas_jax.verbs import export
 images = np.load(sys.argv[2])
 np.savez(sys.argv[3], model=export.read(sys.argv[1])(images), program=export.load_program(sys.argv[1])(images))
 assert not [m for m in sys.modules if m.split('.')[0] in ('tensorflow_datasets', 'orbax', 'ml_collections', 'sklearn')]

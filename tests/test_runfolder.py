@@ -12,7 +12,7 @@ from vimnas_jax.runs import runfolder
 
 HOLD = '''
 import sys, time
-from vimnas_jax import runfolder
+from vimnas_jax.runs import runfolder
 with runfolder.opened(sys.argv[1]) as folder:
   print('held', flush=True)
   time.sleep(60)

@@ -56,7 +56,7 @@ def run(env, workdir, *flags, tiny=TINY):
 
 COMMANDS = '''
 import json, os, sys
-from vimnas_jax import main, search, study, report, retrain, evaluate  # once for all
+from vimnas_jax import main; from vimnas_jax.verbs import search, study, report, retrain, evaluate  # once for all
 for flags in json.loads(sys.argv.pop()):
   read, write = os.pipe()
   child = os.fork()

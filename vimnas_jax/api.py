@@ -52,10 +52,12 @@ def configure(name: str, changes=None, **fields):
   if spec is None or spec.loader is None:
     raise UserError(f'{printable(name)!r} is no configuration: give a file, or the name of one that comes with the '
                     'package, as quickstart')
+  asked = {**(changes or {}), **fields}
+  config_lib.admit(asked.get('method.name', ''))
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   config = module.get_config(words).lock()
-  for field, value in {**(changes or {}), **fields}.items():
+  for field, value in asked.items():
     try:
       config.update_from_flattened_dict({field: value})
     except (KeyError, AttributeError, TypeError, ValueError) as e:

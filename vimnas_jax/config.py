@@ -11,6 +11,7 @@ from ml_collections.config_dict import placeholder
 from vimnas_jax import data, limits, methods, spaces
 from vimnas_jax.errors import UserError
 
+_OWN_FIELDS = {}  # of methods of one's own that were named: field -> type
 TASKS = ('search', 'study', 'report', 'retrain', 'evaluate')
 
 
@@ -43,9 +44,9 @@ def defaults() -> ConfigDict:
   c.space.channels = 16  # C, the width of the first cell
 
   c.method = ConfigDict()
-  c.method.name = 'vimnas'  # one of methods.NAMES
-  for field, kind in methods.field_types().items():  # documented in methods/; None takes the method's own default
-    c.method[field] = placeholder(kind)
+  c.method.name = 'vimnas'  # one of methods.NAMES, or the path of a .py file with one of your own
+  for field, kind in {**methods.field_types(), **_OWN_FIELDS}.items():
+    c.method[field] = placeholder(kind)  # documented in methods/; None takes the method's own default
 
   c.when = ConfigDict()  # {method: {field: value}}: what a config file sets where that method is the chosen one and the
   #                        field, one whose default is None, has no other value (`when`)
@@ -164,6 +165,20 @@ def resolve(config: ConfigDict) -> ConfigDict:
   return c
 
 
+def admit(name: str, config: ConfigDict | None = None):
+  """Makes the fields of the method in the file `name` fields of config.method: in configurations that are made from
+  now on, and in `config`. Nothing happens with another name. Raises UserError where the file is unfit.
+  """
+  if not str(name).endswith('.py'):
+    return
+  _OWN_FIELDS.update(methods.field_types(name))
+  if config is not None:
+    with config.unlocked():
+      for field, kind in methods.field_types(name).items():
+        if field not in config.method or config.method[field] is None:
+          config.method[field] = placeholder(kind)
+
+
 def when(config: ConfigDict, method: str, values: dict):
   """Lets a config file give fields of config a value for one method alone: {field: value}, dots in the names.
 
@@ -248,6 +263,8 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
     raise UserError(f'{changes!r}: {e}; write field=value field=value') from None
   for change in words:
     field, equals, text = change.partition('=')
+    if field == 'method.name':
+      admit(text, c)
     try:
       value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -290,6 +307,7 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
     elif word.startswith('method='):
       name = word.removeprefix('method=')
       methods.fields(name)  # raises on an unknown name
+      admit(name, config)
       config.method.name = name
     else:
       raise UserError(f'--config=…:{word}: after the colon goes {", ".join(("smoke", *others))}, strict or '

@@ -117,10 +117,16 @@ def _tell(text):
 
 
 def _with_shipped(argv):
-  """`argv` with `api.shipped` applied to the value of --config, however it is written."""
+  """`argv` with `api.shipped` applied to the value of --config, however it is written.
+
+  A method of one's own that is named there brings its fields, which the parser then takes.
+  """
   argv = list(argv)
   for i, arg in enumerate(argv):
     flag, equals, value = arg.partition('=')
+    if flag.lstrip('-') == 'config.method.name':
+      from vimnas_jax import config as config_lib
+      config_lib.admit(value if equals else (argv[i + 1:] or [''])[0])
     if flag in ('-config', '--config'):
       from vimnas_jax import api
       if equals:

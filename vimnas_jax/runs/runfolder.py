@@ -8,7 +8,7 @@ import platform
 
 import jax
 
-from vimnas_jax import files, spaces
+from vimnas_jax import files, methods, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import provenance
 
@@ -144,10 +144,15 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   asked, own = config.to_dict(), _own_space(config)
   flat = files.flatten(held['config'])
   for name, value in files.flatten(json.loads(json.dumps(asked))).items():
-    by_content = name == 'space.name' and own and str(flat.get(name)).endswith('.py')
+    by_content = str(flat.get(name)).endswith('.py') and (
+        (name == 'space.name' and own) or (name == 'method.name' and _own_method(config)))
     if name not in FREE and not by_content and flat.get(name, value) != value:
       raise UserError(f'{files.printable(folder)} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it '
                       'back, or give another --workdir')
+  method = _own_method(config)
+  if method and held.get('method_fingerprint', method) != method:
+    raise UserError(f'{files.printable(folder)} holds a run with {config.method.name} as it was: its code has changed '
+                    'since; set it back, or give another --workdir')
   if own and held.get('space_fingerprint', own) != own:
     raise UserError(f'{files.printable(folder)} holds a run with {config.space.name} as it was: cells or stages have '
                     'changed since; set them back, or give another --workdir')
@@ -174,6 +179,7 @@ def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str |
   own = _own_space(config)
   files.write_json(folder / 'config.json', {
       'config': config.to_dict(), 'data_fingerprint': fingerprint, **({'space_fingerprint': own} if own else {}),
+      **({'method_fingerprint': method} if (method := _own_method(config)) else {}),
       **({'genotype': genotype} if genotype else {}), **environment()})
   return []
 
@@ -182,6 +188,11 @@ def _own_space(config) -> str | None:
   """The fingerprint of a space of one's own, which lies in a file that may be edited."""
   c = config.space
   return spaces.custom.fingerprint(spaces.get(c.name), c.cells, c.channels) if c.name.endswith('.py') else None
+
+
+def _own_method(config) -> str | None:
+  """The fingerprint of a method of one's own, likewise."""
+  return methods.fingerprint(config.method.name) if 'method' in config else None
 
 
 def finished(folder: pathlib.Path, config) -> bool:

@@ -1,0 +1,87 @@
+"""Methods of one's own: a file that is named, brings its fields, and is searched, resumed and told apart like any."""
+
+import json
+import shutil
+
+import pytest
+from conftest import ROOT, one_line
+
+import vimnas_jax
+from vimnas_jax import config as config_lib
+from vimnas_jax import main, methods
+from vimnas_jax.errors import UserError
+
+GUMBEL = str(ROOT / 'examples' / 'gumbel.py')
+TINY = {'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 'space.cells': 1, 'space.channels': 4}
+
+
+@pytest.fixture(autouse=True)
+def forgotten(monkeypatch):
+  """What a test names is no field of the configurations of others."""
+  monkeypatch.setattr(config_lib, '_OWN_FIELDS', {})
+
+
+def configured(path, fields=(), **more):
+  return vimnas_jax.configure('nb201_c10', {**TINY, 'method.name': str(path), **dict(fields)}, batch_size=16, devices=1,
+                              **more)
+
+
+def test_the_example_is_searched_and_its_temperature_falls(tmp_path):
+  result = vimnas_jax.search(configured(GUMBEL, {'method.tau': 2.0}, epochs=2.0, log_steps=1), tmp_path / 'run')
+  assert result['method'] == GUMBEL and result['steps'] == 4 and result['pretrain_steps'] == 0
+  rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  taus = [2.0 * 0.15 ** (step / 4) for step in range(4)]
+  assert [row['tau'] for row in rows] == pytest.approx(taus, rel=1e-4)
+  assert all(row['grad_phi'] > 0 for row in rows)
+  held = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert held['config']['method'] == {'name': GUMBEL, 'tau': 2.0, 'tau_end': 0.3, 'samples': 4}
+  assert held['config']['phi']['lr'] == 0.5 and held['method_fingerprint'] == methods.fingerprint(GUMBEL)
+
+
+def test_an_edited_method_is_refused_and_a_moved_one_goes_on(tmp_path):
+  own = tmp_path / 'own.py'
+  shutil.copy(GUMBEL, own)
+  first = vimnas_jax.search(configured(own, epochs=0.0), tmp_path / 'run')
+  own.write_text(own.read_text().replace('# of alpha', '# of the architecture'))  # a comment changes nothing
+  moved = own.rename(tmp_path / 'moved.py')
+  assert vimnas_jax.search(configured(moved, epochs=0.0), tmp_path / 'run') == first
+  moved.write_text(moved.read_text().replace('1e-3 *', '1e-2 *'))
+  with pytest.raises(UserError, match='its code has changed') as error:
+    vimnas_jax.search(configured(moved, epochs=0.0), tmp_path / 'run')
+  one_line(error)
+
+
+def test_its_fields_are_taken_wherever_a_method_is_named(tmp_path, monkeypatch):
+  path = tmp_path / 'mine.py'
+  path.write_text("FIELDS = {'strange': 1.5}\n" + (ROOT / 'examples' / 'gumbel.py').read_text().replace(
+      "FIELDS = {", "FIELDS = {'strange': 1.5,"))
+  assert 'strange' not in config_lib.defaults().method
+  changed = config_lib.changed(config_lib.defaults(), f'method.name={path} method.strange=2.5')
+  assert config_lib.resolve(changed).method.strange == 2.5
+  worded = vimnas_jax.configure(f'nb201_c10:method={path}')
+  assert config_lib.resolve(worded).method.strange == 1.5
+  monkeypatch.setattr(config_lib, '_OWN_FIELDS', {})
+  main._with_shipped(['x', '--config=quickstart', '--config.method.name', str(path), '--config.method.strange=3'])
+  assert 'strange' in config_lib.defaults().method
+
+
+BODY = 'from vimnas_jax.methods import Method\n'
+
+
+@pytest.mark.parametrize('text, word', [
+    ('def make(config', 'cannot be read'), ('FIELDS = {"a": [1]}', 'FIELDS'), ('FIELDS = dict(a=1)', 'written out'),
+    ('OPTIMIZER = {"speed": 1}', 'OPTIMIZER'), ('PRETRAIN = "one"', 'PRETRAIN'), ('FIELDS = {"name": 1}', 'FIELDS'),
+    (BODY, 'no function make'), ('1 / 0', 'ZeroDivisionError'), ('def make(config):\n  return 3', 'gives int'),
+    ('def make(config):\n  raise KeyError("x\\ny")', 'KeyError')])
+def test_unfit_files_are_told_in_one_line(tmp_path, text, word):
+  path = tmp_path / 'unfit.py'
+  path.write_text(text)
+  with pytest.raises(UserError, match=word) as error:
+    config_lib.resolve(configured(path))
+  assert 'unfit.py' in one_line(error)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+  with pytest.raises(UserError, match='no such file') as error:
+    configured(tmp_path / 'none.py')
+  one_line(error)
