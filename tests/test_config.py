@@ -2,7 +2,7 @@ import ast
 import re
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, one_line
 from ml_collections import ConfigDict
 
 from configs import nb201_c10, quickstart, retrain_simplified
@@ -12,8 +12,8 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.files import flatten
 
 # Sections that are handed on whole: the code that takes them, and as what, if not as `config`.
-HANDED = {'theta': ('runs/optim.py', ''), 'phi': ('runs/optim.py', ''), 'data': ('data/', ''), 'method': ('methods/', ''),
-          'network': ('verbs/retrain.py', 'net.')}
+HANDED = {'theta': ('runs/optim.py', ''), 'phi': ('runs/optim.py', ''), 'data': ('data/', ''),
+          'method': ('methods/', ''), 'network': ('verbs/retrain.py', 'net.')}
 
 
 def read_in(path):
@@ -141,3 +141,17 @@ def test_both_settings_of_s1_to_s4(words, size):
     return
   assert found.space.name == re.search(r's\d', words)[0] and found.epochs == (20 if 'short' in words else 600)
   assert found.data.name == ('cifar100' if 'c100' in words else 'cifar10')
+
+
+@pytest.mark.parametrize('field, value, word', [('thetta.lr', 0.1, 'theta.lr'), ('batchsize', 8, 'batch_size'),
+                                                ('data.sahpe', 3, 'data.'), ('zzz', 1, 'every field')])
+def test_what_a_file_misspells_is_told(field, value, word):
+  """The flags are checked by their parser; a file may assign to whatever it likes."""
+  config = config_lib.defaults()
+  section, _, leaf = field.rpartition('.')
+  if section and section not in config:
+    config[section] = ConfigDict()
+  (config[section] if section else config)[leaf] = value
+  with pytest.raises(UserError, match=word) as error:
+    config_lib.resolve(config)
+  assert f'config.{field} is no field' in one_line(error)

@@ -2,13 +2,14 @@
 
 import ast
 import copy
+import difflib
 import functools
 import shlex
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vimnas_jax import data, limits, methods, spaces
+from vimnas_jax import data, files, limits, methods, spaces
 from vimnas_jax.errors import UserError
 
 _OWN_FIELDS = {}  # of methods of one's own that were named: field -> type
@@ -133,6 +134,7 @@ def defaults() -> ConfigDict:
 def resolve(config: ConfigDict) -> ConfigDict:
   """A checked copy in which every value is the one that the run uses. Raises UserError, naming field and remedy."""
   c = ConfigDict(config.to_dict())
+  _check_names(c)
   if c.task not in TASKS:
     raise UserError(f'config.task={c.task!r} is no task; choose one of {", ".join(TASKS)}')
   space = spaces.get(c.space.name)
@@ -163,6 +165,16 @@ def resolve(config: ConfigDict) -> ConfigDict:
   methods.get(c.method)  # its fields are checked before anything is written
   _keep_own(c)
   return c
+
+
+def _check_names(c):
+  """Raises UserError on a field that there is not: what a configuration file misspells would count for nothing."""
+  known = files.flatten(defaults().to_dict())
+  for name in files.flatten({**c.to_dict(), 'when': 0}):
+    if name not in known and name != 'when' and not name.startswith('method.'):  # these are compared with the method's
+      close = difflib.get_close_matches(name, known, 1)
+      raise UserError(f'config.{files.printable(name)} is no field' + (f': did you mean {close[0]}?' if close else
+                                                                       ' (every field is in vimnas_jax/config.py)'))
 
 
 def admit(name: str, config: ConfigDict | None = None):
