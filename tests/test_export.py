@@ -218,13 +218,26 @@ def test_figures_by_class(config, tmp_path):
     evaluate.summary({**row, 'task': 'evaluate'}, tmp_path)
 
 
+ON_IMAGES = 'set config.data.name=folder and config.data.dir and config.data.image_size=4'
+
+
 @pytest.mark.parametrize('name, shape, shrink, remedy', [
     ('folder', (8, 8, 3), 1, 'set config.data.image_size=4'), ('folder', (2, 2, 3), 2, 'set config.data.image_size=8'),
     ('tfds/x', (8, 8, 3), 1, 'set config.data.image_size=4'), ('cifar10', (8, 8, 3), 1, 'set config.data.shrink=2'),
-    ('cifar10', (2, 2, 3), 4, 'set config.data.shrink=2'), ('cifar10', (6, 6, 3), 1, "evaluate it on 'folder'"),
-    ('digits', (4, 4, 1), 1, "evaluate it on 'folder'")])
+    ('cifar10', (2, 2, 3), 4, 'set config.data.shrink=2'), ('cifar10', (6, 6, 3), 1, ON_IMAGES),
+    ('digits', (4, 4, 1), 1, ON_IMAGES)])
 def test_the_size_of_images_comes_with_the_field_that_changes_it(config, name, shape, shrink, remedy):
   config.data.name, config.data.shrink = name, shrink
   with pytest.raises(UserError, match='reads images of 4x4 pixels and 3 channels') as error:
     evaluate._same_size(model(), images(NAMES, [0], shape), config)
   assert one_line(error).endswith(remedy)
+
+
+def test_the_folder_of_a_search_leads_to_the_export_of_its_retraining(tmp_path):
+  place = tmp_path / 'run' / 'retrain' / 'export'
+  place.mkdir(parents=True)
+  for name in export.FILES[:2]:
+    (place / name).write_text('{}')
+  assert export.locate(tmp_path / 'run') == export.locate(tmp_path / 'run' / 'retrain') == export.locate(place) == place
+  with pytest.raises(UserError, match='no exported network'):
+    export.locate(tmp_path)

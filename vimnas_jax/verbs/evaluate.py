@@ -172,7 +172,8 @@ def _same_size(model, loaded, config):
     return
   (height, width, channels), found, asked = model.image_shape, loaded.image_shape, config.data
   by = found[0] * asked.shrink // height
-  remedy = f'evaluate it on {model.data!r}'
+  remedy = f'set config.data.name={model.data} and config.data.dir' + (
+      f' and config.data.image_size={height}' if model.data.startswith(_SIZED) else '')
   if channels == found[-1] and height == width and asked.name.startswith(_SIZED):
     remedy = f'set config.data.image_size={height * asked.shrink}'
   elif channels == found[-1] and [side * asked.shrink for side in found[:2]] == [height * by, width * by]:

@@ -111,9 +111,13 @@ def _digest(told) -> str:
 
 
 def locate(folder) -> pathlib.Path:
-  """The export of a run folder, or `folder` itself if it is one. Raises UserError if there is none."""
+  """The export of a run folder, that of the retraining after a search there, or `folder` itself if it is one.
+
+  Raises UserError if there is none.
+  """
   folder = pathlib.Path(folder)
-  folder = folder / 'export' if (folder / 'export').is_dir() else folder
+  inside = (folder / 'export', folder / 'retrain' / 'export')
+  folder = next((place for place in inside if place.is_dir()), folder)
   for name in FILES[:2]:
     if not (folder / name).is_file():
       raise UserError(f'{files.printable(folder)} holds no exported network ({name} is missing): give the folder '
