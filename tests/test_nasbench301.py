@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import SHARED, one_line
 
+import vimnas_jax
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
@@ -98,3 +99,17 @@ def test_bad_folders_are_refused_in_a_line(surrogate, tmp_path):
     with pytest.raises(UserError) as error:
       nasbench301.load(folder(name, model, text))
     assert 'v2' in one_line(error), name
+
+
+def test_a_search_ends_with_the_prediction(surrogate, tmp_path, capsys):
+  config = vimnas_jax.configure('darts_c10:smoke', {
+      'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 'method.name': 'random',
+      'oracle.nasbench301': str(FOLDER)}, epochs=0.0, devices=1)
+  result = vimnas_jax.search(config, tmp_path / 'runs' / 'random' / 'seed_0')
+  assert result['nasbench301'] == surrogate.query(spaces.get('darts').read(result['genotype']))
+  assert f'a validation accuracy of {result["nasbench301"]["valid"]:.2f} %' in capsys.readouterr().out
+  row = vimnas_jax.report(vimnas_jax.configure('darts_c10', {
+      'report.runs': str(tmp_path / 'runs'), 'oracle.nasbench301': str(FOLDER)}), tmp_path / 'report')['random']
+  assert row['nasbench301']['valid']['values'] == [result['nasbench301']['valid']]
+  page = (tmp_path / 'report' / 'report.md').read_text()
+  assert 'DARTS_V2 92.88 %' in page and f'{result["nasbench301"]["valid"]:.2f}' in page
