@@ -3,7 +3,7 @@
 Xie et al., SNAS: Stochastic Neural Architecture Search, ICLR 2019, after Jang et al. and Maddison et al. (2017):
   1. alpha is a free number for every edge and operation;
   2. the mixing weights of a step are softmax((alpha + gumbel noise) / tau);
-  3. tau falls from `tau` to `tau_end` by equal factors: the weights become one-hot;
+  3. tau falls from `tau` towards `tau_end` by equal factors: the weights become one-hot;
   4. theta and alpha descend the loss of the same batch;
   5. the architecture is the most probable operation of every edge, softmax(alpha).
 
@@ -19,10 +19,10 @@ from vimnas_jax.methods import Method, no_penalty
 
 FIELDS = {
     'tau': 3.0,  # temperature at the start
-    'tau_end': 0.3,  # and at the end
+    'tau_end': 0.3,  # and after the last step
     'samples': 4,  # draws per step, each serving an equal group of the batch
 }
-OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.5, 'momentum': 0.9, 'weight_decay': 0.0}  # of alpha
+OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.5, 'momentum': 0.9, 'weight_decay': 0.0}  # of alpha; as config.phi
 PRETRAIN = 0.0  # epochs of theta alone
 
 

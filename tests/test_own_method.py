@@ -71,14 +71,60 @@ BODY = 'from vimnas_jax.methods import Method\n'
 @pytest.mark.parametrize('text, word', [
     ('def make(config', 'cannot be read'), ('FIELDS = {"a": [1]}', 'FIELDS'), ('FIELDS = dict(a=1)', 'written out'),
     ('OPTIMIZER = {"speed": 1}', 'OPTIMIZER'), ('PRETRAIN = "one"', 'PRETRAIN'), ('FIELDS = {"name": 1}', 'FIELDS'),
-    (BODY, 'no function make'), ('1 / 0', 'ZeroDivisionError'), ('def make(config):\n  return 3', 'gives int'),
-    ('def make(config):\n  raise KeyError("x\\ny")', 'KeyError')])
+    ('OPTIMIZER = {"lr": "fast"}', "'fast'"), ('FIELDS = {3: 1}', 'FIELDS'), ('FIELDS: dict = {"a": [1]}', 'FIELDS'),
+    (BODY, 'no function make'), ('1 / 0', 'line 1 .ZeroDivisionError'),
+    ('def make(config):\n  return 3', 'gives int'),
+    ('def make(config):\n  raise KeyError("x\\ny")', 'make fails, line 2 .KeyError')])
 def test_unfit_files_are_told_in_one_line(tmp_path, text, word):
   path = tmp_path / 'unfit.py'
   path.write_text(text)
   with pytest.raises(UserError, match=word) as error:
     config_lib.resolve(configured(path))
   assert 'unfit.py' in one_line(error)
+
+
+@pytest.mark.parametrize('old, new, word', [
+    ("return {'params': alpha, 'fixed': {}}", 'return alpha', 'init gives a dict of cell'),
+    ("return weights, {'tau': tau}", 'return weights', 'sample gives a dict of cell'),
+    ("{'tau': tau}", "{'loss': tau}", "sample logs 'loss'"),
+    ("{'tau': tau}", "{'all': alpha}", "sample logs 'all'"),
+    ('(config.samples, *alpha.shape)', '(3, *alpha.shape)', r'sample gives an array of shape \(3, 6, 5\)'),
+    ('samples=config.samples, logits', 'samples=2, logits', r'must be \(2, 6, 5\): \(Method.samples, edges, oper'),
+    ('jax.random.gumbel(', 'jax.random.gumble(', 'sample fails, line [0-9]+ .AttributeError'),
+    ('weights = {}', 'weights = {} if progress > 0.5 else {}', 'sample fails, line [0-9]+ .TracerBool'),
+    ('{name: jax.nn.softmax(alpha)', '{name + "x": jax.nn.softmax(alpha)', 'probs gives nothing for cell'),
+    ('config.tau * (', 'config.taau * (', 'taau')])
+def test_functions_that_do_not_fit_are_told_before_the_search(tmp_path, old, new, word):
+  text = (ROOT / 'examples' / 'gumbel.py').read_text()
+  assert text.count(old) == 1, old
+  path = tmp_path / 'unfit.py'
+  path.write_text(text.replace(old, new))
+  with pytest.raises(UserError, match=word) as error:
+    vimnas_jax.search(configured(path), tmp_path / 'run')
+  assert 'unfit.py' in one_line(error) and not (tmp_path / 'run').exists()
+
+
+def test_a_file_may_have_dataclasses_and_annotations(tmp_path):
+  path = tmp_path / 'typed.py'
+  path.write_text('from __future__ import annotations\nimport dataclasses\n\n\n@dataclasses.dataclass\nclass A:\n'
+                  '  b: int = 1\n\n\n' + (ROOT / 'examples' / 'gumbel.py').read_text().replace(
+                      'FIELDS = {', 'FIELDS: dict = {').replace('OPTIMIZER = {', 'OPTIMIZER: dict = {'))
+  config = config_lib.resolve(configured(path))
+  assert config.method.tau == 3.0 and config.phi.lr == 0.5
+
+
+def test_docstrings_do_not_tell_methods_apart(tmp_path):
+  path = tmp_path / 'own.py'
+  path.write_text((ROOT / 'examples' / 'gumbel.py').read_text().replace('A method of one', 'One method of one'))
+  assert methods.fingerprint(str(path)) == methods.fingerprint(GUMBEL)
+
+
+def test_members_of_a_study_name_fields_in_any_order():
+  changed = config_lib.changed(config_lib.defaults(), f'method.tau=2.5 method.name={GUMBEL}')
+  assert config_lib.resolve(changed).method.tau == 2.5
+  with pytest.raises(UserError, match="'method.temp=5' changes no field") as error:
+    config_lib.changed(config_lib.defaults(), f'method.name={GUMBEL} method.temp=5')
+  assert '\\' not in one_line(error)
 
 
 def test_a_file_that_is_not_there(tmp_path):

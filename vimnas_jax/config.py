@@ -273,10 +273,11 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
     words = shlex.split(changes)
   except ValueError as e:
     raise UserError(f'{changes!r}: {e}; write field=value field=value') from None
+  for change in words:  # wherever the method is named, its fields may be given
+    if change.startswith('method.name='):
+      admit(change.removeprefix('method.name='), c)
   for change in words:
     field, equals, text = change.partition('=')
-    if field == 'method.name':
-      admit(text, c)
     try:
       value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -286,8 +287,9 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
         raise ValueError('there is no = in it')
       c.update_from_flattened_dict({field: value})
     except (KeyError, AttributeError, TypeError, ValueError) as e:
-      raise UserError(f'{change!r} changes no field: write field=value, with a field of vimnas_jax/config.py and a '
-                      f'value of its type ({str(e).splitlines()[0][:120]})') from None
+      reason = str(e.args[0] if isinstance(e, KeyError) and e.args else e).partition('Other fields')[0]
+      raise UserError(f'{change!r} changes no field: write field=value, with a field of vimnas_jax/config.py or of the '
+                      f'method and a value of its type ({" ".join(reason.split())[:120]})') from None
   return c
 
 

@@ -96,7 +96,7 @@ def _workdir() -> str:
 
 def _line(e: BaseException) -> str:
   if isinstance(e, AttributeError) and e.args and isinstance(e.args[0], KeyError):  # as ml_collections says it
-    return f'no field {_line(e.args[0])} (every field is in vimnas_jax/config.py)'
+    return f'no field {_line(e.args[0])} (every field is in vimnas_jax/config.py or the file of a method of your own)'
   if isinstance(e, ModuleNotFoundError):
     return f'{e}: {NOT_INSTALLED}'
   if isinstance(e, OSError) and e.strerror and not isinstance(e, UserError):

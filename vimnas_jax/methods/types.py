@@ -14,12 +14,13 @@ class Method(NamedTuple):
   Attributes:
     init: `init(key, space) -> phi`.
     sample: `sample(phi, key, progress) -> (weights, info)`: mixing weights {cell: [samples, edges, ops]} of one step
-      and scalars worth logging. `progress` in [0, 1] is the only clock a method sees.
+      and scalars worth logging. `progress`, the part of the search that is done, from 0 and below 1, is the only clock
+      it sees. In a bilevel step it is called twice, with a key for each batch.
     probs: `probs(phi, progress=1.0) -> {cell: [edges, ops]}`, noise-free; the architecture is read off these.
     penalty: `penalty(phi, weights) -> scalar`, added to the loss of phi.
     bilevel: whether phi descends the loss of a second batch, from the validation half.
     second: names within phi['params'] of what descends the loss of such a batch although the rest does not.
-    phi_first: bilevel only: whether phi moves before theta within a step.
+    phi_first: bilevel only: whether phi moves before theta within a step, the default.
     samples: architectures per step, each serving an equal group of the batch.
     separate: whether every group goes through the supernet by itself, so that BatchNorm sees one architecture.
     features: `features(phi) -> {cell: [channels, edges, ops]}`, maps of phi worth drawing, or None.

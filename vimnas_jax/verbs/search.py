@@ -92,6 +92,7 @@ class _Run:
     if config.space.name.endswith('.py'):
       spaces.custom.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
     self.weights = cost.supernet(space, **self.size)
+    methods.check(config.method.name, methods.get(config.method), space)
     self.method = methods.get(config.method, space.choices)
     form = OneShot if space.topology else Supernet
     self.net = form(space=space, cells=config.space.cells, channels=config.space.channels,

@@ -1,0 +1,156 @@
+"""Methods of one's own: a file that declares its fields and has `make(config) -> Method`; examples/gumbel.py is one.
+
+What the file declares is read without running it. All that can be wrong with it is told before a search starts, in one
+line that names the file and, where its code fails, the line.
+"""
+
+import ast
+import hashlib
+import importlib.util
+import pathlib
+import sys
+import traceback
+
+from vimnas_jax import files
+from vimnas_jax.errors import UserError
+from vimnas_jax.methods.types import Method
+
+DECLARED = ('FIELDS', 'OPTIMIZER', 'PRETRAIN')
+_OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0}
+_MAY = {**dict.fromkeys(('lr', 'lr_end', 'momentum', 'weight_decay', 'fall'), (int, float)),
+        **dict.fromkeys(('optimizer', 'schedule'), (str,))}
+_TYPES = (bool, int, float, str)
+# What a step reports itself.
+_TAKEN = ('loss', 'accuracy', 'grad_theta', 'grad_phi', 'norm_theta', 'norm_phi', 'probs', 'dead', 'step', 'stage',
+          'seconds')
+
+
+def literals(text: str) -> dict:
+  """The capitalised names at the top of a source whose values are literals. Raises ValueError, SyntaxError."""
+  found = {}
+  for node in ast.parse(text).body:
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+      continue
+    target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+    if isinstance(target, ast.Name) and target.id.isupper() and node.value is not None:
+      try:
+        found[target.id] = ast.literal_eval(node.value)
+      except ValueError:
+        if target.id in DECLARED:
+          raise ValueError(f'{target.id} must be written out: it is read without running the file') from None
+  return found
+
+
+def _where(path) -> str:
+  return f'config.method.name={files.printable(path)!r}'
+
+
+def declared(path: str) -> dict:
+  """What a method's file declares, checked, with defaults for what it leaves out. Raises UserError."""
+  where, file = _where(path), pathlib.Path(path).expanduser()
+  if not file.is_file():
+    raise UserError(f'{where}: there is no such file; give the path of yours, from here')
+  try:
+    found = literals(files.read_text(file))
+  except (SyntaxError, ValueError, RecursionError) as e:
+    raise UserError(f'{where} cannot be read ({" ".join(str(e).split())[:120]}): mend the file') from None
+  own = {'FIELDS': {}, 'OPTIMIZER': {}, 'PRETRAIN': 0.0, **found}
+  for name in ('FIELDS', 'OPTIMIZER'):
+    if not isinstance(own[name], dict):
+      raise UserError(f'{where}: {name} must be {{name: value}}')
+  for name, value in own['FIELDS'].items():
+    if not isinstance(name, str) or not name.isidentifier() or name == 'name' or type(value) not in _TYPES:
+      raise UserError(f'{where}: FIELDS has {name!r:.40}: {value!r:.40}; names are words, other than name, and '
+                      'defaults numbers, words, True or False')
+  for name, value in own['OPTIMIZER'].items():
+    if type(value) not in _MAY.get(name, ()):
+      raise UserError(f'{where}: OPTIMIZER has {name!r:.40}: {value!r:.40}; as config.phi it may have numbers for lr, '
+                      'lr_end, momentum (beta 1 of Adam), weight_decay and fall, words for optimizer and schedule')
+  if type(own['PRETRAIN']) not in (int, float):
+    raise UserError(f'{where}: PRETRAIN must be a number of epochs')
+  own['OPTIMIZER'] = {**_OPTIMIZER, **own['OPTIMIZER']}
+  return own
+
+
+def made(config) -> Method:
+  """The method of the file config.name, which is run. Raises UserError, in one line, if it is unfit."""
+  path = str(pathlib.Path(config.name).expanduser())
+  name = f'own_method_{hashlib.sha256(path.encode()).hexdigest()[:8]}'
+  spec = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[name] = module  # dataclasses look their module up
+  with _Told(config.name, 'the file'):
+    spec.loader.exec_module(module)
+    if not hasattr(module, 'make'):
+      raise UserError('it has no function make(config), which gives the Method: see examples/gumbel.py')
+  with _Told(config.name, 'make'):
+    method = module.make(config)
+  if not isinstance(method, Method):
+    raise UserError(f'{_where(config.name)}: make(config) gives {type(method).__name__}, not a Method: see '
+                    'vimnas_jax/methods/types.py')
+  return method
+
+
+class _Told:
+  """Turns whatever the code of `path` raises into a UserError that names the line."""
+
+  def __init__(self, path, what):
+    self._path, self._what = path, what
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    if isinstance(error, UserError):
+      raise UserError(f'{_where(self._path)}: {error}') from None
+    if isinstance(error, Exception):
+      own = [frame.lineno for frame in traceback.extract_tb(trace)
+             if pathlib.Path(frame.filename) == pathlib.Path(self._path).expanduser()]
+      line = f', line {own[-1]}' if own else ''
+      reason = files.printable(f'{type(error).__name__}: {" ".join(str(error).split())[:160]}')
+      raise UserError(f'{_where(self._path)}: {self._what} fails{line} ({reason}): mend the file') from None
+
+
+def check(path: str, method: Method, space):
+  """Raises UserError, before a search starts, if the functions of a method of one's own do not fit each other."""
+  import jax
+  import jax.numpy as jnp
+  where, key = _where(path), jax.random.key(0)
+  with _Told(path, 'init'):
+    phi = jax.eval_shape(lambda: method.init(key, space))
+  if not isinstance(phi, dict) or set(phi) != {'params', 'fixed'}:
+    raise UserError(f"{where}: init gives {_told(phi)}; it must give {{'params': what is learned, 'fixed': the rest}}")
+  with _Told(path, 'sample'):
+    drawn = jax.eval_shape(lambda phi: method.sample(phi, key, jnp.float32(0.5)), phi)
+  if not isinstance(drawn, tuple) or len(drawn) != 2 or not isinstance(drawn[1], dict):
+    raise UserError(f'{where}: sample gives {_told(drawn)}; it must give (weights, {{name: a number worth logging}})')
+  with _Told(path, 'probs'):
+    probs = jax.eval_shape(lambda phi: method.probs(phi, jnp.float32(0.5)), phi)
+  for what, found, axes in (('sample', drawn[0], (method.samples,)), ('probs', probs, ())):
+    for name, cell in space.cells.items():
+      shape = getattr(found.get(name) if isinstance(found, dict) else found, 'shape', None)
+      if shape != (*axes, *cell.shape):
+        given = 'nothing' if shape is None else f'an array of shape {shape}'
+        raise UserError(f'{where}: {what} gives {given} for cell {name!r}; it must be {(*axes, *cell.shape)}: '
+                        f'({"Method.samples, " if axes else ""}edges, operations)')
+  for name, value in drawn[1].items():
+    if name in _TAKEN or getattr(value, 'shape', ()) != ():
+      raise UserError(f'{where}: sample logs {name!r:.40}: it must be a single number, under another name than '
+                      f'{", ".join(_TAKEN)}')
+
+
+def _told(value) -> str:
+  if isinstance(value, dict):
+    return f'a dict of {", ".join(map(str, value)) or "nothing"}'[:80]
+  return f'{len(value)} values' if isinstance(value, tuple | list) else type(value).__name__
+
+
+def fingerprint(path: str) -> str:
+  """SHA-256 of the code of a method's file, comments and docstrings left out."""
+  declared(path)
+  tree = ast.parse(files.read_text(pathlib.Path(path).expanduser()))
+  for node in ast.walk(tree):
+    body = getattr(node, 'body', None)
+    if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+      body[0].value = ast.Constant(None)
+  return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
