@@ -69,6 +69,7 @@ def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
 def test_a_study_retrains_what_it_finds_and_spaces_stand_side_by_side(tiny, tmp_path):
   """Random cells of two spaces, their supernets and networks scored; one of them trained."""
   tiny.study.members, tiny.study.seeds, tiny.supernet_images = ('random method.name=random epochs=0',), (0,), 20
+  tiny.data.num_train = 64
   tiny.then = 'retrain'
   tiny.then_changes = 'network.cells=1 network.channels=4 epochs=1 batch_size=8 measure_batches=() eval_batch=32'
   rows = study.study(tiny, tmp_path / 'nb201', 'the command')
