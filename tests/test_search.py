@@ -269,8 +269,9 @@ def test_the_second_process_in_a_folder_is_refused(env, tmp_path):
 
 BAD = {
     'misspelt key': (['--config.sead=1'], 'sead'),
-    'unlike any key': (['--config.nosuchthing=1'], "no field 'nosuchthing' (every field is in vimnas_jax/config.py or the "
-                                                   'file of a method of your own)'),
+    'unlike any key': (['--config.nosuchthing=1'],
+                       "no field 'nosuchthing' (every field is in vimnas_jax/config.py or the file of a method of your "
+                       'own)'),
     'unknown space': (['--config.space.name=dart'], "'dart'"),
     'unknown method': (['--config.method.name=vim'], "'vim'"),
     'unknown data': (['--config.data.name=cifar'], "'cifar'"),
