@@ -61,7 +61,7 @@ def main(argv):
     epoch, place = divmod(at, run.per_epoch)
     if place == 0:
       order = run.order(epoch)
-    now, _ = run.step(now, held, {part: jnp.asarray(b[place]) for part, b in order.items()})
+    now, _ = run.step(at)(now, held, {part: jnp.asarray(order[part][place]) for part in run.phase(at).step.batches})
     if at + 1 in stops:
       found = np.array([float(accuracy(now.theta, jnp.asarray(row))) for row in drawn])
       best = int(found.argmax())
@@ -73,7 +73,7 @@ def main(argv):
             flush=True)
   out = pathlib.Path(_OUT.value)
   out.mkdir(parents=True, exist_ok=True)
-  probs = jax.device_get(run.method.probs(now.phi))
+  probs = jax.device_get(run.method.probs(now.phi, run.plan.clock(run.plan.steps)))
   files.write_json(out / 'result.json', {
       'command': 'python -m benchmarks.rank ' + shlex.join(argv[1:] or sys.argv[1:]),
       'seconds': time.monotonic() - begin, 'environment': runfolder.environment(), 'seed': c.seed,

@@ -93,7 +93,7 @@ def build(spec):
 
   now = jax.jit(lambda: state.create(state.root(0), net, method, space, tx_theta, tx_phi, images.shape[1:]),
                 out_shardings=parallel.replicated(mesh))()
-  step = steps.search_step(net, method, space, plan, tx_theta, tx_phi, prepare)
+  step = steps.search_steps(net, method, space, plan, tx_theta, tx_phi, prepare)['search']
   step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                  out_shardings=parallel.replicated(mesh))
   compiled = step.lower(now, data, index).compile()

@@ -15,7 +15,7 @@ Left open by the paper and decided here: SGD for alpha, and one draw for each of
 import jax
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import Method, no_penalty
+from vimnas_jax.methods import END, Method, updates
 
 FIELDS = {
     'tau': 3.0,  # temperature at the start
@@ -37,15 +37,15 @@ def make(config) -> Method:
              for i, (name, cell) in enumerate(space.cells.items())}
     return {'params': alpha, 'fixed': {}}
 
-  def sample(phi, key, progress):
-    tau = config.tau * (config.tau_end / config.tau) ** progress
+  def sample(phi, key, clock):
+    tau = config.tau * (config.tau_end / config.tau) ** clock.progress
     weights = {}
     for i, (name, alpha) in enumerate(phi['params'].items()):
       noise = jax.random.gumbel(jax.random.fold_in(key, i), (config.samples, *alpha.shape))
       weights[name] = jax.nn.softmax((alpha[None] + noise) / tau)
     return weights, {'tau': tau}
 
-  def probs(phi, progress=1.0):
+  def probs(phi, clock=END):
     return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
-  return Method(init, sample, probs, no_penalty, samples=config.samples, logits=lambda phi: phi['params'])
+  return Method(init, sample, probs, updates.single_level(), samples=config.samples, logits=lambda phi: phi['params'])

@@ -251,7 +251,12 @@ def setup(method='vimnas', pretrain=0, parts=1, **fields):
   config = config_lib.resolve(config)
   made, plan = methods.get(config.method, space.choices), steps.Plan(pretrain, 10, 'noise', parts)
   tx = optim.theta(config.theta, plan.steps), made.optimizer(optim.phi(config.phi, plan.search_steps))
-  step = jax.jit(steps.search_step(net, made, space, plan, *tx, lambda key, x: x.astype(jnp.float32) / 255))
+  found = steps.search_steps(net, made, space, plan, *tx, lambda key, x: x.astype(jnp.float32) / 255)
+  found = {name: jax.jit(step) for name, step in found.items()}
+
+  def step(now, batch, key):
+    return found['pretrain' if int(now.step) < pretrain else 'search'](now, batch, key)
+
   now = jax.jit(lambda: state.create(state.root(0), net, made, space, *tx, (5, 5, 3)))()
   images = jax.random.randint(jax.random.key(5), (8, 5, 5, 3), 0, 255).astype(jnp.uint8)
   batch = {'images': images, 'labels': jnp.arange(8) % 3, 'valid_images': images[::-1],
@@ -293,11 +298,12 @@ def test_every_method_has_the_graph_beside_it(name):
   for a, b in zip(jax.tree.leaves(own), jax.tree.leaves({'params': phi['params']['method'], 'fixed': phi['fixed']}),
                   strict=True):
     assert np.array_equal(a, b)  # the method starts as it does without
-  weights, _ = method.sample(phi, key, 0.5)
-  assert weights['cell'].shape == (method.samples, 5, 3)
+  weights, _ = method.sample(phi, key, methods.Clock(1, 2))
+  rows = weights['cell'].ops if isinstance(weights['cell'], mixing.Mixture) else weights['cell']
+  assert rows.shape == (method.samples, 5, 3)
   assert {row: weights[row].shape for row in space.choices} == {row: (1, n) for row, n in space.choices.items()}
   assert space.validate(space.genotype(jax.device_get(method.probs(phi))))
-  assert method.penalty(phi, weights) == 0 and set(steps.dead_rows(method, phi)) <= {'cell'}
+  assert method.penalty is None and set(steps.dead_rows(method, phi)) <= {'cell'}
 
 
 def asked(tmp_path):

@@ -12,14 +12,15 @@ import pathlib
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import own
-from vimnas_jax.methods.types import Method, no_penalty
+from vimnas_jax.methods.types import END, Batch, Clock, Method, Options, Problem, Step
 
-__all__ = ['Method', 'NAMES', 'STRICT', 'STRICT_THETA', 'check', 'field_types', 'fields', 'fingerprint', 'get',
-           'no_penalty', 'optimizer', 'pretrain']
+__all__ = ['END', 'NAMES', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step', 'check',
+           'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'pretrain']
 
 # method -> (module, the name of a literal in it that changes its defaults)
 _MODULES = {'vimnas': ('vimnas', ''), 'darts': ('darts', ''), 'darts_noise': ('darts', 'NOISE'),
-            'random': ('random', '')}
+            'random': ('random', ''), 'gdas': ('gdas', ''), 'pcdarts': ('pcdarts', ''), 'sdarts': ('sdarts', ''),
+            'sgas': ('sgas', ''), 'rsps': ('rsps', '')}
 NAMES = tuple(_MODULES)
 
 

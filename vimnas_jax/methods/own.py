@@ -13,7 +13,7 @@ import traceback
 
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods.types import Method
+from vimnas_jax.methods.types import Clock, Method, Step
 
 DECLARED = ('FIELDS', 'OPTIMIZER', 'PRETRAIN')
 _OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0}
@@ -88,6 +88,9 @@ def made(config) -> Method:
   if not isinstance(method, Method):
     raise UserError(f'{_where(config.name)}: make(config) gives {type(method).__name__}, not a Method: see '
                     'vimnas_jax/methods/types.py')
+  if not isinstance(method.step, Step):
+    raise UserError(f"{_where(config.name)}: step of the Method is {type(method.step).__name__}; it must be a Step, "
+                    'as updates.single_level() or updates.bilevel() make: see vimnas_jax/methods/updates.py')
   return method
 
 
@@ -121,14 +124,16 @@ def check(path: str, method: Method, space):
   if not isinstance(phi, dict) or set(phi) != {'params', 'fixed'}:
     raise UserError(f"{where}: init gives {_told(phi)}; it must give {{'params': what is learned, 'fixed': the rest}}")
   with _Told(path, 'sample'):
-    drawn = jax.eval_shape(lambda phi: method.sample(phi, key, jnp.float32(0.5)), phi)
+    step = jnp.int32(1)
+    drawn = jax.eval_shape(lambda phi, step: method.sample(phi, key, Clock(step, 2)), phi, step)
   if not isinstance(drawn, tuple) or len(drawn) != 2 or not isinstance(drawn[1], dict):
     raise UserError(f'{where}: sample gives {_told(drawn)}; it must give (weights, {{name: a number worth logging}})')
   with _Told(path, 'probs'):
-    probs = jax.eval_shape(lambda phi: method.probs(phi, jnp.float32(0.5)), phi)
+    probs = jax.eval_shape(lambda phi, step: method.probs(phi, Clock(step, 2)), phi, jnp.int32(1))
   for what, found, axes in (('sample', drawn[0], (method.samples,)), ('probs', probs, ())):
     for name, cell in space.cells.items():
-      shape = getattr(found.get(name) if isinstance(found, dict) else found, 'shape', None)
+      rows = found.get(name) if isinstance(found, dict) else found
+      shape = getattr(getattr(rows, 'ops', rows), 'shape', None)
       if shape != (*axes, *cell.shape):
         given = 'nothing' if shape is None else f'an array of shape {shape}'
         raise UserError(f'{where}: {what} gives {given} for cell {name!r}; it must be {(*axes, *cell.shape)}: '

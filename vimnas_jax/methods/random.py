@@ -6,7 +6,8 @@ Talwalkar, UAI 2019): every step runs one operation per edge, drawn uniformly. `
 
 import jax
 
-from vimnas_jax.methods.types import Method, no_penalty
+from vimnas_jax.methods import updates
+from vimnas_jax.methods.types import END, Method
 
 FIELDS = {}
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
@@ -26,9 +27,9 @@ def make(config) -> Method:
     return {'params': {}, 'fixed': {name: one_hot(jax.random.fold_in(key, i), cell.shape)
                                     for i, (name, cell) in enumerate(space.cells.items())}}
 
-  def sample(phi, key, progress):
-    del progress
+  def sample(phi, key, clock):
+    del clock
     return {name: one_hot(jax.random.fold_in(key, i), drawn.shape)[None]
             for i, (name, drawn) in enumerate(phi['fixed'].items())}, {}
 
-  return Method(init, sample, lambda phi, progress=1.0: phi['fixed'], no_penalty)
+  return Method(init, sample, lambda phi, clock=END: phi['fixed'], updates.single_level())

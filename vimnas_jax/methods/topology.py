@@ -9,7 +9,8 @@ as there, whatever the method does with its own; they stand still while theta is
 import jax
 import optax
 
-from vimnas_jax.methods.types import Method
+from vimnas_jax.errors import UserError
+from vimnas_jax.methods.types import END, Method
 
 INIT = 1e-3  # standard deviation at the start
 LR, BETAS, WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3  # Adam; the decay is L2, added to the gradient
@@ -19,8 +20,12 @@ _KEY = 1 << 16  # folded into the key of phi, beyond the cells that a method fol
 def beside(method: Method, choices) -> Method:
   """The method with rows {name: candidates} beside its architecture; phi['params'] is {'method', 'topology'}.
 
-  `sample` and `probs` then have one entry [1, candidates] more for every row.
+  `sample` and `probs` then have one entry [1, candidates] more for every row. Raises UserError on a method whose step
+  cannot do that.
   """
+  if method.step.beside is None:
+    raise UserError('the step of this method has no form with a searched graph beside it (Step.beside): choose another '
+                    'config.method.name for this space, or another config.space.name')
 
   def own(phi):
     return {'params': phi['params']['method'], 'fixed': phi['fixed']}
@@ -34,17 +39,30 @@ def beside(method: Method, choices) -> Method:
   def mixed(phi):
     return {name: jax.nn.softmax(row)[None] for name, row in phi['params']['topology'].items()}
 
-  def sample(phi, key, progress):
-    weights, info = method.sample(own(phi), key, progress)
-    return {**weights, **mixed(phi)}, info
+  def sampled(draw):
+    def sample(phi, key, clock):
+      weights, info = draw(own(phi), key, clock)
+      return {**weights, **mixed(phi)}, info
+
+    return draw and sample
+
+  def after(phi, clock):
+    moved = method.after(own(phi), clock)
+    return {'params': {**phi['params'], 'method': moved['params']}, 'fixed': moved['fixed']}
+
+  def derive(rate, phi, key):
+    rows = mixed(phi)
+    return method.derive(lambda weights, i: rate({**weights, **rows}, i), own(phi), key) | rows
 
   return method._replace(
-      init=init, sample=sample, probs=lambda phi, progress=1.0: {**method.probs(own(phi), progress), **mixed(phi)},
-      penalty=lambda phi, weights: method.penalty(own(phi), weights),
+      init=init, sample=sampled(method.sample), sample_theta=sampled(method.sample_theta),
+      probs=lambda phi, clock=END: {**method.probs(own(phi), clock), **mixed(phi)},
+      step=method.step.beside(('topology',)),
+      penalty=method.penalty and (lambda phi, weights: method.penalty(own(phi), weights)),
+      after=method.after and after, derive=method.derive and derive,
       features=method.features and (lambda phi: method.features(own(phi))),
       logits=method.logits and (lambda phi: method.logits(own(phi))),
-      outputs=method.outputs and (lambda phi: method.outputs(own(phi))), optimizer=optimizer,
-      second=() if method.bilevel else ('topology',))
+      outputs=method.outputs and (lambda phi: method.outputs(own(phi))), optimizer=optimizer)
 
 
 def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:

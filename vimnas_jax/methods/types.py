@@ -1,28 +1,150 @@
-"""What a method is: pure functions, as optax writes its transforms."""
+"""What a method is: pure functions, as optax writes its transforms, that own their step.
+
+JAX is imported when it is needed: a command that is refused, or asks for help, does not wait for it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vimnas_jax.spaces import Space
+
+if TYPE_CHECKING:
+  import jax
+  import optax
 
 PyTree = Any
 
 
-class Method(NamedTuple):
-  """How the architecture is represented, sampled and learned.
+class Clock(NamedTuple):
+  """Where a search stands: steps of the search proper, after any pretraining of theta. A pure function of the step.
 
-  `phi` is {'params': what the optimiser moves, 'fixed': what stays, such as eps}.
+  Attributes:
+    step: steps done, int32 [].
+    steps: steps in all.
+    per_epoch: steps of one epoch.
+  """
+
+  step: Any
+  steps: int
+  per_epoch: int = 1
+
+  @property
+  def progress(self):
+    """The part that is done: 0 at the first step, 1 after the last."""
+    import jax.numpy as jnp
+    return jnp.clip(self.step / max(self.steps, 1), 0.0, 1.0)
+
+  @property
+  def epoch(self):
+    """Whole epochs that are done, int32 []."""
+    import jax.numpy as jnp
+    return jnp.maximum(self.step, 0) // self.per_epoch
+
+  def turn(self, turns: int):
+    """How many of `turns` equal parts of the search are done, int32 []."""
+    import jax.numpy as jnp
+    return jnp.maximum(self.step, 0) * turns // max(self.steps, 1)
+
+
+END = Clock(1, 1)  # after the last step
+
+
+class Batch(NamedTuple):
+  """Images of one step, augmented, with what is drawn for them.
+
+  Attributes:
+    images: float [n, h, w, c].
+    labels: int32 [n].
+    key: of every random draw of a pass over this batch, xi included.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+  key: jax.Array
+
+
+class Problem(NamedTuple):
+  """What a step works on; the run makes it.
+
+  Attributes:
+    space: the search space.
+    loss: `loss(theta, weights, key, images, labels) -> (loss, accuracy)`: mean cross-entropy and accuracy of the
+      supernet with mixing weights as `Method.sample` gives them.
+    tx_theta: the optimiser of theta.
+    tx_phi: that of phi['params'].
+    tx_unrolled: that of theta without clipping, its state that of tx_theta: the inner step of an unrolled update.
+    parts: in how many parts, one after the other, a batch goes through the supernet.
+  """
+
+  space: Space
+  loss: Callable[..., tuple[jax.Array, jax.Array]]
+  tx_theta: optax.GradientTransformation
+  tx_phi: optax.GradientTransformation
+  tx_unrolled: optax.GradientTransformation
+  parts: int = 1
+
+
+class Step(NamedTuple):
+  """How a method learns in one step; updates.py makes those that papers share.
+
+  Attributes:
+    update: `update(method, problem, state, batches, clock) -> (state, metrics)`. `state` has theta, phi, opt_theta and
+      opt_phi; `batches` is {name: Batch}; metrics are scalars, 'loss' and 'accuracy' among them.
+    batches: which batches it takes: 'train', and 'valid' for one of the validation half.
+    beside: `beside(names) -> Step`: the same step in which the parts `names` of phi['params'] descend the validation
+      loss, whatever the rest does: the searched graph of NAS-Bench-1Shot1. None: it cannot.
+    after: `after(sample) -> Step`: the same step, which while the clock stands below 0 trains theta alone, with mixing
+      weights from `sample`. Pretraining and search are then one program to compile. None: they are two, so that
+      pretraining pays for no validation pass.
+  """
+
+  update: Callable[..., tuple[Any, dict]]
+  batches: tuple[str, ...] = ('train',)
+  beside: Callable[[tuple[str, ...]], Step] | None = None
+  after: Callable[[Callable[..., Any]], Step] | None = None
+
+
+class Options(NamedTuple):
+  """What a method wants of the supernet.
+
+  Attributes:
+    partial: one part of so many of a node's channels, the first, goes through the operations of an edge; the others go
+      past them (PC-DARTS).
+    kernels: whether the CPU's kernels may be used. They have no second derivative and no batching rule: a method that
+      differentiates a gradient, or calls `vmap` around the supernet, says False.
+  """
+
+  partial: int = 1
+  kernels: bool = True
+
+
+class Method(NamedTuple):
+  """How the architecture is represented, sampled, learned and read off.
+
+  `phi` is {'params': what the optimiser moves, 'fixed': all else that the method carries, such as eps}.
 
   Attributes:
     init: `init(key, space) -> phi`.
-    sample: `sample(phi, key, progress) -> (weights, info)`: mixing weights {cell: [samples, edges, ops]} of one step
-      and scalars worth logging. `progress`, the part of the search that is done, from 0 and below 1, is the only clock
-      it sees. In a bilevel step it is called twice, with a key for each batch.
-    probs: `probs(phi, progress=1.0) -> {cell: [edges, ops]}`, noise-free; the architecture is read off these.
-    penalty: `penalty(phi, weights) -> scalar`, added to the loss of phi.
-    bilevel: whether phi descends the loss of a second batch, from the validation half.
-    second: names within phi['params'] of what descends the loss of such a batch although the rest does not.
-    phi_first: bilevel only: whether phi moves before theta within a step, the default.
+    sample: `sample(phi, key, clock) -> (weights, info)`: mixing weights of one step, {cell: [samples, edges, ops]} or
+      {cell: Mixture} (networks/mixing.py), and scalars worth logging.
+    probs: `probs(phi, clock=END) -> {cell: [edges, ops]}`: noise-free probabilities, rows that sum to 1.
+    step: how theta and phi are moved.
+    sample_theta: `sample` for the pass that moves theta, where it differs; two-level methods alone.
+    scores: `scores(phi, clock=END) -> {cell: [edges, ops]}`: what the architecture is read off, by the space's rule;
+      None: `probs`.
+    before: pairs (part of the search, Step), parts rising: until that part is done this step is taken in place of
+      `step`.
+    penalty: `penalty(phi, weights) -> scalar`, added to the loss of phi; None for nothing.
+    after: `after(phi, clock) -> phi`, called at the end of every step with the clock after it: SGAS commits edges; or
+      None.
+    derive: `derive(rate, phi, key) -> {cell: [edges, ops]}`: scores that the architecture is read off in place of
+      `probs`, found by trying architectures; rate(weights, i) gives the supernet's accuracy in % with mixing weights
+      {cell: [edges, ops]} on batch i of the validation half. It is no part of a program. Or None.
     samples: architectures per step, each serving an equal group of the batch.
     separate: whether every group goes through the supernet by itself, so that BatchNorm sees one architecture.
+    options: what the method wants of the supernet.
     features: `features(phi) -> {cell: [channels, edges, ops]}`, maps of phi worth drawing, or None.
     logits: `logits(phi) -> {cell: [edges, ops]}` before the softmax, or None.
     outputs: `outputs(phi) -> {cell: [edges, ops]}`, what phi itself puts out; where all values of a row are equal the
@@ -33,24 +155,17 @@ class Method(NamedTuple):
   init: Callable[..., PyTree]
   sample: Callable[..., tuple[PyTree, dict]]
   probs: Callable[..., PyTree]
-  penalty: Callable[..., Any]
-  bilevel: bool = False
-  second: tuple[str, ...] = ()
-  phi_first: bool = True
+  step: Step
+  sample_theta: Callable[..., tuple[PyTree, dict]] | None = None
+  scores: Callable[..., PyTree] | None = None
+  before: tuple[tuple[float, Step], ...] = ()
+  penalty: Callable[..., Any] | None = None
+  after: Callable[[PyTree, Clock], PyTree] | None = None
+  derive: Callable[..., PyTree] | None = None
   samples: int = 1
   separate: bool = False
+  options: Options = Options()
   features: Callable[[PyTree], PyTree] | None = None
   logits: Callable[[PyTree], PyTree] | None = None
   outputs: Callable[[PyTree], PyTree] | None = None
   optimizer: Callable[[Any], Any] = lambda tx: tx
-
-  @property
-  def validates(self) -> bool:
-    """Whether a step takes a batch of the validation half."""
-    return self.bilevel or bool(self.second)
-
-
-def no_penalty(phi, weights):
-  """Nothing to add to the loss."""
-  del phi, weights
-  return 0.0

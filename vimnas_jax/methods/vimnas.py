@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods.types import Method, no_penalty
+from vimnas_jax.methods import updates
+from vimnas_jax.methods.types import END, Method
 from vimnas_jax.networks.ops import normalise
 
 WIDTHS = {'base': (3, 14, 1), 'small': (3, 1), 'large': (3, 14, 14, 14, 14, 1)}
@@ -123,20 +124,20 @@ def make(config) -> Method:
       return 1
     return config.sharpen ** jnp.clip((progress - config.sharpen_from) / (1 - config.sharpen_from), 0.0, 1.0)
 
-  def probs(phi, progress=1.0):
-    return {name: jax.nn.softmax(sharper(progress) * m) for name, m in logits(phi).items()}
+  def probs(phi, clock=END):
+    return {name: jax.nn.softmax(sharper(clock.progress) * m) for name, m in logits(phi).items()}
 
   def sigma(phi):
     return {name: jax.nn.softplus(network(p['sigma'], phi['fixed']['eps'][name])[0].mean(0))
             for name, p in phi['params'].items()}
 
-  def sample(phi, key, progress):
+  def sample(phi, key, clock):
     if config.variant == 'point':
-      return {name: rows[None] for name, rows in probs(phi, progress).items()}, {}
-    mu = centres(phi, progress)
+      return {name: rows[None] for name, rows in probs(phi, clock).items()}, {}
+    mu = centres(phi, clock.progress)
     scale, info, weights = sigma(phi) if dropout else {}, {}, {}
     for i, (name, m) in enumerate(mu.items()):
-      m = sharper(progress) * m
+      m = sharper(clock.progress) * m
       xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *m.shape[1:]))
       if dropout:
         xi *= scale[name][None]
@@ -153,7 +154,8 @@ def make(config) -> Method:
     return {name: jnp.moveaxis(network(p['mu'], phi['fixed']['eps'][name])[1][0], -1, 0)
             for name, p in phi['params'].items()}
 
-  return Method(init, sample, probs, penalty if dropout else no_penalty, bilevel=config.bilevel,
+  step = updates.bilevel() if config.bilevel else updates.single_level()
+  return Method(init, sample, probs, step, penalty=penalty if dropout else None,
                 samples=1 if config.variant == 'point' else config.samples, separate=config.separate,
                 features=features, logits=logits,
                 outputs=lambda phi: {name: maps.mean(0) for name, maps in outputs(phi).items()})

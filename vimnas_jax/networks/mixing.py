@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import os
 import warnings
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,21 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.networks import ops
 
 
-def mixed(x, banks, into, params, weights, stride, pool_norm):
+class Mixture(NamedTuple):
+  """Mixing weights of a cell where there is more to say than one number per edge and operation.
+
+  Attributes:
+    ops: of the operations, [samples, edges, ops].
+    past: of the channels that go past the operations (Supernet.partial), [samples, edges]; None counts as 1.
+    shift: a number added to an edge's output, [samples, edges]; None for nothing.
+  """
+
+  ops: jax.Array
+  past: jax.Array | None = None
+  shift: jax.Array | None = None
+
+
+def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True):
   """Mixed outputs of the edges that leave a node, each added to what its target has.
 
   Args:
@@ -27,13 +42,14 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
     weights: {operation: mixing weights [samples, its edges]}; the batch falls into `samples` equal groups, in order.
     stride: of every edge.
     pool_norm: whether BatchNorm follows pools.
+    fast: whether the CPU's kernels may be used; they have no second derivative and no batching rule.
 
   Returns:
     For every edge the sum; what `into` has where no operation falls on it.
   """
   channels = x.shape[-1]
   outputs = list(into)
-  fused = kernels() if jax.default_backend() == 'cpu' else None
+  fused = kernels() if fast and jax.default_backend() == 'cpu' else None
   inside = tuple((op, own) for op, own in banks.items() if fused and fused.fits(op, channels, x.dtype, stride))
   if inside:
     names = [op for op, _ in inside]
@@ -61,6 +77,7 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
 def check_groups(images: int, weights) -> None:
   """Raises UserError unless a batch has an equal group of images for every sample of weights {name: [samples, …]}."""
   for name, rows in weights.items():
+    rows = rows.ops if isinstance(rows, Mixture) else rows
     if images % len(rows):
       raise UserError(f'{images} images do not fall into {len(rows)} equal groups, one for every sample of the weights '
                       f'{name!r}: make config.batch_size a multiple of config.method.samples times config.accumulate')

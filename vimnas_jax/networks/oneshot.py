@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vimnas_jax.errors import UserError
 from vimnas_jax.networks import mixing, ops
 from vimnas_jax.networks.supernet import Module, Supernet
 from vimnas_jax.spaces import Stage
@@ -34,6 +35,7 @@ class Cell(Module):
 
   topology: Topology = None
   stage: Stage = None
+  kernels: bool = True
 
   def unit(self, name, x, shape):
     """Convolution of x [n, h, w, c] with a kernel of `shape` [k, k, c, d], BatchNorm, ReLU.
@@ -41,7 +43,8 @@ class Cell(Module):
     The CPU's kernels have a ReLU in front. It changes nothing, gradients included: no x here is negative, and where
     one is 0, so is everything that it was made of with a weight that is not.
     """
-    kernel, fused = self.weight(name, shape, shape[0] * shape[1] * shape[2]), mixing.normed()
+    kernel, fused = self.weight(name, shape, shape[0] * shape[1] * shape[2])
+    fused = mixing.normed() if self.kernels else None
     if fused and fused.fits(*shape[2:], x.dtype):
       affine = [a.astype(x.dtype) for a in self.affine(f'{name}_norm', shape[3])]
       return jax.nn.relu(fused.trained(x, (kernel,), (1,), *affine, ops.BN_EPS)[0])
@@ -53,8 +56,8 @@ class Cell(Module):
 
     Args:
       inputs: the output of the previous cell, ([n, h, w, *],).
-      weights: mixing weights of the blocks' operations, 'cell' [samples, blocks, ops], and of every choice of the
-        graph [samples or 1, candidates].
+      weights: mixing weights of the blocks' operations, 'cell' a Mixture of [samples, blocks, ops], and of every choice
+        of the graph [samples or 1, candidates].
       key: not used.
 
     Returns:
@@ -65,20 +68,23 @@ class Cell(Module):
     rows = {name: per_image(w, len(x)) for name, w in weights.items() if name != 'cell'}
     with jax.named_scope('projections'):  # of the blocks, then of the output: one matrix product
       projected = self.unit('projections', x, (1, 1, x.shape[-1], 2 * blocks * c))
-    nodes = []
+    nodes, mixture = [], weights['cell']
     for node in range(1, blocks + 1):
       candidates = [projected[..., (node - 1) * c:node * c], *nodes]
       row = rows.get(self.topology.row(node))
       if row is not None:
         candidates = [row[:, j, None, None, None] * y for j, y in enumerate(candidates)]
-      nodes.append(self.block(node, functools.reduce(jnp.add, candidates), weights['cell'][:, node - 1]))
+      y = self.block(node, functools.reduce(jnp.add, candidates), mixture.ops[:, node - 1])
+      if mixture.shift is not None:
+        y = y + per_image(mixture.shift[:, node - 1:node], len(x))[:, :, None, None]
+      nodes.append(y)
     row = rows[OUTPUT]
     side_by_side = [row[:, j, None, None, None] * y for j, y in enumerate(nodes, 1)]
     return jnp.concatenate(side_by_side, -1) + row[:, 0, None, None, None] * projected[..., blocks * c:]
 
   def block(self, node, x, weights):
     """A block's operations on x [n, h, w, c], nowhere negative, mixed by weights [samples, ops]."""
-    c, fused = x.shape[-1], mixing.normed()
+    c, fused = x.shape[-1], mixing.normed() if self.kernels else None
     if fused and fused.fits(c, c, x.dtype):
       sizes = [None if op == POOL else int(op[4]) for op in self.topology.ops]
       names = {size: f'block{node}_conv{size}x{size}' for size in sizes if size}
@@ -113,12 +119,17 @@ class OneShot(Supernet):
 
     Args:
       x: images.
-      weights: {'cell': [samples, blocks, ops], choice of the graph: [samples or 1, candidates]}; n must be a multiple
-        of samples, or UserError is raised.
+      weights: {'cell': [samples, blocks, ops] or a Mixture, choice of the graph: [samples or 1, candidates]}; n must be
+        a multiple of samples, or UserError is raised, as with `partial`, which this network does not have.
     """
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     mixing.check_groups(len(x), weights)
+    if self.partial > 1:
+      raise UserError('config.method.name: this method sends a part of the channels through the operations, which the '
+                      'network of NAS-Bench-1Shot1 does not do here: choose another method or config.space.name')
     x, weights = x.astype(self.dtype), jax.tree.map(lambda w: w.astype(self.dtype), dict(weights))
+    if not isinstance(weights['cell'], mixing.Mixture):
+      weights['cell'] = mixing.Mixture(weights['cell'])
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
         kernel = self.weight('stem', (3, 3, x.shape[-1], stage.channels), 9 * x.shape[-1])
@@ -126,7 +137,7 @@ class OneShot(Supernet):
       elif stage.kind == 'pool':
         x = pool(x)
       elif stage.kind == 'cell':
-        module = Cell(topology=self.space.topology, stage=stage, name=f'cell_{index}', **kinds)
+        module = Cell(topology=self.space.topology, stage=stage, kernels=self.kernels, name=f'cell_{index}', **kinds)
         x = self.run(module, f'cell_{index}', (x,), weights)
       else:
         width = x.shape[-1]

@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vimnas_jax.errors import UserError
 from vimnas_jax.networks import initial, ops
-from vimnas_jax.networks.mixing import check_groups, mixed
+from vimnas_jax.networks.mixing import Mixture, check_groups, mixed
 from vimnas_jax.spaces import Cell, Space, Stage
 
 
@@ -43,6 +44,9 @@ class Module(nn.Module):
     return x @ kernel + bias[None]
 
 
+PAST, SHIFT = 'past', 'shift'  # beside the operations in `by_source`
+
+
 def carriers(cell: Cell, edges):
   """{operation: those of some edges that carry it}, without `none`."""
   names = dict.fromkeys(name for e in edges for name in cell.ops[e] if name != 'none')
@@ -50,10 +54,36 @@ def carriers(cell: Cell, edges):
 
 
 def by_source(cell: Cell, weights):
-  """Mixing weights [samples, edges, ops] as {source node: {operation: [samples, its edges that leave the node]}}."""
+  """Mixing weights, a Mixture or [samples, edges, ops], as {source node: {operation: [samples, its edges that leave the
+  node]}}; PAST and SHIFT, where they are given, stand for operations that every edge carries.
+  """
+  mixture = weights if isinstance(weights, Mixture) else Mixture(weights)
   sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
-  return {s: {op: jnp.stack([weights[:, e, cell.ops[e].index(op)] for e in edges], 1)
-              for op, edges in carriers(cell, leaving).items()} for s, leaving in sources.items()}
+  found = {s: {op: jnp.stack([mixture.ops[:, e, cell.ops[e].index(op)] for e in edges], 1)
+               for op, edges in carriers(cell, leaving).items()} for s, leaving in sources.items()}
+  for name, rows in ((PAST, mixture.past), (SHIFT, mixture.shift)):
+    for s, leaving in sources.items():
+      if rows is not None:
+        found[s][name] = rows[:, jnp.array(leaving, int)]
+  return found
+
+
+def per_image(weights, images: int):
+  """Weights [samples] of one edge as [images or 1, 1, 1, 1], the samples serving equal groups in turn."""
+  return (weights if len(weights) == 1 else jnp.repeat(weights, images // len(weights)))[:, None, None, None]
+
+
+def shuffled(x, groups: int):
+  """Channels of x [n, h, w, c] dealt out: channel j of group g, of `groups` groups in turn, becomes j * groups + g."""
+  *shape, c = x.shape
+  return jnp.swapaxes(x.reshape(*shape, groups, c // groups), -1, -2).reshape(*shape, c)
+
+
+def halved(x):
+  """2x2 maximum of x [n, h, w, c] with stride 2; odd sides round up."""
+  n, h, w, c = x.shape
+  x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), constant_values=-jnp.inf)
+  return x.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c).max((2, 4))
 
 
 class MixedCell(Module):
@@ -62,10 +92,15 @@ class MixedCell(Module):
   cell: Cell = None
   stage: Stage = None
   pool_norm: bool = False
+  partial: int = 1
+  kernels: bool = True
 
   @nn.compact
   def __call__(self, inputs, weights, key=None):
     """Mixes the cell's graph.
+
+    With `partial` = K > 1 the first of K parts of a node's channels goes through the operations, the others past them
+    (at a stride of 2 through a 2x2 maximum) with the edge's weight PAST; what a node sums up is shuffled in K groups.
 
     Args:
       inputs: outputs of the previous cells, [n, h, w, *] each, older first.
@@ -78,22 +113,51 @@ class MixedCell(Module):
     cell = self.cell
     nodes = list(self._preprocess(inputs) if cell.preprocess else inputs)
     nodes += [None] * (cell.nodes - cell.inputs)
+    past, width = [None] * cell.nodes, self.stage.channels // self.partial
     params = self._parameters()
     for source in range(cell.nodes - 1):
       stride = self.stage.stride if source < cell.inputs else 1
+      if self.partial > 1:
+        nodes[source] = self._whole(nodes[source], past[source])
       leaving = [e for e, (s, _) in enumerate(cell.edges) if s == source]
       targets = [cell.edges[e][1] for e in leaving]
       banks, own = {}, {}
       before = [nodes[target] for target in targets]
+      x = nodes[source] if self.partial == 1 else nodes[source][..., :width]
+      if SHIFT in weights[source]:
+        self._add_shift(before, x, stride, weights[source][SHIFT])
       for op, edges in carriers(cell, leaving).items():
         if op == 'noise':
-          self._add_noise(before, nodes[source].shape, stride, leaving, edges, weights[source][op], key)
+          self._add_noise(before, x.shape, stride, leaving, edges, weights[source][op], key)
           continue
         banks[op] = tuple(leaving.index(e) for e in edges)
         own[op] = params(op, edges, stride)
-      for target, y in zip(targets, mixed(nodes[source], banks, before, own, weights[source], stride, self.pool_norm)):
+      summed = mixed(x, banks, before, own, weights[source], stride, self.pool_norm, self.kernels)
+      for target, y in zip(targets, summed):
         nodes[target] = y
+      if self.partial > 1:
+        self._add_past(past, nodes[source][..., width:], stride, targets, weights[source].get(PAST))
+    if self.partial > 1:
+      nodes = [node if i < cell.nodes - 1 else self._whole(node, past[i]) for i, node in enumerate(nodes)]
     return jnp.concatenate([nodes[i] for i in cell.output], -1)
+
+  def _whole(self, part, past):
+    """A node of what its edges' operations gave and what went past them; an input of the cell is whole already."""
+    return part if past is None else shuffled(jnp.concatenate([part, past], -1), self.partial)
+
+  def _add_past(self, into, x, stride, targets, weights):
+    """Adds to `into`, by node, the channels x that go past the operations of the edges to `targets`."""
+    x = halved(x) if stride == 2 else x
+    for i, target in enumerate(targets):
+      y = x if weights is None else per_image(weights[:, i], len(x)) * x
+      into[target] = y if into[target] is None else into[target] + y
+
+  def _add_shift(self, before, x, stride, weights):
+    """Adds to `before`, maps of the edges that leave the node x, the number that each has, everywhere."""
+    n, h, w, c = x.shape
+    for i in range(len(before)):
+      y = jnp.broadcast_to(per_image(weights[:, i], n), (n, -(-h // stride), -(-w // stride), c))
+      before[i] = y if before[i] is None else before[i] + y
 
   def _add_noise(self, before, shape, stride, leaving, edges, weights, key):
     """Adds to `before`, maps of the edges `leaving` a node of `shape`, what the operation `noise` on `edges` gives."""
@@ -114,7 +178,7 @@ class MixedCell(Module):
       for stride in {1, self.stage.stride}:
         edges = [e for e, (s, _) in sorted(enumerate(cell.edges), key=lambda item: item[1][0]) if op in cell.ops[e]
                  and stride == (self.stage.stride if s < cell.inputs else 1)]
-        shapes = ops.OPS[op].shapes(self.stage.channels, stride) if edges else {}
+        shapes = ops.OPS[op].shapes(self.stage.channels // self.partial, stride) if edges else {}
         stacks[op, stride] = edges, {
             name: self.weight(f'{op}_{name}' + ('_stride2' if stride == 2 else ''), (len(edges), *shape), fan_in)
             for name, (shape, fan_in) in shapes.items()}
@@ -179,10 +243,12 @@ class Supernet(Module):
   cells: int = 8
   channels: int = 16
   num_classes: int = 10
-  remat: bool = False  # whether the way back computes every cell again instead of keeping what is inside it
+  remat: bool = False  # whether the backward pass computes every cell again instead of keeping what is inside it
+  partial: int = 1  # the first of so many parts of a node's channels goes through its edges' operations (PC-DARTS)
+  kernels: bool = True  # whether the CPU's kernels are used; they have no second derivative and no batching rule
 
   def run(self, module, name, inputs, weights, key=None):
-    """The cell `module`, called `name`, on `inputs`; computed again on the way back if `remat` asks for it."""
+    """The cell `module`, called `name`, on `inputs`; recomputed in the backward pass if `remat` asks for it."""
     if not self.remat or self.is_initializing():
       return module(inputs, weights, key)
     free = module.clone(parent=None, name=None)
@@ -195,7 +261,8 @@ class Supernet(Module):
 
     Args:
       x: images.
-      weights: {cell: mixing weights [samples, edges, ops]}; n must be a multiple of samples, or UserError is raised.
+      weights: {cell: mixing weights [samples, edges, ops], or a Mixture}; n must be a multiple of samples, or UserError
+        is raised.
 
     A space with the operation `noise` needs an rng of that name.
     """
@@ -203,7 +270,8 @@ class Supernet(Module):
     x = x.astype(self.dtype)
     outputs = ()
     check_groups(len(x), weights)
-    weights = {name: by_source(cell, weights[name].astype(self.dtype)) for name, cell in self.space.cells.items()}
+    weights = {name: by_source(cell, jax.tree.map(lambda rows: rows.astype(self.dtype), weights[name]))
+               for name, cell in self.space.cells.items()}
     noise = self.make_rng('noise') if self.space.noisy else None
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
@@ -213,7 +281,11 @@ class Supernet(Module):
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
         key = jax.random.key_data(jax.random.fold_in(noise, index)) if self.space.noisy else None
-        module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}', **kinds)
+        if stage.channels % self.partial:
+          raise UserError(f'config.space.channels: a cell has {stage.channels} channels, which this method takes in '
+                          f'{self.partial} parts: choose a multiple of {self.partial}')
+        module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, partial=self.partial,
+                           kernels=self.kernels, name=f'cell_{index}', **kinds)
         x = self.run(module, f'cell_{index}', outputs[-cell.inputs:], weights[stage.cell], key)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':

@@ -19,8 +19,8 @@ class Loop(NamedTuple):
 
   Attributes:
     total: steps in all.
-    step: jitted `step(state, held, index) -> (state, values)`; values hold the scalar 'loss' and, of
-      whatever must stay finite, scalars called 'norm_NAME'.
+    step: `step(at)` is the jitted function of step `at`, `f(state, held, index) -> (state, values)`; values hold the
+      scalar 'loss' and, of whatever must stay finite, scalars called 'norm_NAME'.
     held: what lies on the device for all steps.
     index: `index(at)` is what step `at` (from 0) works on.
     note: `note(at, values, seconds) -> text` writes down the values after `at` steps and says them in a line.
@@ -32,7 +32,7 @@ class Loop(NamedTuple):
   """
 
   total: int
-  step: Callable[..., Any]
+  step: Callable[[int], Any]
   held: Any
   index: Callable[[int], Any]
   note: Callable[[int, dict, float], str]
@@ -97,19 +97,22 @@ def advance(loop: Loop, now, saved, console, stop):
     return now, None
   programs, last = {}, time.monotonic()
 
-  def program(index):
-    """The compiled step for batches as large as `index`; the last batch of an epoch may be smaller."""
+  def program(at, index):
+    """The compiled step `at` for batches as large as `index`; the last batch of an epoch may be smaller."""
     nonlocal last
-    key = str(jax.tree.map(jnp.shape, index))
+    step = loop.step(at)
+    key = id(step), str(jax.tree.map(jnp.shape, index))
     if key not in programs:
-      console.say('compiling the step …' if not programs else 'compiling the step for the last batch of an epoch …')
+      again = any(of == key[0] for of, _ in programs)
+      console.say('compiling the step …' if not programs else 'compiling the step for the last batch of an epoch …'
+                  if again else 'compiling the step of the next stage …')
       began = time.monotonic()
-      programs[key] = signals.interruptible(loop.step.lower(now, loop.held, index).compile)
+      programs[key] = signals.interruptible(step.lower(now, loop.held, index).compile)
       console.say(f'compiled in {time.monotonic() - began:.1f} s')
       last = time.monotonic()
     return programs[key]
 
-  program(loop.index(first))
+  program(first, loop.index(first))
   times, pending = [], None
 
   def settle():
@@ -132,7 +135,7 @@ def advance(loop: Loop, now, saved, console, stop):
   with console.progress(loop.total, first), stop.noted():
     for at in range(first, loop.total):
       index = loop.index(at)
-      now, values = program(index)(now, loop.held, index)
+      now, values = program(at, index)(now, loop.held, index)
       settle()
       pending = at + 1, values
       done = at + 1 == loop.total

@@ -8,10 +8,10 @@ import optax
 DECAY = 0.97  # an epoch, of 'step_epoch'
 
 
-def theta(config, steps: int, per_epoch: int = 1) -> optax.GradientTransformation:
-  """SGD with momentum for the weights, its rate by `rate`. `config` is config.theta."""
+def theta(config, steps: int, per_epoch: int = 1, clip: bool = True) -> optax.GradientTransformation:
+  """SGD with momentum for the weights, its rate by `rate`; without `clip` unclipped. `config` is config.theta."""
   schedule = rate(config, steps, per_epoch)
-  return optax.chain(_before(config), optax.sgd(schedule, config.momentum or None, config.nesterov))
+  return optax.chain(_before(config, clip), optax.sgd(schedule, config.momentum or None, config.nesterov))
 
 
 def rate(config, steps: int, per_epoch: int = 1):
@@ -77,6 +77,6 @@ def phi_rate(config, steps: int):
   return of
 
 
-def _before(config):
-  clip = optax.clip_by_global_norm(config.clip) if config.clip else optax.identity()
+def _before(config, clip=True):
+  clip = optax.clip_by_global_norm(config.clip) if config.clip and clip else optax.identity()
   return optax.chain(clip, optax.add_decayed_weights(config.weight_decay))

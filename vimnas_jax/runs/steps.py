@@ -1,4 +1,4 @@
-"""One pure step of a search."""
+"""A method's step as a pure function of (state, batch, key), and the stages that a search has."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vimnas_jax.methods import Method
+from vimnas_jax.methods import Batch, Clock, Method, Problem, updates
 from vimnas_jax.methods.random import one_hot
 from vimnas_jax.runs.state import SearchState
 from vimnas_jax.spaces import Space
@@ -24,11 +24,55 @@ class Plan:
   search_steps: int
   pretrain_sampling: str
   parts: int = 1
+  per_epoch: int = 1
 
   @property
   def steps(self) -> int:
     """Steps in all."""
     return self.pretrain_steps + self.search_steps
+
+  def clock(self, step) -> Clock:
+    """The method's clock after `step` steps of the run; it stands at 0 or below while theta is pretrained."""
+    return Clock(step - self.pretrain_steps, self.search_steps, self.per_epoch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """A stage of a run: its steps are alike and are one program.
+
+  Attributes:
+    name: 'pretrain', 'search_0' and so on for what a method does before its own step, and 'search'.
+    end: the step after its last one.
+    step: how it learns.
+    after: as Method.after, or None.
+  """
+
+  name: str
+  end: int
+  step: Any
+  after: Any = None
+
+
+def phases(method: Method, space: Space, plan: Plan) -> tuple[Phase, ...]:
+  """The stages of a run in order: theta alone, where the plan has that, then what the method says.
+
+  Two that have one `step` are one program.
+  """
+
+  def sample(phi, key, clock):
+    weights, info = method.sample(phi, key, clock)  # of a searched graph the rows are wanted, and they are not drawn
+    return {**weights, **pretrain_weights(plan.pretrain_sampling, space, key, method.samples)}, info
+
+  stages = [*((round(part * plan.search_steps), step) for part, step in method.before),
+            (plan.search_steps, method.step)]
+  found = [Phase('search' if step is method.step else f'search_{i}', plan.pretrain_steps + end, step, method.after)
+           for i, (end, step) in enumerate(stages) if end > (stages[i - 1][0] if i else 0)]
+  if not plan.pretrain_steps:
+    return tuple(found)
+  if found and found[0].step.after:
+    joint = found[0].step.after(sample)
+    return Phase('pretrain', plan.pretrain_steps, joint), dataclasses.replace(found[0], step=joint), *found[1:]
+  return Phase('pretrain', plan.pretrain_steps, updates.theta_only(sample)), *found
 
 
 def pretrain_weights(sampling: str, space: Space, key, samples: int):
@@ -45,110 +89,61 @@ def pretrain_weights(sampling: str, space: Space, key, samples: int):
   return weights
 
 
-def in_parts(f, parts: int):
-  """`f(*fixed, images, labels)`, a tree of means over a batch, computed over `parts` equal parts in turn.
-
-  Memory is that of one part. Every part sees the same `fixed`, hence the same xi. Part i takes every `parts`-th image,
-  so that each device of a batch-sharded mesh holds an equal share of it.
-  """
-  if parts == 1:
-    return f
-
-  def averaged(*args):
-    *fixed, images, labels = args
-    batch = tuple(jnp.swapaxes(a.reshape(-1, parts, *a.shape[1:]), 0, 1) for a in (images, labels))
-    shapes = jax.eval_shape(f, *fixed, *jax.tree.map(lambda a: a[0], batch))
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-    total, _ = jax.lax.scan(lambda total, part: (jax.tree.map(jnp.add, total, f(*fixed, *part)), None), zeros, batch)
-    return jax.tree.map(lambda a: a / parts, total)
-
-  return averaged
-
-
-def search_step(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment) -> Callable[..., Any]:
-  """Builds `step(state, batch, key) -> (state, metrics)`, a pure function to be jitted with `state` donated.
-
-  A batch is {'images': uint8 [n, h, w, c], 'labels': int32 [n]}; where `method.validates` also 'valid_images' and
-  'valid_labels'. `augment(key, images)` gives float images. Metrics are scalars, and 'probs' {cell: [edges, ops]} and
-  'dead' {cell: bool [edges]} after the step.
-
-  A single-level method gets the gradients of theta and phi from one backward pass; for the parts of phi that
-  `method.second` names a second pass follows, over the validation batch and the same theta.
-  """
+def loss_of(net, method: Method, space: Space) -> Callable[..., Any]:
+  """`Problem.loss` of a supernet: `loss(theta, weights, key, images, labels) -> (loss, accuracy)`."""
   separate = method.samples if method.separate else 1
-
-  def at(step):
-    return jnp.clip((step - plan.pretrain_steps) / max(plan.search_steps, 1), 0.0, 1.0)
 
   def forward(theta, images, weights, key):
     """Logits; group i of a method whose samples go separately is every so many-th image: every device has its share."""
     groups = []
     for i in range(separate):
       rngs = {'noise': jax.random.fold_in(key, len(space.cells) + i)} if space.noisy else None
-      own = weights if separate == 1 else {name: rows[i:i + 1] if len(rows) > 1 else rows  # a graph's rows serve all
-                                           for name, rows in weights.items()}
+      own = weights if separate == 1 else jax.tree.map(  # a graph's rows serve all
+          lambda rows, i=i: rows[i:i + 1] if len(rows) > 1 else rows, weights)
       groups.append(net.apply({'params': theta}, images[i::separate], own, rngs=rngs))
     return groups[0] if separate == 1 else jnp.stack(groups, 1).reshape(len(images), -1)
 
-  def loss_fn(theta, params, fixed, step, key, images, labels):
-    phi = {'params': params, 'fixed': fixed}
-    searching, progress = step >= plan.pretrain_steps, at(step)
-    with jax.named_scope('phi'):
-      weights, info = method.sample(phi, key, progress)
-    if plan.pretrain_steps:
-      before = pretrain_weights(plan.pretrain_sampling, space, key, method.samples)
-      weights |= {name: jnp.where(searching, weights[name], other) for name, other in before.items()}
+  def loss(theta, weights, key, images, labels):
     logits = forward(theta, images, weights, key)
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-    accuracy = (logits.argmax(-1) == labels).mean()
-    return loss + jnp.where(searching, method.penalty(phi, weights), 0.0), (loss, accuracy, info)
+    return (optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(),
+            (logits.argmax(-1) == labels).mean())
+
+  return loss
+
+
+def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment,
+                 tx_unrolled=None) -> dict[str, Callable[..., Any]]:
+  """The step of every phase, {its name: function}; see `search_step`. `tx_unrolled` is tx_theta where it is None."""
+  problem = Problem(space, loss_of(net, method, space), tx_theta, tx_phi, tx_unrolled or tx_theta, plan.parts)
+  made = {}
+  for phase in phases(method, space, plan):
+    shared = (step for other, step in made.values() if other.step is phase.step and other.after is phase.after)
+    made[phase.name] = phase, next(shared, None) or search_step(method, problem, plan, phase, augment)
+  return {name: step for name, (_, step) in made.items()}
+
+
+def search_step(method: Method, problem: Problem, plan: Plan, phase: Phase, augment) -> Callable[..., Any]:
+  """Builds `step(state, batch, key) -> (state, metrics)`, a pure function to be jitted with `state` donated.
+
+  A batch is {'images': uint8 [n, h, w, c], 'labels': int32 [n]}; for a phase that validates also 'valid_images' and
+  'valid_labels'. `augment(key, images)` gives float images. Metrics are scalars, and 'probs' {cell: [edges, ops]}, with
+  methods that have them 'scores', and 'dead' {cell: bool [edges]} after the step.
+  """
 
   def step(state: SearchState, batch, key):
-    fixed = state.phi['fixed']
-    searching = state.step >= plan.pretrain_steps
     xi_key, image_key, valid_xi_key, valid_image_key = jax.random.split(key, 4)
-    train = state.step, xi_key, augment(image_key, batch['images']), batch['labels']
-
-    @jax.named_scope('optimiser')
-    def move_theta(grads, theta, opt):
-      updates, opt = tx_theta.update(grads, opt, theta)
-      return optax.apply_updates(theta, updates), opt
-
-    @jax.named_scope('optimiser')
-    def move_phi(grads, params, opt):
-      updates, new = tx_phi.update(grads, opt, params)
-      moved = optax.apply_updates(params, updates), new
-      return jax.tree.map(lambda a, b: jnp.where(searching, a, b), moved, (params, opt))
-
-    theta, params, opt_theta, opt_phi = state.theta, state.phi['params'], state.opt_theta, state.opt_phi
-    if method.validates:
-      valid = state.step, valid_xi_key, augment(valid_image_key, batch['valid_images']), batch['valid_labels']
-      grad_phi = in_parts(jax.grad(loss_fn, 1, has_aux=True), plan.parts)
-    if method.bilevel:
-      grad_theta = in_parts(jax.value_and_grad(loss_fn, 0, has_aux=True), plan.parts)
-      if method.phi_first:
-        g_phi, _ = grad_phi(theta, params, fixed, *valid)
-        params, opt_phi = move_phi(g_phi, params, opt_phi)
-      (_, (loss, accuracy, info)), g_theta = grad_theta(theta, params, fixed, *train)
-      theta, opt_theta = move_theta(g_theta, theta, opt_theta)
-      if not method.phi_first:
-        g_phi, _ = grad_phi(theta, params, fixed, *valid)
-        params, opt_phi = move_phi(g_phi, params, opt_phi)
-    else:
-      grad = in_parts(jax.value_and_grad(loss_fn, (0, 1), has_aux=True), plan.parts)
-      (_, (loss, accuracy, info)), (g_theta, g_phi) = grad(theta, params, fixed, *train)
-      if method.second:
-        other, _ = grad_phi(theta, params, fixed, *valid)
-        g_phi = {**g_phi, **{name: other[name] for name in method.second}}
-      theta, opt_theta = move_theta(g_theta, theta, opt_theta)
-      params, opt_phi = move_phi(g_phi, params, opt_phi)
-
-    phi = {'params': params, 'fixed': fixed}
-    metrics = {'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(g_theta),
-               'grad_phi': optax.tree.norm(g_phi), 'norm_theta': optax.tree.norm(theta),
-               'norm_phi': optax.tree.norm(params), **info,
-               'probs': method.probs(phi, at(state.step + 1)), 'dead': dead_rows(method, phi)}
-    return SearchState(state.step + 1, theta, phi, opt_theta, opt_phi, state.key), metrics
+    batches = {'train': Batch(augment(image_key, batch['images']), batch['labels'], xi_key)}
+    if 'valid' in phase.step.batches:
+      batches['valid'] = Batch(augment(valid_image_key, batch['valid_images']), batch['valid_labels'], valid_xi_key)
+    state, metrics = phase.step.update(method, problem, state, batches, plan.clock(state.step))
+    clock = plan.clock(state.step + 1)
+    if phase.after:
+      state = state.replace(phi=phase.after(state.phi, clock))
+    if method.scores:
+      metrics['scores'] = method.scores(state.phi, clock)
+    metrics |= {'norm_theta': optax.tree.norm(state.theta), 'norm_phi': optax.tree.norm(state.phi['params']),
+                'probs': method.probs(state.phi, clock), 'dead': dead_rows(method, state.phi)}
+    return state.replace(step=state.step + 1), metrics
 
   return step
 

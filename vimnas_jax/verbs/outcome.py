@@ -65,8 +65,8 @@ def write(folder, run, now, seconds, command) -> dict:
   `seconds` is the median time of a step, or None.
   """
   space, method, config = run.space, run.method, run.config
-  probs = jax.device_get(method.probs(now.phi))
-  genotype = space.genotype(probs)
+  probs = jax.device_get(method.probs(now.phi, run.plan.clock(run.plan.steps)))
+  genotype = space.genotype(_scores(run, now, probs))
   files.write(folder / 'genotype.json', genotype.to_json() + '\n')
   rows = metrics.read(folder / 'metrics.jsonl')
   arch = metrics.read(folder / 'arch.jsonl')
@@ -109,6 +109,15 @@ def write(folder, run, now, seconds, command) -> dict:
   result |= run.environment
   files.write_json(folder / 'result.json', result)
   return result
+
+
+def _scores(run, now, probs):
+  """What the architecture of the final state `now` is read off: the method's scores, its own derivation, or `probs`."""
+  if run.method.derive:
+    rate = standing.rater(run, now.theta)
+    return jax.device_get(run.method.derive(rate, now.phi, jax.random.fold_in(jax.random.key(run.config.seed), 0)))
+  scores = run.method.scores
+  return jax.device_get(scores(now.phi, run.plan.clock(run.plan.steps))) if scores else probs
 
 
 def benchmark(own: str, sets) -> str:

@@ -192,7 +192,7 @@ class Training:
       console.say(f'step {at}/{self.total}  {self.test_name} accuracy {found.top1:.2f} %')
 
     try:
-      return loop.advance(loop.Loop(self.total, self.step, held, index, note, self.config.log_steps,
+      return loop.advance(loop.Loop(self.total, lambda at: self.step, held, index, note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr', after,
                                     max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
     finally:

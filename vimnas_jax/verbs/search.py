@@ -60,7 +60,7 @@ def _checked(config, loaded, console):
   if side < space.min_size:
     raise UserError(f'config.data.name={config.data.name!r} has images of side {side}; space {space.name!r} needs at '
                     f'least {space.min_size}')
-  for part, split in (('training', run.train), ('validation', run.valid if run.method.validates else run.train)):
+  for part, split in (('training', run.train), ('validation', run.valid if run.validates else run.train)):
     if len(split) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
                       f'config.train_portion={config.train_portion} leaves of {config.data.name!r}: lower one of them')
@@ -85,7 +85,7 @@ class _Run:
     per_epoch = len(self.train) // config.batch_size
     self.per_epoch = per_epoch
     self.plan = steps.Plan(round(config.pretrain.epochs * per_epoch), round(config.epochs * per_epoch),
-                           config.pretrain.sampling, config.accumulate)
+                           config.pretrain.sampling, config.accumulate, max(per_epoch, 1))
     self.total = self.plan.steps
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
@@ -96,21 +96,39 @@ class _Run:
     self.method = methods.get(config.method, space.choices)
     form = OneShot if space.topology else Supernet
     self.net = form(space=space, cells=config.space.cells, channels=config.space.channels,
-                    num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat)
+                    num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat,
+                    **self.method.options._asdict())
     self.tx_theta = optim.theta(config.theta, self.plan.steps, max(per_epoch, 1))
-    self.tx_phi = self.method.optimizer(optim.phi(config.phi, self.plan.search_steps))
+    waits = round(self.method.before[-1][0] * self.plan.search_steps) if self.method.before else 0
+    self.tx_phi = self.method.optimizer(optim.phi(config.phi, self.plan.search_steps - waits))
 
     def prepare(key, images):
       return augment.augment(key, images, mean=loaded.mean, std=loaded.std, pad=config.data.pad,
                              flip=config.data.flip, cutout=config.data.cutout, smallest=config.data.smallest,
                              jitter=config.data.jitter, hue=config.data.hue)
 
-    step = steps.search_step(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare)
-    self.step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
-                        out_shardings=parallel.replicated(mesh))
+    found = steps.search_steps(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare,
+                               optim.theta(config.theta, self.plan.steps, max(per_epoch, 1), clip=False))
+    self.phases = steps.phases(self.method, space, self.plan)
+    jitted = {step: jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
+                            out_shardings=parallel.replicated(mesh)) for step in found.values()}
+    self._steps = {name: jitted[step] for name, step in found.items()}
     self._create = jax.jit(lambda key: state.create(key, self.net, self.method, space, self.tx_theta, self.tx_phi,
                                                     self.image_shape), out_shardings=parallel.replicated(mesh))
     self.environment = runfolder.environment()  # of the start: the checkout may move on while a run lasts
+
+  @property
+  def validates(self) -> bool:
+    """Whether any phase takes batches of the validation half."""
+    return bool(self.method.derive) or any('valid' in phase.step.batches for phase in self.phases)
+
+  def phase(self, at) -> steps.Phase:
+    """The stage that step `at` (from 0) belongs to."""
+    return next(phase for phase in self.phases if at < phase.end)
+
+  def step(self, at):
+    """The jitted step `at`: `f(state, data, index) -> (state, metrics)`."""
+    return self._steps[self.phase(at).name]
 
   def start(self):
     """The state at step 0."""
@@ -130,7 +148,7 @@ class _Run:
     """
     key = jax.random.fold_in(jax.random.key(self.config.seed), 1 + epoch)
     count, batches = self.per_epoch * self.config.batch_size, {}
-    parts = {'train': self.train} | ({'valid': self.valid} if self.method.validates else {})
+    parts = {'train': self.train} | ({'valid': self.valid} if self.validates else {})
     for i, (part, split) in enumerate(parts.items()):
       part_key = jax.random.fold_in(key, i)
       drawn = [jax.random.permutation(jax.random.fold_in(part_key, turn), len(split))
@@ -144,7 +162,7 @@ class _Run:
     if first >= self.plan.steps:
       return now, None
     held = {'images': self.train.images, 'labels': self.train.labels}
-    if self.method.validates:
+    if self.validates:
       held |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
     held = jax.device_put(held, parallel.replicated(self.mesh))
     epoch, order = None, {}
@@ -154,15 +172,17 @@ class _Run:
       if at // self.per_epoch != epoch:
         epoch = at // self.per_epoch
         order = self.order(epoch)
-      return {part: jax.device_put(b[at % self.per_epoch], parallel.batch(self.mesh)) for part, b in order.items()}
+      return {part: jax.device_put(order[part][at % self.per_epoch], parallel.batch(self.mesh))
+              for part in self.phase(at).step.batches}
 
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
     history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
     warned = set()
 
-    def note_architecture(at, probs, dead):
-      genotype, hot = self.space.write(self.space.genotype(probs)), outcome.one_hotness(probs, self.space)
+    def note_architecture(at, probs, dead, scores=None):
+      genotype = self.space.write(self.space.genotype(scores or probs))
+      hot = outcome.one_hotness(probs, self.space)
       rows = outcome.dead_edges(dead)
       for what, line in outcome.dead_warnings(rows, self.space, at, at <= self.plan.pretrain_steps):
         if what not in warned:
@@ -175,13 +195,15 @@ class _Run:
 
     def note(at, values, seconds):
       values = jax.device_get(values)
-      hot = note_architecture(at, values.pop('probs'), values.pop('dead'))
-      log.write(step=at, stage='pretrain' if at <= self.plan.pretrain_steps else 'search',
+      hot = note_architecture(at, values.pop('probs'), values.pop('dead'), values.pop('scores', None))
+      log.write(step=at, stage=self.phase(at - 1).name,
                 seconds=round(seconds, 4), **{k: float(v) for k, v in values.items()})
       return f'accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}'
 
     if first == 0:
-      note_architecture(0, *jax.device_get((self.method.probs(now.phi, 0.0), steps.dead_rows(self.method, now.phi))))
+      clock, scores = self.plan.clock(0), self.method.scores
+      note_architecture(0, *jax.device_get((self.method.probs(now.phi, clock), steps.dead_rows(self.method, now.phi),
+                                            scores(now.phi, clock) if scores else None)))
     try:
       return loop.advance(loop.Loop(self.plan.steps, self.step, held, index, note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr'),

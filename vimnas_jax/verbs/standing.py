@@ -54,6 +54,26 @@ def accuracies(run, theta, probs, images: int) -> dict:
   return found
 
 
+def rater(run, theta):
+  """`rate(weights, i)`: the supernet's accuracy in % with mixing weights {cell: [edges, ops]} on batch `i` of the
+  validation half, counted round and not augmented; BatchNorm uses the batch's statistics. `run` is as for `accuracies`.
+  """
+  size, split = run.config.batch_size, run.valid
+
+  @jax.jit
+  def right(theta, weights, images, labels):
+    x = augment.normalise(images, run.mean, run.std)
+    weights = {name: rows[None] for name, rows in weights.items()}
+    logits = run.net.apply({'params': theta}, x, weights, rngs={'noise': jax.random.key(0)})
+    return (logits.argmax(-1) == labels).mean()
+
+  def rate(weights, i):
+    at = i % (len(split) // size) * size
+    return 100 * float(right(theta, weights, split.images[at:at + size], split.labels[at:at + size]))
+
+  return rate
+
+
 def check(config, valid):
   """Raises UserError unless `valid`, the validation half, has the images that config.supernet_images asks for."""
   if not config.batch_size <= config.supernet_images <= len(valid):

@@ -1,0 +1,74 @@
+"""Random search with parameter sharing: Li and Talwalkar, Random Search and Reproducibility for NAS, UAI 2019.
+
+  1. in every step theta descends the loss of a batch with one architecture, drawn uniformly;
+  2. at the end `tries` architectures are drawn uniformly, each is rated with the weights of the supernet by its
+     accuracy on one batch of the validation half, and the best one is the result; of equals the first.
+
+As NAS-Bench-201's own run of it: 100 tries, BatchNorm by the batch. An architecture is what the space lets one keep: on
+the DARTS space two edges into every node, and no `none` (Li and Talwalkar draw the same).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vimnas_jax.errors import UserError
+from vimnas_jax.methods import updates
+from vimnas_jax.methods.types import END, Method
+
+FIELDS = {'tries': 100}  # architectures that are rated at the end
+OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
+PRETRAIN = 0.0
+
+
+def rules(space):
+  """What `architecture` has to know of the cells of a space: {cell: arrays}."""
+  found = {}
+  for name, cell in space.cells.items():
+    allowed = [[space.kept is None or op != 'none' for op in ops] for ops in cell.ops]
+    found[name] = {'allowed': jnp.array(allowed), 'targets': jnp.array([target for _, target in cell.edges]),
+                   'kept': jnp.array(space.kept or len(cell.edges))}
+  return found
+
+
+def architecture(key, rule):
+  """A uniformly random architecture of a cell as mixing weights [edges, ops]: one operation on each edge that it keeps.
+
+  `rule` is the cell's, as `rules` gives it: which operations an edge may keep, and how many edges a node.
+  """
+  edge_key, op_key = jax.random.split(key)
+  drawn = jax.random.gumbel(op_key, rule['allowed'].shape)
+  weights = jax.nn.one_hot(jnp.where(rule['allowed'], drawn, -jnp.inf).argmax(-1), drawn.shape[1])
+  order, targets = jax.random.uniform(edge_key, drawn.shape[:1]), rule['targets']
+  earlier = ((targets[:, None] == targets[None]) & (order[None] < order[:, None])).sum(1)
+  return weights * (earlier < rule['kept'])[:, None]
+
+
+def make(config) -> Method:
+  """Random search with parameter sharing. Raises UserError on a bad field."""
+  if config.tries < 1:
+    raise UserError(f'config.method.tries={config.tries} must be at least 1')
+
+  def init(key, space):
+    del key
+    return {'params': {}, 'fixed': rules(space)}
+
+  def drawn(phi, key):
+    return {name: architecture(jax.random.fold_in(key, i), rule) for i, (name, rule) in enumerate(phi['fixed'].items())}
+
+  def sample(phi, key, clock):
+    del clock
+    return {name: rows[None] for name, rows in drawn(phi, key).items()}, {}
+
+  def probs(phi, clock=END):
+    del clock
+    shapes = {name: rule['allowed'].shape for name, rule in phi['fixed'].items()}
+    return {name: jnp.full(shape, 1 / shape[1]) for name, shape in shapes.items()}
+
+  def derive(rate, phi, key):
+    draw = jax.jit(lambda key: drawn(phi, key))
+    found = [draw(jax.random.fold_in(key, i)) for i in range(config.tries)]
+    rates = [rate(weights, i) for i, weights in enumerate(found)]
+    return found[int(np.argmax(rates))]
+
+  return Method(init, sample, probs, updates.theta_only(), derive=derive)
