@@ -51,7 +51,7 @@ def make(config) -> Method:
     for i, (name, alpha) in enumerate(phi['params'].items()):
       noise = jax.random.gumbel(jax.random.fold_in(key, i), (config.samples, *alpha.shape))
       h = straight_through(jax.nn.softmax((jax.nn.log_softmax(alpha)[None] + noise) / tau))
-      drawn = jax.lax.stop_gradient(h.argmax(-1)[..., None] == jnp.arange(h.shape[-1]))
+      drawn = jax.lax.stop_gradient(h) > 0.5
       weights[name] = Mixture(ops=jnp.where(drawn, h, 0), shift=jnp.where(drawn, 0, h).sum(-1))
     return weights, {'tau': tau}
 

@@ -143,17 +143,28 @@ def max_pool(x, stride=1):
   return functools.reduce(jnp.maximum, [rows[:, :, j:j + w:stride] for j in range(3)])
 
 
+def _max_pool_forward(x, stride):
+  """Kept for the backward pass is which pixels of a window are its maximum, as bits.
+
+  Not x and the maximum, to be compared there: XLA may compute x once more for that, and round it otherwise; then no
+  pixel equals the maximum and the gradient is lost. One bit is set in any case.
+  """
+  views = _taps(x, 3, 1, stride, -jnp.inf)
+  most, first = views[0], jnp.zeros(views[0].shape, jnp.int32)
+  for i, view in enumerate(views[1:], 1):
+    first = jnp.where(view > most, i, first)
+    most = jnp.maximum(view, most)
+  bits = sum(((view >= most) | (first == i)).astype(jnp.int32) << i for i, view in enumerate(views))
+  return most, (bits.astype(jnp.int16), jnp.zeros((0, *x.shape[1:3]), x.dtype))
+
+
 def _max_pool_backward(stride, saved, dy):
   # Two passes: a window's share for each of its tied pixels, and what every pixel gets from the nine windows around.
-  x, y = saved
-  g = dy / sum((view == y).astype(dy.dtype) for view in _taps(x, 3, 1, stride, -jnp.inf))
-  views = zip(*(_taps(_between_zeros(a, x.shape, stride), 3, 1, 1) for a in (y, g)))
-  return (sum(jnp.where(x == most, share, 0) for most, share in views),)
-
-
-def _max_pool_forward(x, stride):
-  y = max_pool(x, stride)
-  return y, (x, y)
+  bits, like = saved
+  shape = (None, *like.shape[1:])
+  g = dy / jax.lax.population_count(bits).astype(dy.dtype)
+  views = zip(*(_taps(_between_zeros(a, shape, stride), 3, 1, 1) for a in (bits, g)))
+  return (sum(jnp.where(seen >> (8 - i) & 1, share, 0) for i, (seen, share) in enumerate(views)),)
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
