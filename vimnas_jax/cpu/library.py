@@ -19,7 +19,7 @@ import numpy as np
 from llvmlite import binding
 
 from vimnas_jax.cpu import interface
-from vimnas_jax.cpu.table import CHUNKS, FEATURES, TABLE, slot, vector_length
+from vimnas_jax.cpu.table import CHUNKS, FEATURES, RANKS, TABLE, slot, vector_length
 
 # What numba's code calls to report exceptions, of which the kernels have none.
 RAISING = ('numba_gil_ensure', 'numba_gil_release', 'numba_do_raise', 'numba_unpickle',
@@ -56,8 +56,10 @@ def call(names, channels: int, outputs, *args, **attributes):
   """Calls the chunk names[0], which needs the loops names[1:], for maps whose width `channels` divides.
 
   `outputs` are shapes; all floats are of the type of args[0]. The attribute `chunks` is the number of parts of the
-  batch, CHUNKS unless given: fixed, so that sums do not depend on the number of threads.
+  batch, CHUNKS unless given: fixed, so that sums do not depend on the number of threads. Raises TypeError for
+  arguments of other types or ranks than the chunk reads.
   """
+  _check(names[0], args)
   kind = np.dtype(args[0].dtype)
   vector = vector_length(channels, kind)
   need(names, vector, kind.name)
@@ -67,6 +69,15 @@ def call(names, channels: int, outputs, *args, **attributes):
   integers = {name: np.int64(value) for name, value in attributes.items()}
   run = jax.ffi.ffi_call(target, [jax.ShapeDtypeStruct(shape, kind) for shape in outputs])
   return run(*args, **integers)
+
+
+def _check(name, args):
+  """Raises TypeError for arguments that the chunk `name` would take for something else: it reads bare memory."""
+  types = {np.dtype(a.dtype).name for a in args}
+  ranks = ''.join(str(a.ndim) for a in args)
+  if types not in ({'float32'}, {'float64'}) or not re.fullmatch(RANKS[name], ranks):
+    raise TypeError(f'the kernel {name} takes arrays of float32 or of float64 whose ranks are {RANKS[name]}, not of '
+                    f'{", ".join(sorted(types))} with ranks {ranks}')
 
 
 @functools.cache
