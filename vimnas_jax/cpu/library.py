@@ -20,10 +20,13 @@ from llvmlite import binding
 
 from vimnas_jax.cpu import interface
 from vimnas_jax.cpu.table import CHUNKS, FEATURES, RANKS, TABLE, slot, vector_length
+from vimnas_jax.errors import UserError
 
 # What numba's code calls to report exceptions, of which the kernels have none.
 RAISING = ('numba_gil_ensure', 'numba_gil_release', 'numba_do_raise', 'numba_unpickle',
            'numba_runtime_build_excinfo_struct', 'NRT_Free')
+REMEDY = ('build the supernet with kernels=False (in a Method: Options(kernels=False)), or set VIMNAS_JAX_KERNELS=0, '
+          'for the plain form, which has both')
 
 
 @functools.cache
@@ -57,7 +60,7 @@ def call(names, channels: int, outputs, *args, **attributes):
 
   `outputs` are shapes; all floats are of the type of args[0]. The attribute `chunks` is the number of parts of the
   batch, CHUNKS unless given: fixed, so that sums do not depend on the number of threads. Raises TypeError for
-  arguments of other types or ranks than the chunk reads.
+  arguments of other types or ranks than the chunk reads, and UserError when a derivative or a batch of it is asked for.
   """
   _check(names[0], args)
   kind = np.dtype(args[0].dtype)
@@ -68,7 +71,7 @@ def call(names, channels: int, outputs, *args, **attributes):
   attributes = {'chunks': min(CHUNKS, args[0].shape[0])} | attributes | {'call': slot(names[0], vector, kind.name)}
   integers = {name: np.int64(value) for name, value in attributes.items()}
   run = jax.ffi.ffi_call(target, [jax.ShapeDtypeStruct(shape, kind) for shape in outputs])
-  return run(*args, **integers)
+  return _once(lambda *args: run(*args, **integers))(*args)
 
 
 def _check(name, args):
@@ -78,6 +81,23 @@ def _check(name, args):
   if types not in ({'float32'}, {'float64'}) or not re.fullmatch(RANKS[name], ranks):
     raise TypeError(f'the kernel {name} takes arrays of float32 or of float64 whose ranks are {RANKS[name]}, not of '
                     f'{", ".join(sorted(types))} with ranks {ranks}')
+
+
+def _once(f):
+  """`f` with one line for what a custom call cannot do, instead of what JAX would say of XLA's interface."""
+  batched = jax.custom_batching.custom_vmap(f)
+  once = jax.custom_jvp(batched)
+
+  @batched.def_vmap
+  def batch(*args):
+    raise UserError(f'the CPU\'s kernels have no batching rule, which jax.vmap asks for: {REMEDY}')
+
+  @once.defjvp
+  def derive(*args):
+    raise UserError('the CPU\'s kernels have no second derivative, no forward mode and no derivative of an evaluation: '
+                    f'{REMEDY}')
+
+  return once
 
 
 @functools.cache
