@@ -25,8 +25,7 @@ from vimnas_jax.errors import UserError
 # What numba's code calls to report exceptions, of which the kernels have none.
 RAISING = ('numba_gil_ensure', 'numba_gil_release', 'numba_do_raise', 'numba_unpickle',
            'numba_runtime_build_excinfo_struct', 'NRT_Free')
-REMEDY = ('build the supernet with kernels=False (in a Method: Options(kernels=False)), or set VIMNAS_JAX_KERNELS=0, '
-          'for the plain form, which has both')
+REMEDY = ('build the supernet with kernels=False (in a Method: Options(kernels=False)), or set VIMNAS_JAX_KERNELS=0')
 
 
 @functools.cache
