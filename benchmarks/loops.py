@@ -17,11 +17,11 @@ import numpy as np
 import threadpoolctl
 from numba import njit
 
-from vimnas_jax.cpu import library
+from vimnas_jax.cpu import library, table
 from vimnas_jax.cpu.source.frame import OPTIONS, call
 from vimnas_jax.cpu.source.loops import matrix_product
 
-VECTOR = library.BYTES // 4
+VECTOR = table.BYTES // 4
 REPEATS = 400
 
 
@@ -77,7 +77,7 @@ def windows(side, c):
              'kernel gradient': ('kernel_gradient', at, row, inside, row, VECTOR, weights, c, side, side)}
     for name, (which, *args) in calls.items():
       library.need([window + which], VECTOR, 'float32')
-      address = library.TABLE[library.slot(window + which, VECTOR, 'float32')]
+      address = table.TABLE[table.slot(window + which, VECTOR, 'float32')]
       run = functools.partial(_repeat, REPEATS, int(address), *args)
       run()
       seconds = min(_seconds(run) for _ in range(3))
@@ -90,7 +90,7 @@ def products(side, c):
   """GFLOP/s of the matrix products on [side * side, c] and [c, c], by name."""
   n, found = side * side, {}
   a, b, out = _aligned(n * c), _aligned(n * c), _aligned(n * c)
-  library.need(library.PRODUCTS, VECTOR, 'float32')
+  library.need(table.PRODUCTS, VECTOR, 'float32')
   multiply, multiply_add = (matrix_product(VECTOR, 'float32', how) for how in ('set', 'add'))
   panel = VECTOR * next(i for i in (3, 2, 1) if c % (i * VECTOR) == 0)
 

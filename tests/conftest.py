@@ -12,11 +12,13 @@ if _OPTIMISED:
   os.environ.pop('NUMBA_OPT', None)
 else:
   os.environ['NUMBA_OPT'] = '0'  # the same for the kernels
+_BITS = os.environ.get('TESTS_VECTOR_BITS', '')  # likewise
 CACHE = pathlib.Path(__file__).resolve().parents[1] / '.pytest_cache' / 'compiled'  # also between runs of the tests
 os.environ['JAX_COMPILATION_CACHE_DIR'] = os.environ.get('TESTS_COMPILED', str(CACHE))
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax
+import llvmlite.binding
 import ml_collections
 import numpy as np
 import pytest
@@ -28,6 +30,13 @@ SLOW = pytest.mark.slow  # not in every run: pytest -m slow
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+
+if _BITS:  # of the kernels' vectors; LLVM makes two of one where the machine's are half as wide
+  _features = llvmlite.binding.get_host_cpu_features
+  _asked = type(_features())(_features(), avx512f=_BITS == '512')
+  llvmlite.binding.get_host_cpu_features = lambda: _asked
+  import vimnas_jax.cpu.table  # noqa: F401
+  llvmlite.binding.get_host_cpu_features = _features
 
 LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to',
         'test_bilevel_phi')

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import reference
 from conftest import ROOT, SLOW
+from llvmlite import binding
 
-from vimnas_jax.cpu import bank, library, mix
+from vimnas_jax.cpu import bank, library, mix, table
 from vimnas_jax.networks import mixing
 from vimnas_jax.networks.ops import OPS, max_pool
 
@@ -69,6 +70,20 @@ def test_kernels_equal_one_operation_at_a_time(x64, banks, c, stride, side, samp
   x, params, weights, key = _inputs(banks, c, stride, side, samples, jnp.float64, n=n)
   assert all(bank.fits(op, c, x.dtype, stride) for op in banks)
   _compare(banks, 2 if c == 24 else 3, stride, x, params, weights, key, 1e-10, pool_norm=samples == 1)
+
+
+@pytest.mark.parametrize('n', [1, 33, *(pytest.param(n, marks=SLOW) for n in (16, 17, 64))])
+def test_batches_that_threads_share_in_equal_and_unequal_parts(x64, n):
+  """Fewer images than parts, as many, and more, where parts have one image more than others."""
+  banks = {'sep_conv_3x3': (0, 1), 'nor_conv_3x3': (0,), 'max_pool_3x3': (1,), 'avg_pool_3x3': (0,)}
+  x, params, weights, key = _inputs(banks, 4, 1, 5, 1, jnp.float64, n=n)
+  _compare(banks, 2, 1, x, params, weights, key, 1e-10)
+
+
+def test_the_vectors_are_as_long_as_asked_for():
+  bits = os.environ.get('TESTS_VECTOR_BITS')
+  machine = 512 if binding.get_host_cpu_features().get('avx512f') else 256
+  assert int(bits or machine) == 8 * table.BYTES
 
 
 @pytest.mark.parametrize('stride', [1, 2])
@@ -168,29 +183,13 @@ def test_machine_code_on_disk(tmp_path, monkeypatch):
 
 
 @SLOW
-def test_all_that_is_here_holds_of_optimised_machine_code():
-  """Which users run; conftest has the compilers leave it unoptimised."""
+@pytest.mark.skipif('TESTS_OPTIMISED' in os.environ, reason='this is the run that it starts')
+@pytest.mark.parametrize('bits', [256, 512])
+def test_all_that_is_here_holds_of_optimised_machine_code(bits):
+  """Which users run; conftest has the compilers leave it unoptimised. With vectors of either length: where a machine
+  has no 512 bits, LLVM makes two of 256 of them, and the code for sixteen channels is tested all the same.
+  """
   done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist',
-                         'tests/test_kernels.py'], cwd=ROOT, capture_output=True, text=True, timeout=1800,
-                        env={**os.environ, 'TESTS_OPTIMISED': '1'})
+                         '-m', '', 'tests/test_kernels.py'], cwd=ROOT, capture_output=True, text=True, timeout=1800,
+                        env={**os.environ, 'TESTS_OPTIMISED': '1', 'TESTS_VECTOR_BITS': str(bits)})
   assert done.returncode == 0 and ' passed' in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
-
-
-@pytest.mark.parametrize('major, minor, fits', [(0, 3, True), (0, 4, True), (0, 2, False), (1, 3, False),
-                                                ('', 3, False)])
-def test_another_interface_of_xla_is_not_called(tmp_path, monkeypatch, major, minor, fits):
-  header = tmp_path / 'xla' / 'ffi' / 'api' / 'c_api.h'
-  header.parent.mkdir(parents=True)
-  header.write_text(f'#define XLA_FFI_API_MAJOR {major}\n#define XLA_FFI_API_MINOR {minor}\n')
-  monkeypatch.setattr(jax.ffi, 'include_dir', lambda: str(tmp_path))
-  assert bool(library.unfit.__wrapped__()) != fits
-  monkeypatch.setattr(library, 'unfit', library.unfit.__wrapped__)
-  if fits:
-    assert mixing._available.__wrapped__()
-  else:
-    with pytest.warns(RuntimeWarning, match='the plain form runs'):
-      assert not mixing._available.__wrapped__()
-
-
-def test_the_installed_interface_is_the_one_that_the_kernels_are_for():
-  assert not library.unfit()

@@ -5,6 +5,7 @@ import pytest
 from conftest import SLOW
 from test_network import DARTS, EVERY_OP, MIXED, NB201, randomised, shapes
 
+from vimnas_jax import cpu
 from vimnas_jax.networks import mixing, ops
 from vimnas_jax.networks.network import Edge, Network
 
@@ -98,9 +99,11 @@ def test_what_has_no_kernels_runs_without_them(train):
 
 @pytest.mark.parametrize('how', ['no numba', 'switched off'])
 def test_without_kernels_the_plain_form_runs(monkeypatch, how):
-  mixing._available.cache_clear()
+  cpu.available.cache_clear()
   if how == 'no numba':
-    monkeypatch.setattr(mixing.importlib.util, 'find_spec', lambda name: None)
+    monkeypatch.setattr(cpu.importlib.util, 'find_spec', lambda name: None)
+    with pytest.warns(RuntimeWarning, match='the plain form runs .* no numba'):
+      assert not cpu.available()
   else:
     monkeypatch.setenv('VIMNAS_JAX_KERNELS', '0')
   try:
@@ -117,4 +120,4 @@ def test_without_kernels_the_plain_form_runs(monkeypatch, how):
     assert '@vimnas_jax_' not in program.as_text()
     np.testing.assert_array_equal(program.compile()(x), ops.max_pool(x, 1))
   finally:
-    mixing._available.cache_clear()  # what was found here is not so elsewhere
+    cpu.available.cache_clear()  # what was found here is not so elsewhere

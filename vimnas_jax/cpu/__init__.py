@@ -1,1 +1,59 @@
-"""Kernels for the CPU, as XLA custom calls: what XLA's own code does many times slower than the machine could."""
+"""Kernels for the CPU, as XLA custom calls: what XLA's own code does many times slower than the machine could.
+
+This is their only door: the rest of the package asks here for the kernels that it has a use for, and gets None where
+the plain form is to run: on another backend; where the environment variable VIMNAS_JAX_KERNELS is 0; without numba; or
+with a jaxlib whose interface the kernels do not know. The variable is read once, when they are first asked for. Nothing
+of numba or LLVM is imported before.
+"""
+
+import functools
+import importlib.util
+import os
+import warnings
+
+import jax
+
+
+@functools.cache
+def available() -> bool:
+  """Whether the kernels run on this machine's CPU; warns, once, if something other than the user stands against it."""
+  if os.environ.get('VIMNAS_JAX_KERNELS', '1') == '0':
+    return False
+  missing = [name for name in ('numba', 'llvmlite') if not importlib.util.find_spec(name)]
+  if missing:
+    reason = f'there is no {" and no ".join(missing)}'
+  else:
+    from vimnas_jax.cpu import library
+    reason = library.unfit()
+  if reason:
+    warnings.warn(f'the plain form runs instead of the CPU kernels, several times slower: {reason}', RuntimeWarning,
+                  stacklevel=3)
+  return not reason
+
+
+def supernet_kernels():
+  """All operations of the edges that leave a node, mixed: bank.py, with `fits` and `mixed`."""
+  if not _wanted():
+    return None
+  from vimnas_jax.cpu import bank
+  return bank
+
+
+def convolution_kernels():
+  """A convolution with its own BatchNorm: normed.py, with `fits`, `calls`, `trained` and `evaluated`."""
+  if not _wanted():
+    return None
+  from vimnas_jax.cpu import normed
+  return normed
+
+
+def block_kernels():
+  """A block of the one-shot network: block.py, with `mixed`; it fits what `convolution_kernels` fits."""
+  if not _wanted():
+    return None
+  from vimnas_jax.cpu import block
+  return block
+
+
+def _wanted():
+  return jax.default_backend() == 'cpu' and available()

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import dense, library, mix, pools, stage
+from vimnas_jax.cpu import dense, mix, pools, stage, table
 
 # size, dilation and names of (depthwise, 1x1) parameters of every stage in turn
 STAGES = {
@@ -28,7 +28,7 @@ def fits(op: str, channels: int, dtype, stride: int) -> bool:
   """Whether an operation of this width, type and stride has kernels here."""
   known = op in STAGES or op in DENSE or op in pools.KINDS or (op == 'skip_connect' and stride == 1)
   return (known and np.dtype(dtype).name in ('float32', 'float64')
-          and library.vector_length(channels, dtype) >= 4)
+          and table.vector_length(channels, dtype) >= 4)
 
 
 def _bank(kernels):

@@ -8,10 +8,10 @@ product of depth k * c. BatchNorm follows; its coefficients come in on the way b
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import library, mix
+from vimnas_jax.cpu import library, mix, table
 
-FORWARD = 'dense_forward', 'activate', 'moments', *library.PRODUCTS
-BACKWARD = 'dense_backward', 'activate', 'activate_gradient', 'normalise_gradient', *library.PRODUCTS
+FORWARD = 'dense_forward', 'activate', 'moments', *table.PRODUCTS
+BACKWARD = 'dense_backward', 'activate', 'activate_gradient', 'normalise_gradient', *table.PRODUCTS
 
 
 def pack(kernel, vector):
@@ -25,7 +25,7 @@ def _call(names, outputs, x, kernel, *args, stride):
   k, c, d = kernel.shape[0], *kernel.shape[2:]
   channels = np.gcd(c, d)
   none, one = np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
-  return library.call(names, channels, outputs, x, pack(kernel, library.vector_length(channels, x.dtype)), none, one,
+  return library.call(names, channels, outputs, x, pack(kernel, table.vector_length(channels, x.dtype)), none, one,
                       *args, size=k, stride=stride)
 
 
@@ -40,7 +40,7 @@ def backward(x, kernel, g, a, center, p, q, r, stride=1):
   """The way back from da = p * g + q * (a - center) + r, with g a list of maps [n, h', w', *] that lie side by side in
   a: gradients of x and of the kernel.
   """
-  parts = min(library.CHUNKS, x.shape[0])
+  parts = min(table.CHUNKS, x.shape[0])
   turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)  # [k, k, d, c]
   dx, dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)], x, turned, a, center, p, q, r, *g, stride=stride)
   return dx, *mix.fold(dk)

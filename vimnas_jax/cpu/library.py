@@ -1,8 +1,8 @@
 """The machine code of the CPU kernels: compiled by numba where it is new, else read from disk by LLVM alone.
 
-Every function has a fixed slot in one table of addresses, by which compiled code finds what it calls; so a function's
-object code is the same in every process and may be kept beside JAX's compiled programs. Importing numba and compiling
-take ten seconds and more, loading takes milliseconds.
+A function has a fixed slot in the table of addresses (table.py); so its object code is the same in every process and
+may be kept beside JAX's compiled programs. Importing numba and compiling take ten seconds and more, loading takes
+milliseconds.
 """
 
 import ctypes
@@ -18,41 +18,14 @@ import jax
 import numpy as np
 from llvmlite import binding
 
-INTERFACE = 0, 3  # XLA's C interface (xla/ffi/api/c_api.h), major and minor, whose layout source/ is written for
-CHUNKS = 16  # parts of a batch that threads share out
-FEATURES = binding.get_host_cpu_features()
-WIDE = bool(FEATURES.get('avx512f'))
-BYTES = 64 if WIDE else 32  # of one vector register
-TILES = {1: 8, 2: 8, 3: 8} if WIDE else {1: 8, 2: 4, 3: 4}  # a block of a matrix product: vectors across, rows down
-
-PRODUCTS = tuple(f'product_{across}_{rows}_{how}' for across, most in TILES.items() for rows in (1, most)
-                 for how in ('set', 'add'))
-MODULES = {'stage': ('stage_forward', 'stage_backward'), 'dense': ('dense_forward', 'dense_backward'),
-           'pools': ('pools_forward', 'pools_backward'),
-           'mix': ('sums', 'mix', 'statistics', 'coefficients', 'inner', 'fold')}  # of source/: their chunks
-_NAMES = ('work', 'handler', *(name for names in MODULES.values() for name in names), 'activate', 'spread',
-          'activate_gradient', 'normalise_gradient', 'moments', *PRODUCTS, 'sums_loop', 'mix_set', 'mix_add',
-          'statistics_loop', 'scale_loop', 'edge_loop', 'finish_loop', 'fold_loop', 'below_all', 'max_loop',
-          'mean_loop', 'max_back_loop', 'mean_back_loop')
-_WINDOW = re.compile(r'window_(\d)_(\d)_(\d)_(forward|forward_add|kernel_gradient)')
-_PLAIN, _PER_VARIANT = 768, 1024  # slots below _PLAIN are windows; slots of one vector length and type
+from vimnas_jax.cpu import interface
+from vimnas_jax.cpu.table import CHUNKS, FEATURES, RANKS, TABLE, slot, vector_length
+from vimnas_jax.errors import UserError
 
 # What numba's code calls to report exceptions, of which the kernels have none.
 RAISING = ('numba_gil_ensure', 'numba_gil_release', 'numba_do_raise', 'numba_unpickle',
            'numba_runtime_build_excinfo_struct', 'NRT_Free')
-
-TABLE = np.zeros(16 * _PER_VARIANT, np.int64)
-
-
-def slot(name: str, vector: int, dtype: str) -> int:
-  """Place of a function in the table; a window's loops forward, forward_add and kernel_gradient are neighbours."""
-  variant = 8 * (dtype == 'float64') + vector.bit_length()
-  found = _WINDOW.fullmatch(name)
-  if found:
-    size, dilation, stride = (int(v) for v in found.groups()[:3])
-    kind = ('forward', 'forward_add', 'kernel_gradient').index(found[4])
-    return variant * _PER_VARIANT + 3 * (16 * size + 4 * dilation + stride) + kind
-  return variant * _PER_VARIANT + _PLAIN + _NAMES.index(name)
+REMEDY = ('build the supernet with kernels=False (in a Method: Options(kernels=False)), or set VIMNAS_JAX_KERNELS=0')
 
 
 @functools.cache
@@ -67,8 +40,9 @@ def unfit() -> str:
     major, minor = (int(re.search(rf'#define XLA_FFI_API_{part} (\d+)', text)[1]) for part in ('MAJOR', 'MINOR'))
   except (OSError, ValueError, TypeError) as e:
     return f'jaxlib does not say which interface it has ({type(e).__name__})'
-  if major != INTERFACE[0] or minor < INTERFACE[1]:
-    return f'jaxlib has interface {major}.{minor}, the kernels are for {INTERFACE[0]}.{INTERFACE[1]}'
+  if major != interface.VERSION[0] or minor < interface.VERSION[1]:
+    return (f'jaxlib has interface {major}.{minor}, the kernels are for '
+            f'{interface.VERSION[0]}.{interface.VERSION[1]}')
   return ''
 
 
@@ -80,25 +54,49 @@ def need(names, vector: int, dtype: str):
       TABLE[at] = _load(*_object(name, vector, dtype))
 
 
-def vector_length(channels: int, dtype) -> int:
-  """Channels that one instruction handles: the largest power of 2 that divides them and fits a register."""
-  return int(np.gcd(channels, BYTES // np.dtype(dtype).itemsize))
-
-
 def call(names, channels: int, outputs, *args, **attributes):
   """Calls the chunk names[0], which needs the loops names[1:], for maps whose width `channels` divides.
 
   `outputs` are shapes; all floats are of the type of args[0]. The attribute `chunks` is the number of parts of the
-  batch, CHUNKS unless given: fixed, so that sums do not depend on the number of threads.
+  batch, CHUNKS unless given: fixed, so that sums do not depend on the number of threads. Raises TypeError for
+  arguments of other types or ranks than the chunk reads, and UserError when a derivative or a batch of it is asked for.
   """
-  kind = args[0].dtype
+  _check(names[0], args)
+  kind = np.dtype(args[0].dtype)
   vector = vector_length(channels, kind)
   need(names, vector, kind.name)
   target = f'vimnas_jax_{names[0]}'
   register(target)
   attributes = {'chunks': min(CHUNKS, args[0].shape[0])} | attributes | {'call': slot(names[0], vector, kind.name)}
-  return jax.ffi.ffi_call(target, [jax.ShapeDtypeStruct(shape, kind) for shape in outputs])(
-      *args, **{name: np.int64(value) for name, value in attributes.items()})
+  integers = {name: np.int64(value) for name, value in attributes.items()}
+  run = jax.ffi.ffi_call(target, [jax.ShapeDtypeStruct(shape, kind) for shape in outputs])
+  return _once(lambda *args: run(*args, **integers))(*args)
+
+
+def _check(name, args):
+  """Raises TypeError for arguments that the chunk `name` would take for something else: it reads bare memory."""
+  types = {np.dtype(a.dtype).name for a in args}
+  ranks = ''.join(str(a.ndim) for a in args)
+  if types not in ({'float32'}, {'float64'}) or not re.fullmatch(RANKS[name], ranks):
+    raise TypeError(f'the kernel {name} takes arrays of float32 or of float64 whose ranks are {RANKS[name]}, not of '
+                    f'{", ".join(sorted(types))} with ranks {ranks}')
+
+
+def _once(f):
+  """`f` with one line for what a custom call cannot do, instead of what JAX would say of XLA's interface."""
+  batched = jax.custom_batching.custom_vmap(f)
+  once = jax.custom_jvp(batched)
+
+  @batched.def_vmap
+  def batch(*args):
+    raise UserError(f'the CPU\'s kernels have no batching rule, which jax.vmap asks for: {REMEDY}')
+
+  @once.defjvp
+  def derive(*args):
+    raise UserError('the CPU\'s kernels have no second derivative, no forward mode and no derivative of an evaluation: '
+                    f'{REMEDY}')
+
+  return once
 
 
 @functools.cache
@@ -107,11 +105,15 @@ def register(target: str):
 
   Attributes that come first by alphabet: call, chunks (how many there are; threads take them one by one).
   """
-  need(('work', 'handler'), 1, 'float32')
   capsule = ctypes.pythonapi.PyCapsule_New
   capsule.restype, capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
-  address = int(TABLE[slot('handler', 1, 'float32')])
-  jax.ffi.register_ffi_target(target, capsule(address, None, None), platform='cpu')
+  jax.ffi.register_ffi_target(target, capsule(handler(), None, None), platform='cpu')
+
+
+def handler() -> int:
+  """Address of what XLA calls."""
+  need(('work', 'handler'), 1, 'float32')
+  return int(TABLE[slot('handler', 1, 'float32')])
 
 
 def _object(name, vector, dtype):
@@ -143,7 +145,8 @@ def _fingerprint():
   parts = [binding.get_host_cpu_name(), FEATURES.flatten(), os.environ.get('NUMBA_OPT', ''), jax.__version__,
            *(importlib.metadata.version(p) for p in ('jaxlib', 'numba', 'llvmlite'))]
   here = pathlib.Path(__file__).parent
-  parts += [path.read_text(encoding='utf-8') for path in (pathlib.Path(__file__), *sorted(here.glob('source/*.py')))]
+  parts += [path.read_text(encoding='utf-8') for path in (
+      pathlib.Path(__file__), here / 'interface.py', here / 'table.py', *sorted(here.glob('source/*.py')))]
   return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
 
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from vimnas_jax.cpu import library
+from vimnas_jax.cpu import library, table
 
 
 def statistics(moments, pixels, eps, c, weights=None):
@@ -90,5 +90,5 @@ def fold(*parts):
   sizes = [part[0].size for part in parts]
   summed = library.call(('fold', 'fold_loop'), math.gcd(*sizes), [(size,) for size in sizes],
                         *(part.reshape(rows, size) for part, size in zip(parts, sizes)),
-                        chunks=max(1, min(library.CHUNKS, max(sizes) // 1024)))
+                        chunks=max(1, min(table.CHUNKS, max(sizes) // 1024)))
   return [total.reshape(part.shape[1:]) for total, part in zip(summed, parts)]

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import bank, dense, library, mix, stage
+from vimnas_jax.cpu import bank, dense, mix, stage, table
 
 
 def fits(channels: int, width: int, dtype) -> bool:
   """Whether a convolution from `channels` to `width` of this type has kernels here."""
-  return np.dtype(dtype).name in ('float32', 'float64') and library.vector_length(np.gcd(channels, width), dtype) >= 4
+  return np.dtype(dtype).name in ('float32', 'float64') and table.vector_length(np.gcd(channels, width), dtype) >= 4
 
 
 def calls(op: str, params, stride: int):

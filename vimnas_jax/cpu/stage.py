@@ -9,10 +9,10 @@ the stages: a stage takes the statistics of what comes in and gives those of wha
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import library, mix
+from vimnas_jax.cpu import library, mix, table
 
-FORWARD = 'stage_forward', 'activate', 'moments', *library.PRODUCTS
-BACKWARD = 'stage_backward', 'activate', 'spread', 'activate_gradient', 'normalise_gradient', *library.PRODUCTS
+FORWARD = 'stage_forward', 'activate', 'moments', *table.PRODUCTS
+BACKWARD = 'stage_backward', 'activate', 'spread', 'activate_gradient', 'normalise_gradient', *table.PRODUCTS
 
 
 def _call(names, outputs, *args, size, dilation, stride):
@@ -42,7 +42,7 @@ def backward(x, mean, scale, kernel, matrix, g, a, center, p, q, r, dilation=1, 
   in parts of the batch, kernel's [m, k, k, c], matrix's [m, c, d]).
   """
   n, mx, _, _, c = x.shape
-  size, parts = kernel.shape[1], min(library.CHUNKS, n)
+  size, parts = kernel.shape[1], min(table.CHUNKS, n)
   u, total, dk, dm = _call(
       BACKWARD, [x.shape, (parts, 2, mx * c), (parts, *kernel.shape), (parts, *matrix.shape)],
       x, mean, scale, kernel, jnp.swapaxes(matrix, 1, 2), a, center, p, q, r, *g, size=size, dilation=dilation,

@@ -1,18 +1,11 @@
-"""All operations of the edges that leave one node, mixed, in the form that is fastest where they run.
+"""All operations of the edges that leave one node, mixed, in the form that is fastest where they run."""
 
-The environment variable VIMNAS_JAX_KERNELS=0 switches the kernels of the CPU off, here and in every network: the plain
-form then runs, as where numba is missing. It is read once, when they are first asked for.
-"""
-
-import functools
-import importlib.util
-import os
-import warnings
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from vimnas_jax import cpu
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import ops
 
@@ -83,36 +76,16 @@ def check_groups(images: int, weights) -> None:
                       f'{name!r}: make config.batch_size a multiple of config.method.samples times config.accumulate')
 
 
-@functools.cache
-def _available() -> bool:
-  if os.environ.get('VIMNAS_JAX_KERNELS', '1') == '0' or not all(map(importlib.util.find_spec, ('numba', 'llvmlite'))):
-    return False
-  from vimnas_jax.cpu import library
-  if reason := library.unfit():
-    warnings.warn(f'the plain form runs instead of the CPU kernels, several times slower: {reason}', RuntimeWarning,
-                  stacklevel=2)
-  return not reason
-
-
 def kernels():
-  """The CPU's kernels of the supernet; None where they are switched off, or numba or the LLVM below it is missing."""
-  if not _available():
-    return None
-  from vimnas_jax.cpu import bank
-  return bank
+  """The CPU's kernels of the supernet, or None (vimnas_jax/cpu)."""
+  return cpu.supernet_kernels()
 
 
 def normed():
-  """The CPU's kernels of a convolution with its own BatchNorm; None without numba, or on another backend."""
-  if jax.default_backend() != 'cpu' or not _available():
-    return None
-  from vimnas_jax.cpu import normed
-  return normed
+  """The CPU's kernels of a convolution with its own BatchNorm, or None."""
+  return cpu.convolution_kernels()
 
 
 def block():
-  """The CPU's kernels of a block of the one-shot network; None without numba, or on another backend."""
-  if normed() is None:
-    return None
-  from vimnas_jax.cpu import block
-  return block
+  """The CPU's kernels of a block of the one-shot network, or None."""
+  return cpu.block_kernels()

@@ -3,7 +3,6 @@
 import numpy as np
 from numba import njit
 
-from vimnas_jax.cpu.library import slot
 from vimnas_jax.cpu.source.frame import (
   OPTIONS,
   address,
@@ -21,6 +20,7 @@ from vimnas_jax.cpu.source.frame import (
   zeros,
 )
 from vimnas_jax.cpu.source.loops import matrix_product, panel_width
+from vimnas_jax.cpu.table import slot
 
 DEPTH = 256  # most rows of a strip of weights that a product reads in turn: what the first cache holds
 PIXELS = 170  # most pixels that a kernel's gradient sums at a time, for the same reason

@@ -7,7 +7,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from vimnas_jax.cpu.library import WIDE
+from vimnas_jax.cpu.table import WIDE
 
 I64 = ir.IntType(64)
 SUMS = 25 if WIDE else 13  # vectors that one loop may keep in registers: of 32, of 16

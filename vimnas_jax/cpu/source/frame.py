@@ -2,7 +2,7 @@
 
 Inside a chunk(frame, index), `arg(frame, i)` and `result(frame, i)` are addresses of buffers, `arg_dim(frame, i, j)`
 their sides and `attr(frame, i)` the i-th integer attribute in alphabetical order. A chunk must write nothing that
-another one reads or writes. The layout of the frame is XLA's C interface (xla/ffi/api/c_api.h, which jaxlib ships).
+another one reads or writes. The layout of the frame is in cpu/interface.py; job.py has checked it.
 Nothing here or in what uses it may raise, or use Python objects or arrays of numba: library.py links none of it.
 """
 
@@ -11,7 +11,9 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-I64 = ir.IntType(64)
+from vimnas_jax.cpu import interface as xla
+
+I64, I32 = ir.IntType(64), ir.IntType(32)
 OPTIONS = {'error_model': 'numpy'}
 
 
@@ -20,6 +22,14 @@ def load(typing, address):
   """The int64 at an address."""
   def emit(context, builder, signature, args):
     return builder.load(builder.inttoptr(args[0], I64.as_pointer()), align=8)
+  return types.int64(types.int64), emit
+
+
+@intrinsic
+def load32(typing, address):
+  """The int32 at an address, as an int64."""
+  def emit(context, builder, signature, args):
+    return builder.sext(builder.load(builder.inttoptr(args[0], I32.as_pointer()), align=4), I64)
   return types.int64(types.int64), emit
 
 
@@ -36,8 +46,7 @@ def store(typing, address, value):
 def store32(typing, address, value):
   """Writes an int32 to an address."""
   def emit(context, builder, signature, args):
-    narrow = ir.IntType(32)
-    builder.store(builder.trunc(args[1], narrow), builder.inttoptr(args[0], narrow.as_pointer()), align=4)
+    builder.store(builder.trunc(args[1], I32), builder.inttoptr(args[0], I32.as_pointer()), align=4)
     return context.get_dummy_value()
   return types.void(types.int64, types.int64), emit
 
@@ -79,6 +88,25 @@ def free(typing, address):
 
 
 @intrinsic
+def abort(typing):
+  """Ends the process."""
+  def emit(context, builder, signature, args):
+    builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), 'abort'), [])
+    return context.get_dummy_value()
+  return types.void(), emit
+
+
+def text(value):
+  """An intrinsic: the address of these letters, with a 0 behind them."""
+  @intrinsic
+  def letters(typing):
+    def emit(context, builder, signature, args):
+      return builder.ptrtoint(context.insert_const_string(builder.module, value), I64)
+    return types.int64(), emit
+  return letters
+
+
+@intrinsic
 def _table(typing):
   def emit(context, builder, signature, args):
     name = 'vimnas_jax_table'
@@ -98,50 +126,55 @@ def copy(typing, to, source, size):
 
 
 @njit(**OPTIONS)
+def _item(part, i):
+  return load(load(part + xla.LIST_ITEMS) + 8 * i)
+
+
+@njit(**OPTIONS)
 def arg(frame, i):
   """Address of the data of the i-th argument."""
-  return load(load(load(frame + 72) + 8 * i) + 24)
+  return load(_item(frame + xla.FRAME_ARGS, i) + xla.BUFFER_DATA)
 
 
 @njit(**OPTIONS)
 def arg_dim(frame, i, j):
   """Side j of the i-th argument."""
-  return load(load(load(load(frame + 72) + 8 * i) + 40) + 8 * j)
+  return load(load(_item(frame + xla.FRAME_ARGS, i) + xla.BUFFER_DIMS) + 8 * j)
 
 
 @njit(**OPTIONS)
 def result(frame, i):
   """Address of the data of the i-th result."""
-  return load(load(load(frame + 112) + 8 * i) + 24)
+  return load(_item(frame + xla.FRAME_RETS, i) + xla.BUFFER_DATA)
 
 
 @njit(**OPTIONS)
 def result_dim(frame, i, j):
   """Side j of the i-th result."""
-  return load(load(load(load(frame + 112) + 8 * i) + 40) + 8 * j)
+  return load(load(_item(frame + xla.FRAME_RETS, i) + xla.BUFFER_DIMS) + 8 * j)
 
 
 @njit(**OPTIONS)
 def attr(frame, i):
   """The i-th attribute by alphabet, an int64."""
-  return load(load(load(load(frame + 160) + 8 * i) + 8))
+  return load(load(load(load(frame + xla.FRAME_ATTRS + xla.ATTRS_ITEMS) + 8 * i) + xla.SCALAR_VALUE))
 
 
 @njit(**OPTIONS)
 def args(frame):
   """How many arguments there are."""
-  return load(frame + 56)
+  return load(frame + xla.FRAME_ARGS + xla.LIST_COUNT)
 
 
 @njit(**OPTIONS)
 def attrs(frame):
   """How many attributes there are."""
-  return load(frame + 136)
+  return load(frame + xla.FRAME_ATTRS + xla.ATTRS_COUNT)
 
 
 @njit(**OPTIONS)
 def address(slot):
-  """Where the address of a function of library.py's table lies."""
+  """Where the address of a function of table.py's table lies."""
   return _table() + 8 * slot
 
 

@@ -10,16 +10,16 @@ import functools
 import numpy as np
 from numba import njit
 
-from vimnas_jax.cpu.library import TILES, slot
 from vimnas_jax.cpu.source import mix, pools
 from vimnas_jax.cpu.source.emitter import SUMS, definer, vector_function
 from vimnas_jax.cpu.source.frame import OPTIONS, address, call, load
+from vimnas_jax.cpu.table import TILES, slot
 
 PIXELS = 8  # neighbours in a row that share every weight a forward loop loads
 
 
 def loop(name: str, vector: int, dtype: str):
-  """A loop of library.py's table: (numba function, how many arguments it takes)."""
+  """A loop of table.py's table: (numba function, how many arguments it takes)."""
   if name.startswith('window'):
     _, size, dilation, stride, kind = name.split('_', 4)
     emitted, count = _window(int(size), int(dilation), int(stride), vector, dtype)[kind], 9
@@ -208,7 +208,7 @@ def matrix_product(vector, dtype, how):
 
 @functools.cache
 def panel_width(vector):
-  """A numba function: how many of `width` columns a product handles at a time; library.panel says the same."""
+  """A numba function: how many of `width` columns a product handles at a time; cpu/dense.py's `pack` says the same."""
   v = vector
 
   @njit(**OPTIONS)

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from vimnas_jax.cpu.library import slot
 from vimnas_jax.cpu.source.emitter import definer
 from vimnas_jax.cpu.source.frame import (
   address,
@@ -19,6 +18,7 @@ from vimnas_jax.cpu.source.frame import (
   result_dim,
   zeros,
 )
+from vimnas_jax.cpu.table import slot
 
 PIXELS = 128  # mixed at a time, so that their sum stays in the first cache
 

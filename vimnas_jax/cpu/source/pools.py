@@ -5,7 +5,6 @@ import functools
 import numpy as np
 from numba import njit
 
-from vimnas_jax.cpu.library import slot
 from vimnas_jax.cpu.source.emitter import definer
 from vimnas_jax.cpu.source.frame import (
   OPTIONS,
@@ -22,6 +21,7 @@ from vimnas_jax.cpu.source.frame import (
   store,
   zeros,
 )
+from vimnas_jax.cpu.table import slot
 
 
 def loops(vector: int, dtype: str):
