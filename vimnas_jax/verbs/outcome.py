@@ -7,7 +7,7 @@ from vimnas_jax import draw, files, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import checkpoint, metrics, steps
-from vimnas_jax.tabular import nasbench101, nasbench201, nasbench301
+from vimnas_jax.tabular import modules, nasbench101, nasbench201, nasbench301
 from vimnas_jax.verbs import standing
 
 
@@ -78,7 +78,7 @@ def write(folder, run, now, seconds, command) -> dict:
   if method.features:
     draw.feature_maps(jax.device_get(method.features(run.start().phi)), jax.device_get(method.features(now.phi)),
                       folder / 'phi.png')
-  found = (nasbench101.genotype_cost(genotype) if space.topology
+  found = (modules.genotype_cost(genotype) if space.topology
            else cost.count(space, genotype, image_size=run.image_shape[0], **run.size))
   result = {
       'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
