@@ -22,6 +22,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
 from vimnas_jax.spaces import Genotype, oneshot
 from vimnas_jax.tabular import modules, npz, tfrecord
+from vimnas_jax.tabular.types import Figure, Tabular
 
 EPOCHS, REPEATS = 108, 3
 _MOST_PARAMS = 1 << 53  # which a float holds exactly
@@ -204,3 +205,18 @@ def _table(path, arrays) -> Table:
       raise ValueError(name)
   place = dict(zip(arrays['hashes'].tolist(), range(size)))
   return Table(str(path), place, *(arrays[name] for name in list(_ARRAYS)[1:]))
+
+
+def _summary(figures):
+  if figures:
+    yield ', '.join(
+        f'{label} error {100 * figures[kind + "_error"]:.2f} % (regret {100 * figures[kind + "_regret"]:.2f})'
+        for kind, label in (('valid', 'validation'), ('test', 'test')))
+
+
+BENCHMARK = Tabular(
+    name='NAS-Bench-101', key='nasbench101', fields=('nasbench101',), data=('cifar10',),
+    covers=lambda space: space.name in oneshot.NAMES, load=lambda oracle, say: load(oracle.nasbench101, say),
+    summary=_summary, figures=tuple(Figure((kind,), f'{kind.replace("_", " ")} %', scale=100)
+                                    for kind in ('valid_error', 'test_error', 'test_regret')),
+    regrets=('test', 'valid'), cost=modules.genotype_cost)
