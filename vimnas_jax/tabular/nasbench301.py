@@ -173,7 +173,7 @@ def _remark(surrogate):
 
 BENCHMARK = Tabular(
     name='NAS-Bench-301', key='nasbench301', fields=('nasbench301',), data=('cifar10',), covers=covers,
-    load=lambda oracle, say: load(oracle.nasbench301), summary=_summary,
+    load=lambda config, say: load(config.nasbench301), summary=_summary,
     figures=(Figure(('valid',), 'predicted valid %'), Figure(('percentile',), 'percentile', digits=1)),
     knows='darts, s1, s2 and s3', remark=_remark,
     predicts='what its surrogate, a model fitted to trained cells, predicts on CIFAR-10, and the share of random cells '
