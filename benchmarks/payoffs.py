@@ -20,11 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vimnas_jax import config, data, files, spaces
+from vimnas_jax import config, data, files, spaces, tabular
 from vimnas_jax.data import augment
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import optim, runfolder
-from vimnas_jax.tabular import nasbench201
 
 SPREAD = {'noise': 1.0, 'wide_noise': 3.0, 'uniform': 0.0}  # of xi
 
@@ -33,7 +32,7 @@ def main(argv):
   """Runs, prints a line for every window, writes the result."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('--data-dir', required=True)
-  parser.add_argument('--test-csv', default=None, help='as config.oracle.test_csv')
+  parser.add_argument('--test-csv', default='', help='as config.oracle.test_csv')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--epochs', type=float, default=2)
   parser.add_argument('--shrink', type=int, default=2, help='as config.data.shrink')
@@ -49,9 +48,11 @@ def main(argv):
   c = config.defaults()
   c.space.name, c.data.dir, c.data.shrink, c.data.pad = 'nb201', args.data_dir, args.shrink, 4 // args.shrink
   c.theta.weight_decay, c.theta.nesterov = 5e-4, True  # as configs/nb201_c10.py
+  c.oracle.test_csv = args.test_csv
   c = config.resolve(c)
   loaded, space = data.get(c.data), spaces.get('nb201')
-  table = nasbench201.load(args.test_csv).tables['cifar10']
+  (benchmark,) = tabular.of(space, c.oracle)
+  table = benchmark.load(c.oracle, print)
   ((name, cell),) = space.cells.items()
   half, batch = len(loaded.train) // 2, c.batch_size
   images, labels = loaded.train.images[:half], loaded.train.labels[:half]
@@ -95,9 +96,9 @@ def main(argv):
     if (at + 1) % args.window == 0 or at + 1 == total:
       mean = np.mean(sums, 0)
       genotype = space.genotype({name: mean})
-      number = nasbench201.number(genotype)
+      measured = table.query(genotype)['cifar10']
       row = {'step': at + 1, 'loss': float(np.mean(losses)), 'genotype': space.write(genotype),
-             'valid': float(table.valid[number]), 'test': None if table.test is None else float(table.test[number]),
+             'valid': measured['valid'], 'test': measured.get('test'),
              'gradient': mean.round(7).tolist(),
              'standard_error': (np.std(sums, 0) / len(sums) ** 0.5).round(7).tolist()}
       rows.append(row)

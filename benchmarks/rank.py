@@ -20,10 +20,9 @@ from absl import app, flags
 from ml_collections import config_flags
 from scipy.stats import kendalltau
 
-from vimnas_jax import config, data, files, spaces
+from vimnas_jax import config, data, files, spaces, tabular
 from vimnas_jax.data import augment
 from vimnas_jax.runs import parallel, runfolder
-from vimnas_jax.tabular import nasbench201
 from vimnas_jax.verbs import search
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'As of vimnas_jax.main.')
@@ -40,11 +39,12 @@ def main(argv):
   loaded, space = data.get(c.data), spaces.get(c.space.name)
   run = search._Run(c, space, loaded, parallel.mesh(c.devices, c.batch_size, c.accumulate))
   ((name, cell),) = space.cells.items()
-  table = nasbench201.load(c.oracle.test_csv or None).tables['cifar10']
+  (benchmark,) = tabular.of(space, c.oracle)
+  table = benchmark.load(c.oracle, print)
   rng = np.random.default_rng(0)
   drawn = rng.integers(0, len(cell.ops[0]), (_CELLS.value, len(cell.edges)))
-  numbers = [nasbench201.number(space.genotype({name: np.eye(len(cell.ops[0]))[row]})) for row in drawn]
-  truth, params = table.valid[numbers], table.params[numbers]
+  answers = [table.query(space.genotype({name: np.eye(len(cell.ops[0]))[row]}))['cifar10'] for row in drawn]
+  truth, params = (np.array([answer[kind] for answer in answers]) for kind in ('valid', 'params'))
   held = jax.device_put({'images': run.train.images, 'labels': run.train.labels})
   images = augment.augment(jax.random.key(0), jnp.asarray(run.valid.images[:_IMAGES.value]), mean=loaded.mean,
                            std=loaded.std, pad=0, flip=False, cutout=0)

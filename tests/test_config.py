@@ -13,7 +13,7 @@ from vimnas_jax.files import flatten
 
 # Sections that are handed on whole: the code that takes them, and as what, if not as `config`.
 HANDED = {'theta': ('runs/optim.py', ''), 'phi': ('runs/optim.py', ''), 'data': ('data/', ''),
-          'method': ('methods/', ''), 'network': ('verbs/retrain.py', 'net.')}
+          'method': ('methods/', ''), 'oracle': ('tabular/', ''), 'network': ('verbs/retrain.py', 'net.')}
 
 
 def read_in(path):

@@ -11,7 +11,7 @@ from conftest import one_line
 from vimnas_jax import draw, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Genotype, oneshot
-from vimnas_jax.tabular import nasbench101, tfrecord
+from vimnas_jax.tabular import modules, nasbench101, tfrecord
 
 C3, C1, MP = 'conv3x3-bn-relu', 'conv1x1-bn-relu', 'maxpool3x3'
 INCEPTION = ('0111010/0000001/0000001/0000100/0000001/0000001/0000000',
@@ -44,24 +44,24 @@ def mapped(name):
     ('010/001/000', ('input', C3, 'output'), 'b49ac8c578b4561d79ac7087988f1c61'),
     ('0101/0010/0001/0000', ('input', C3, C3, 'output'), 'b5fb4f6193360330b6ff6a52cbf0cad7')])
 def test_fingerprints_of_the_benchmark(matrix, ops, fingerprint):
-  assert nasbench101.module_hash(rows(matrix), ops) == fingerprint
+  assert modules.module_hash(rows(matrix), ops) == fingerprint
   # an interior vertex more that leads nowhere is pruned
   wider = np.insert(np.insert(rows(matrix), 1, 0, 0), 1, 0, 1)
   wider[0, 1] = 1
-  assert nasbench101.module_hash(wider, (ops[0], MP, *ops[1:])) == fingerprint
+  assert modules.module_hash(wider, (ops[0], MP, *ops[1:])) == fingerprint
 
 
 def test_isomorphic_modules_share_a_fingerprint():
   matrix, ops = rows(INCEPTION[0]), INCEPTION[1]
-  found = {nasbench101.module_hash(matrix[np.ix_(order, order)], [ops[v] for v in order])
+  found = {modules.module_hash(matrix[np.ix_(order, order)], [ops[v] for v in order])
            for order in ([0, *middle, 6] for middle in itertools.permutations(range(1, 6)))
            if not np.tril(matrix[np.ix_(order, order)]).any()}
   assert found == {'28cfc7874f6d200472e1a9dcd8650aa0'}
 
 
 def test_parameters_of_the_benchmark():
-  assert nasbench101.count(rows(INCEPTION[0]), INCEPTION[1]).params == 2_694_282
-  assert nasbench101.count(rows('01/00'), ('input', 'output')).params == (
+  assert modules.count(rows(INCEPTION[0]), INCEPTION[1]).params == 2_694_282
+  assert modules.count(rows('01/00'), ('input', 'output')).params == (
       3 * 9 * 128 + 256 + 2 * 128 ** 2 + 128 ** 2 + 2 * 384 + 128 * 256 + 2 * 256 ** 2 + 3 * 512 + 256 * 512
       + 2 * 512 ** 2 + 3 * 1024 + 5130)
 
@@ -72,16 +72,16 @@ def test_golden_mappings(name):
   _, _, adjacency, (vertices, edges), fingerprint, params = MAPPED[name]
   text = space.write(genotype)
   assert text.split()[0] == adjacency and space.read(text) == space.validate(genotype)
-  matrix, ops = nasbench101.prune(*oneshot.module(genotype))
+  matrix, ops = modules.prune(*oneshot.module(genotype))
   assert (len(ops), matrix.sum()) == (vertices, edges)
-  assert nasbench101.module_hash(*oneshot.module(genotype)) == fingerprint
-  assert nasbench101.genotype_cost(genotype).params == params
+  assert modules.module_hash(*oneshot.module(genotype)) == fingerprint
+  assert modules.genotype_cost(genotype).params == params
 
 
 def test_different_modules_of_a_space():
   """By graphs and operations as by every genotype; 2,685, as counted elsewhere."""
-  slow = {nasbench101.module_hash(*oneshot.module(genotype)) for genotype in oneshot.everything('oneshot1')}
-  assert len(slow) == 2_685 and nasbench101.needed(('oneshot1',)) == slow
+  slow = {modules.module_hash(*oneshot.module(genotype)) for genotype in oneshot.everything('oneshot1')}
+  assert len(slow) == 2_685 and modules.needed(('oneshot1',)) == slow
 
 
 def crc32c(data):
@@ -132,8 +132,8 @@ def trainings(fingerprint, errors=((0.06, 0.07), (0.05, 0.06), (0.07, 0.08)), pa
 def small(tmp_path, monkeypatch):
   """A file with two modules of space 1, one of another space's, and one trained for fewer epochs."""
   first = MAPPED['oneshot1'][4]
-  other = nasbench101.module_hash(*oneshot.module(next(oneshot.everything('oneshot1'))))
-  monkeypatch.setattr(nasbench101, 'needed', lambda: frozenset({first, other}))
+  other = modules.module_hash(*oneshot.module(next(oneshot.everything('oneshot1'))))
+  monkeypatch.setattr(modules, 'needed', lambda: frozenset({first, other}))
   nasbench101._load.cache_clear()
   yield write(tmp_path / 'nasbench_only108.tfrecord', [
       *trainings(first), *trainings('0' * 32), *trainings(other, params=5), line(first, message(0.1, 0.1, 1.0, 5), 4)])
@@ -206,7 +206,7 @@ def test_many_records_and_no_numba_give_the_same(small, monkeypatch):
   table = nasbench101.load(str(small))
   monkeypatch.setattr(tfrecord, '_AT_ONCE', 2)
   monkeypatch.setattr(tfrecord, '_scanner', lambda: tfrecord._scan(tfrecord._masked, tfrecord._number))
-  again = nasbench101.extract(small, nasbench101.needed())
+  again = nasbench101.extract(small, modules.needed())
   assert set(again['hashes']) == set(table.place) and np.array_equal(again['test'], table.test)
   assert len(list(tfrecord.records(small))) == 10
 
@@ -221,7 +221,7 @@ def test_bad_modules():
                             (rows('01/10'), ('input', 'output'), 'upper triangular'),
                             (rows('01/00'), ('input', C3, 'output'), '3 operations')):
     with pytest.raises(UserError, match=word):
-      nasbench101.prune(matrix, ops)
+      modules.prune(matrix, ops)
 
 
 def test_regret_is_drawn_as_mean_and_standard_error(tmp_path):

@@ -16,7 +16,7 @@ from vimnas_jax.networks import cost, mixing
 from vimnas_jax.networks.oneshot import Cell, OneShot, pool
 from vimnas_jax.runs import optim, state, steps
 from vimnas_jax.spaces import Stage, oneshot
-from vimnas_jax.tabular import nasbench101
+from vimnas_jax.tabular import modules, nasbench101
 from vimnas_jax.verbs import report, search
 
 
@@ -308,7 +308,7 @@ def test_every_method_has_the_graph_beside_it(name):
 
 def asked(tmp_path):
   """A configuration of a search, and a made-up table of NAS-Bench-101 for it."""
-  hashes = sorted(nasbench101.needed(('oneshot1',)))
+  hashes = sorted(modules.needed(('oneshot1',)))
   accuracies = np.random.default_rng(0).uniform(0.8, 0.94, (len(hashes), 3))
   table = tmp_path / 'table.npz'
   np.savez(table, hashes=hashes, valid=accuracies, test=accuracies, seconds=accuracies, params=np.arange(len(hashes)))
@@ -330,7 +330,7 @@ def test_a_random_cell_is_reported_with_its_regret(tmp_path):
   c.oracle.nasbench101 = str(table)
   found = search.search(config_lib.resolve(c), tmp_path / 'runs' / 'random' / 'seed_0')
   genotype = spaces.get('oneshot1').read(found['genotype'])
-  assert found['params'] == nasbench101.genotype_cost(genotype).params
+  assert found['params'] == modules.genotype_cost(genotype).params
   assert found['nasbench101'] == nasbench101.load(str(table)).query(genotype)
   c.task, c.report.runs = 'report', str(tmp_path / 'runs')
   compared = report.report(config_lib.resolve(c), tmp_path / 'report')
@@ -350,7 +350,7 @@ def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, ca
   found = search.search(config_lib.resolve(c), first)
   out, space = capsys.readouterr().out, spaces.get('oneshot1')
   genotype = space.read(found['genotype'])
-  assert found['params'] == nasbench101.genotype_cost(genotype).params and f'{found["params"]:,} parameters' in out
+  assert found['params'] == modules.genotype_cost(genotype).params and f'{found["params"]:,} parameters' in out
   assert found['nasbench101'] == nasbench101.load(str(table)).query(genotype)
   assert f'test error {100 * found["nasbench101"]["test_error"]:.2f} %' in out and 'in NAS-Bench-101' in out
   assert set(found['graph_margins']) == set(space.choices) and 'left out: inputs_3 ' in out and '; output <- ' in out

@@ -10,6 +10,7 @@ from conftest import ROOT, one_line
 from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.tabular import nasbench101
 from vimnas_jax.verbs import outcome, report
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
@@ -50,7 +51,7 @@ def test_a_benchmark_is_named_beside_its_figures(tmp_path):
   assert [line.startswith('NAS-Bench-201  on cifar10: validation') for line in lines] == [True]
   told = ' '.join(outcome.summary(result_of(NB201, CELL, oracle=ORACLE), tmp_path, NB201))
   assert 'trained on its own data sets, not on yours (folder)' in told
-  assert not any('not on yours' in outcome.benchmark(name, ('cifar10',)) for name in ('cifar10', 'tfds/cifar10'))
+  assert not any('not on yours' in nasbench101.BENCHMARK.whose(name) for name in ('cifar10', 'tfds/cifar10'))
   with pytest.raises(UserError, match='result.json is damaged'):
     outcome.summary({}, tmp_path, NB201)
 

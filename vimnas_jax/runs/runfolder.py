@@ -8,14 +8,14 @@ import platform
 
 import jax
 
-from vimnas_jax import files, methods, spaces
+from vimnas_jax import files, methods, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import provenance
 
 # Fields that may change between two starts of one run: they do not change what it computes, or what they name is
 # compared by its contents.
-FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'oracle.test_csv', 'oracle.nasbench201',
-        'oracle.nasbench101', 'oracle.nasbench301', 'checkpoint_steps', 'devices', 'trust', 'genotype')
+FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'checkpoint_steps', 'devices', 'trust',
+        'genotype', *(f'oracle.{field}' for field in tabular.FIELDS))
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
 

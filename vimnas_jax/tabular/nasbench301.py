@@ -20,11 +20,14 @@ import numpy as np
 
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import genotypes
 from vimnas_jax.spaces import Genotype, darts
+from vimnas_jax.tabular.types import Figure, Tabular
 
 EPOCH = 98  # the last that the model knows; it counts from 1
 RANDOM, SEED = 20_000, 1  # cells that a percentile is among
 BATCH = 2_000
+LANDMARKS = ('DARTS_V1', 'DARTS_V2', 'PDARTS', 'PC_DARTS_cifar')  # published cells that a prediction is shown beside
 _PREFIX = 'NetworkSelectorDatasetInfo_COLON_darts_COLON_'
 _CELLS = {'normal': 'normal', 'reduce': 'reduce'}
 _OPS = tuple(op for op in darts.OPS if op != 'none')
@@ -105,14 +108,6 @@ def random_genotype(draw: random.Random) -> Genotype:
   return Genotype('darts', cells)
 
 
-def check(folder: str, space):
-  """Loads the surrogate for a search. Raises UserError as `load`, or if it knows no cell of `space`."""
-  load(folder)
-  if not covers(space):
-    raise UserError(f'config.oracle.nasbench301={files.printable(folder)!r} knows the cells of darts, s1, s2 and s3, '
-                    f'not those of {space.name!r}: leave it out')
-
-
 @functools.cache
 def load(folder: str) -> Surrogate:
   """The surrogate of config.oracle.nasbench301, read once.
@@ -159,3 +154,27 @@ def _is_encoding(encoding) -> bool:
   return set(encoding) == set(wanted) and all(
       isinstance(values, dict) and all(isinstance(v, int) for v in values.values()) and set(wanted[key]) <= set(values)
       for key, values in encoding.items())
+
+
+def _summary(figures):
+  if figures:
+    yield (f'predicts for this cell, trained on CIFAR-10, a validation accuracy of {figures["valid"]:.2f} %, above '
+           f'{figures["percentile"]:.1f} % of {RANDOM:,} random cells')
+  else:
+    yield 'has no prediction for this cell: it knows no noise'
+
+
+def _remark(surrogate):
+  figures = {name: surrogate.query(genotypes.get(name)) for name in LANDMARKS}
+  cells = ', '.join(f'{name} {row["valid"]:.2f} % (percentile {row["percentile"]:.1f})'
+                    for name, row in figures.items())
+  return f'NAS-Bench-301 predicts for published cells: {cells}.'
+
+
+BENCHMARK = Tabular(
+    name='NAS-Bench-301', key='nasbench301', fields=('nasbench301',), data=('cifar10',), covers=covers,
+    load=lambda config, say: load(config.nasbench301), summary=_summary,
+    figures=(Figure(('valid',), 'predicted valid %'), Figure(('percentile',), 'percentile', digits=1)),
+    knows='darts, s1, s2 and s3', remark=_remark,
+    predicts='what its surrogate, a model fitted to trained cells, predicts on CIFAR-10, and the share of random cells '
+             'of the DARTS space that lie below')

@@ -3,11 +3,10 @@
 import jax
 import numpy as np
 
-from vimnas_jax import draw, files, spaces
+from vimnas_jax import draw, files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import checkpoint, metrics, steps
-from vimnas_jax.tabular import nasbench101, nasbench201, nasbench301
 from vimnas_jax.verbs import standing
 
 
@@ -78,8 +77,9 @@ def write(folder, run, now, seconds, command) -> dict:
   if method.features:
     draw.feature_maps(jax.device_get(method.features(run.start().phi)), jax.device_get(method.features(now.phi)),
                       folder / 'phi.png')
-  found = (nasbench101.genotype_cost(genotype) if space.topology
-           else cost.count(space, genotype, image_size=run.image_shape[0], **run.size))
+  elsewhere = tabular.network(space)
+  size = (elsewhere.cost(genotype) if elsewhere
+          else cost.count(space, genotype, image_size=run.image_shape[0], **run.size))
   result = {
       'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
       'classes': list(run.class_names),
@@ -88,7 +88,7 @@ def write(folder, run, now, seconds, command) -> dict:
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
       'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
-      'params': found.params, 'madds': found.madds,
+      'params': size.params, 'madds': size.madds,
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
       'seconds_per_step': seconds and round(seconds, 4),
       'seconds_estimated': seconds and round(seconds * run.plan.steps, 1),  # median step times steps, no compile
@@ -98,14 +98,8 @@ def write(folder, run, now, seconds, command) -> dict:
     result['graph_margins'] = {name: round(margin, 5) for name, margin in space.topology.margins(probs).items()}
   if config.supernet_images:
     result['supernet'] = standing.accuracies(run, now.theta, probs, config.supernet_images)
-  if space.name == 'nb201':
-    result['oracle'] = nasbench201.load(config.oracle.test_csv, config.oracle.nasbench201).query(genotype)
-    result['oracle_of'] = benchmark(config.data.name, nasbench201.DATASETS)
-  if space.topology and config.oracle.nasbench101:
-    result['nasbench101'] = nasbench101.load(config.oracle.nasbench101).query(genotype)
-    result['nasbench101_of'] = benchmark(config.data.name, ('cifar10',))
-  if config.oracle.nasbench301:
-    result['nasbench301'] = nasbench301.load(config.oracle.nasbench301).query(genotype)
+  for benchmark in tabular.of(space, config.oracle):
+    result |= benchmark.answer(config.oracle, genotype, config.data.name)
   result |= run.environment
   files.write_json(folder / 'result.json', result)
   return result
@@ -118,18 +112,6 @@ def _scores(run, now, probs):
     return jax.device_get(run.method.derive(rate, now.phi, jax.random.fold_in(jax.random.key(run.config.seed), 0)))
   scores = run.method.scores
   return jax.device_get(scores(now.phi, run.plan.clock(run.plan.steps))) if scores else probs
-
-
-def benchmark(own: str, sets) -> str:
-  """Whose the figures of a benchmark are, in words: never those of the data set `own` of a run.
-
-  Args:
-    own: config.data.name.
-    sets: the data sets on which the benchmark trained.
-  """
-  known = own.removeprefix('tfds/').split('/')[0].lower() in [of.lower() for of in sets]
-  return (f'figures of the benchmark for this cell, trained on its own {"data sets" if len(sets) > 1 else sets[0]}' +
-          ('' if known else f', not on yours ({own})'))
 
 
 def summary(result, folder, space) -> list[str]:
@@ -146,7 +128,8 @@ def summary(result, folder, space) -> list[str]:
 
 
 def _lines(result, space):
-  where = 'in NAS-Bench-101' if space.topology else 'at the search width and depth'
+  elsewhere = tabular.network(space)
+  where = f'in {elsewhere.name}' if elsewhere else 'at the search width and depth'
   chooser = 'block' if space.topology else 'edge'
   lines = [f'architecture   {result["genotype"]}',
            f'one-hotness    {result["one_hot"]:.4f} (1 = every {chooser} has decided), unchanged for the last '
@@ -162,30 +145,9 @@ def _lines(result, space):
     row = result['supernet']
     lines.append(f'supernet       {row["mixed"]:.2f} % of {row["images"]:,} validation images with all it has' + (
         f', {row["derived"]:.2f} % with the architecture alone' if 'derived' in row else ''))
-  lines += _foreign(result)
+  for benchmark in tabular.BENCHMARKS:
+    lines += benchmark.lines(result)
   if dead := {name: edges for name, edges in result['dead'].items() if edges}:
     named = ', '.join(f'{space.cells[name].label(e)} of {name!r}' for name, edges in dead.items() for e in edges)
     lines.append(f'dead edges     {named}: phi gives all their operations the same value; the first of them was taken')
   return lines
-
-
-def _foreign(result):
-  """What benchmarks say of the architecture: each line names the benchmark, the first whose figures these are."""
-  own = result.get('data', '')
-  if 'oracle' in result:
-    yield f'NAS-Bench-201  {result.get("oracle_of") or benchmark(own, nasbench201.DATASETS)}:'
-  for name, row in result.get('oracle', {}).items():
-    kinds = [f'{label} {row[kind]:.2f} % (rank {row[kind + "_rank"]:,} of 15,625, {row[kind + "_regret"]:.2f} below '
-             'the best)'
-             for kind, label in (('valid', 'validation'), ('test', 'test')) if kind in row]
-    yield f'NAS-Bench-201  on {name}: {", ".join(kinds)}'
-  if trained := result.get('nasbench101'):
-    yield f'NAS-Bench-101  {result.get("nasbench101_of") or benchmark(own, ("cifar10",))}:'
-    yield 'NAS-Bench-101  ' + ', '.join(
-        f'{label} error {100 * trained[kind + "_error"]:.2f} % (regret {100 * trained[kind + "_regret"]:.2f})'
-        for kind, label in (('valid', 'validation'), ('test', 'test')))
-  if predicted := result.get('nasbench301'):
-    yield (f'NAS-Bench-301  predicts for this cell, trained on CIFAR-10, a validation accuracy of '
-           f'{predicted["valid"]:.2f} %, above {predicted["percentile"]:.1f} % of {nasbench301.RANDOM:,} random cells')
-  elif 'nasbench301' in result:
-    yield 'NAS-Bench-301  has no prediction for this cell: it knows no noise'

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vimnas_jax import files, spaces
+from vimnas_jax import files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import metrics
 from vimnas_jax.spaces import Genotype, Space
@@ -98,12 +98,22 @@ def _text(value) -> bool:
   return isinstance(value, str)
 
 
-def _numbers(value) -> bool:
-  return isinstance(value, dict) and all(v is None or _number(v) for v in value.values())
+def _numbers(value, depth: int = 1) -> bool:
+  """Whether `value` has numbers, or None, in so many dictionaries."""
+  if not depth:
+    return value is None or _number(value)
+  return isinstance(value, dict) and all(_numbers(v, depth - 1) for v in value.values())
 
 
-def _tables(value) -> bool:
-  return isinstance(value, dict) and all(map(_numbers, value.values()))
+def _figures(benchmark: tabular.Tabular):
+  """What fits as the figures of a benchmark, as a row of _FIELDS."""
+  depth = len(benchmark.figures[0].path)
+
+  def fits(value) -> bool:
+    return _numbers(value, depth) and (not value or all(
+        figure.optional or _number(figure.of(value)) for figure in benchmark.figures))
+
+  return fits, 'numbers by data set' if depth > 1 else 'numbers by name', True
 
 
 # field -> (what fits, in words, whether it may be missing)
@@ -114,11 +124,7 @@ _FIELDS = {
     **dict.fromkeys(('one_hot', 'epochs'), (lambda v: _number(v) and v >= 0, 'a number', False)),
     'seconds_per_step': (lambda v: v is None or _number(v), 'a number', True),
     'supernet': (lambda v: _numbers(v) and 'mixed' in v, 'numbers by name', True),
-    'oracle': (_tables, 'numbers by data set', True),
-    'nasbench101': (lambda v: _numbers(v) and all(_number(v.get(kind)) for kind in (
-        'valid_error', 'test_error', 'test_regret')), 'numbers by name', True),
-    'nasbench301': (lambda v: _numbers(v) and (not v or all(_number(v.get(kind)) for kind in ('valid', 'percentile'))),
-                    'numbers by name', True)}
+    **{benchmark.key: _figures(benchmark) for benchmark in tabular.BENCHMARKS}}
 _TRAINED = {'params': _FIELDS['params'], **{f'{part}_top1': (_number, 'a number', True) for part in ('test', 'valid')}}
 
 

@@ -8,14 +8,11 @@ import statistics
 
 import numpy as np
 
-from vimnas_jax import draw, files
+from vimnas_jax import draw, files, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
 from vimnas_jax.runs import metrics, runfolder
-from vimnas_jax.tabular import nasbench101, nasbench301
 from vimnas_jax.verbs import records, tables
-
-_LANDMARKS = ('DARTS_V1', 'DARTS_V2', 'PDARTS', 'PC_DARTS_cifar')  # published cells that a prediction is shown beside
 
 
 def report(config, workdir) -> dict:
@@ -72,9 +69,8 @@ def _places(names) -> dict[str, str]:
 def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   """Writes report.md, report.json, comparison.png, first_edge.png and distributions.png into `folder`.
 
-  With the file of `oracles.nasbench101` also regret_test.png and regret_valid.png, if the runs are of a space of
-  NAS-Bench-1Shot1; their errors are then read from it, whether the runs had it or not. So are the predictions of the
-  surrogate of `oracles.nasbench301` for runs of the DARTS space, S1, S2 and S3.
+  Where `oracles` names the files of a benchmark that covers the space, its figures are read from them, whether the runs
+  had them or not; NAS-Bench-101 gives regret_test.png and regret_valid.png too.
 
   Runs whose folders have the same parent, and whose configurations differ in the seed alone, are one experiment with
   several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row}; a row has
@@ -85,7 +81,7 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   Args:
     runs: run folders.
     folder: where the report goes.
-    oracles: config.oracle, of which these two are read; None does without.
+    oracles: config.oracle; None does without.
     trust: Python files that may be executed, where a run is of a space of one's own.
   """
   found = records.read(runs, trust)
@@ -97,16 +93,11 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
 
 def _compare(runs, folder, oracles):
   groups, space = _experiments(runs), runs[0].space
-  console, table, landmarks = metrics.Console(), None, {}
-  if space.topology and oracles and oracles.nasbench101:
-    table = nasbench101.load(oracles.nasbench101, console.say)
-    for run in runs:
-      run.result['nasbench101'] = table.query(space.read(run.result['genotype']))
-  if oracles and oracles.get('nasbench301') and nasbench301.covers(space):
-    surrogate = nasbench301.load(oracles.nasbench301)
-    for run in runs:
-      run.result['nasbench301'] = surrogate.query(space.read(run.result['genotype']))
-    landmarks = {name: surrogate.query(genotypes.get(name)) for name in _LANDMARKS}
+  console = metrics.Console()
+  asked = [benchmark for benchmark in tabular.of(space, oracles or {}) if not benchmark.always]
+  looked_up = {benchmark.key: benchmark.load(oracles, console.say) for benchmark in asked}
+  for run, (key, table) in itertools.product(runs, looked_up.items()):
+    run.result[key] = table.query(space.read(run.result['genotype']))
   rows = {name: _row(space, [run.result for run in members]) for name, members in groups.items()}
   traces = {}
   for name, members in groups.items():
@@ -118,13 +109,14 @@ def _compare(runs, folder, oracles):
                       for name, (_, probs) in traces.items()}, folder / 'distributions.png')
   draw.comparison(tables.panels({space.name: rows}), folder / 'comparison.png')
   pictures = ['first_edge.png', 'distributions.png', 'comparison.png']
-  if table:
-    for kind in ('test', 'valid'):
-      draw.regret({name: _regrets(space, table, members, kind) for name, members in groups.items()},
+  for benchmark in asked:
+    for kind in benchmark.regrets:
+      draw.regret({name: _regrets(space, looked_up[benchmark.key], members, kind) for name, members in groups.items()},
                   folder / f'regret_{kind}.png', kind)
       pictures.append(f'regret_{kind}.png')
+  remarks = [benchmark.remark(looked_up[benchmark.key]) for benchmark in asked if benchmark.remark]
   files.write_json(folder / 'report.json', rows)
-  files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, landmarks))
+  files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, remarks))
   console.say(tables.table(rows))
   console.say(f'{files.printable(folder)}: report.md, report.json, {", ".join(pictures)}')
   return rows
@@ -193,15 +185,10 @@ def _row(space, results) -> dict:
     name = 'test' if all('test_top1' in r['retrained'] for r in results) else 'valid'
     row['retrained'] = {**(_spread([r['retrained'].get(f'{name}_top1') for r in results]) or {}), 'images': name}
     row['retrained_params'] = _spread([r['retrained']['params'] for r in results])
-  for data, kind in itertools.product(results[0].get('oracle', {}), ('valid', 'test')):
-    values = [r.get('oracle', {}).get(data, {}).get(kind) for r in results]
+  for benchmark, figure in tabular.COLUMNS:
+    values = [figure.of(r.get(benchmark.key, {})) for r in results]
     if all(v is not None for v in values):
-      row.setdefault('oracle', {}).setdefault(data, {})[kind] = _spread(values)
-  if all('nasbench101' in r for r in results):
-    row['nasbench101'] = {kind: _spread([100 * r['nasbench101'][kind] for r in results])
-                          for kind in ('valid_error', 'test_error', 'test_regret')}
-  if all(r.get('nasbench301') for r in results):
-    row['nasbench301'] = {kind: _spread([r['nasbench301'][kind] for r in results]) for kind in ('valid', 'percentile')}
+      figure.put(row.setdefault(benchmark.key, {}), _spread([figure.scale * v for v in values]))
   return row
 
 

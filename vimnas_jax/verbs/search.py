@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import data, methods, spaces
+from vimnas_jax import data, methods, spaces, tabular
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import loop, metrics, optim, parallel, runfolder, signals, state, steps
-from vimnas_jax.tabular import nasbench101, nasbench201, nasbench301
 from vimnas_jax.verbs import outcome, standing
 
 
@@ -47,12 +46,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
 def _checked(config, loaded, console):
   """The parts of the search. Raises UserError for all that can be wrong with them: nothing has been written so far."""
   space = spaces.get(config.space.name)
-  if space.topology and config.oracle.nasbench101:  # a bad file is told before the search, not after it
-    nasbench101.load(config.oracle.nasbench101, console.say)
-  if config.oracle.nasbench301:
-    nasbench301.check(config.oracle.nasbench301, space)
-  if space.name == 'nb201':
-    nasbench201.load(config.oracle.test_csv, config.oracle.nasbench201, console.say)
+  tabular.check(space, config.oracle, console.say)
   separate = config.method.samples if config.method.get('separate') else 1
   mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate * separate)
   run = _Run(config, space, loaded, mesh)

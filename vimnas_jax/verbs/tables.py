@@ -2,9 +2,10 @@
 
 import os
 import pathlib
+import textwrap
 import urllib.parse
 
-from vimnas_jax import files
+from vimnas_jax import files, tabular
 
 # title of a panel -> key of a row
 _MEASURES = {'accuracy after retraining, %': 'retrained', 'accuracy of the supernet, %': 'supernet_mixed',
@@ -32,28 +33,25 @@ def _cell(spread, digits=2, scale=1.0) -> str:
 
 # columns that only some reports have: key of a row -> heading
 _COLUMNS = {'supernet_mixed': 'supernet %', 'supernet_derived': 'architecture in it %', 'retrained': 'retrained %'}
-_PREDICTED = {'valid': 'NAS-Bench-301 predicted valid %', 'percentile': 'NAS-Bench-301 percentile'}
-LEGEND = """\
+_TRAINED = ' or '.join(benchmark.name for benchmark in tabular.BENCHMARKS if not benchmark.predicts)
+_PREDICTED = ' '.join(f'{benchmark.name}: {benchmark.predicts}.' for benchmark in tabular.BENCHMARKS
+                      if benchmark.predicts)
+LEGEND = textwrap.fill(f"""\
 Means and standard deviations over seeds. Epochs count pretraining. Agreement: the share of edges, with their
 operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at the width and depth of
 the search. Supernet: its accuracy on validation images at the end of the search, mixed by the probabilities, and with
 the architecture alone; retrained: of the derived network, trained from scratch, on the images that its result.json
-names. Columns that begin with NAS-Bench-201 or NAS-Bench-101 are figures of that benchmark: of the architecture as it
-trained it, on its own data sets, which are not those of the runs unless their names say so. NAS-Bench-301: what its
-surrogate, a model fitted to trained cells, predicts on CIFAR-10, and the share of random cells of the DARTS space that
-lie below."""
+names. Columns that begin with {_TRAINED} are figures of that benchmark: of the architecture as it trained it, on its
+own data sets, which are not those of the runs unless their names say so. {_PREDICTED}""", 120)
 
 
 def table(rows) -> str:
   """A Markdown table of the rows."""
-  oracle = list(dict.fromkeys((data, kind) for row in rows.values() for data, kinds in row.get('oracle', {}).items()
-                              for kind in kinds))
-  trained = list(dict.fromkeys(kind for row in rows.values() for kind in row.get('nasbench101', {})))
-  predicted = _PREDICTED if any('nasbench301' in row for row in rows.values()) else {}
+  figures = list(dict.fromkeys((benchmark, figure) for row in rows.values() for benchmark, figure in tabular.COLUMNS
+                               if figure.of(row.get(benchmark.key, {}))))
   columns = {key: head for key, head in _COLUMNS.items() if any(row.get(key) for row in rows.values())}
   head = ['experiment', 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
-          'agreement', *columns.values(), *(f'NAS-Bench-201 {plain(data)} {kind} %' for data, kind in oracle),
-          *(f'NAS-Bench-101 {kind.replace("_", " ")} %' for kind in trained), *predicted.values()]
+          'agreement', *columns.values(), *(f'{benchmark.name} {figure.heading}' for benchmark, figure in figures)]
   lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
   for name, row in rows.items():
     cells = [plain(name), str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3),
@@ -61,20 +59,18 @@ def table(rows) -> str:
              _cell(row['params'], 3, 1e6),
              '–' if row['agreement'] is None else f'{row["agreement"]:.2f}',
              *(_cell(row.get(key)) for key in columns),
-             *(_cell(row.get('oracle', {}).get(data, {}).get(kind)) for data, kind in oracle),
-             *(_cell(row.get('nasbench101', {}).get(kind)) for kind in trained),
-             *(_cell(row.get('nasbench301', {}).get(kind), 2 if kind == 'valid' else 1) for kind in predicted)]
+             *(_cell(figure.of(row.get(benchmark.key, {})), figure.digits) for benchmark, figure in figures)]
     lines.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
 
 
-def page(rows, groups, folder, pictures, landmarks=None) -> str:
+def page(rows, groups, folder, pictures, remarks=()) -> str:
   """The report of one space, to be written into `folder`; groups as `report._experiments` makes them.
 
-  `landmarks` are the predictions of NAS-Bench-301 for published cells, {name: {'valid', 'percentile'}}.
+  `remarks` are lines that benchmarks add (Tabular.remark).
   """
   lines = ['# Report', '', table(rows), '',
-           LEGEND, '', *_landmarks(landmarks), '![first edge](first_edge.png)', '',
+           LEGEND, '', *(line for remark in remarks for line in (remark, '')), '![first edge](first_edge.png)', '',
            'Probabilities on the first edge of every cell, first seed of each experiment.', '',
            '![distributions](distributions.png)', '', 'Distributions of all edges at the start and at the end.', '']
   lines += ['![comparison](comparison.png)', '', 'Means over seeds; every dot is a seed.', '']
@@ -92,10 +88,3 @@ def page(rows, groups, folder, pictures, landmarks=None) -> str:
         lines += ['', f'![{plain(name)}: {picture}]({urllib.parse.quote(os.fsencode(shown))}/{picture})']
     lines.append('')
   return '\n'.join(lines)
-
-
-def _landmarks(of):
-  if of:
-    cells = ', '.join(f'{name} {row["valid"]:.2f} % (percentile {row["percentile"]:.1f})' for name, row in of.items())
-    yield f'NAS-Bench-301 predicts for published cells: {cells}.'
-    yield ''
