@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import operation, ops
+from vimnas_jax.networks import operation, ops, own_operation
 from vimnas_jax.spaces.types import Genotype, Space, Stage
 
 _FREE = ('none', 'noise')  # operations without a layer
@@ -86,7 +86,7 @@ def _cell(at, stage):
       yield _Part(width * c, at.size ** 2, c)
   at.size = -(-at.size // stage.stride)
   for op, source, _ in at.edges[stage.cell]:
-    yield from _operation(op, c, stage.stride if source < cell.inputs else 1, at.size ** 2)
+    yield from _operation(at.space, op, c, stage.stride if source < cell.inputs else 1, at.size ** 2)
   at.widths = (at.widths[-1], c * len(cell.output))
 
 
@@ -106,14 +106,20 @@ def _parts(space: Space, edges: dict, stages: Sequence[Stage], num_classes: int,
     yield from _STAGES[stage.kind](at, stage)
 
 
-@functools.lru_cache(4096)
-def _operation(name: str, channels: int, stride: int, pixels: int) -> tuple[_Part, ...]:
-  """The layers of an operation whose output has `pixels` pixels."""
-  if name in _FREE:
+def _operation(space: Space, name: str, channels: int, stride: int, pixels: int) -> tuple[_Part, ...]:
+  """The layers of an operation whose output has `pixels` pixels. Raises UserError where one of one's own is unfit."""
+  if name in space.own_ops:
+    own_operation.check(space.name, name, space.own_ops[name], channels, stride)
+  elif name in _FREE:
     return ()
-  if name not in ops.OPS:
+  elif name not in ops.OPS:
     raise UserError(f'the cost of op {name!r} is not known; known are {", ".join((*_FREE, *ops.OPS))}')
-  counted = operation.count(ops.OPS[name], channels, stride, pixels)
+  return _layers(ops.named(name, space.own_ops), channels, stride, pixels)
+
+
+@functools.lru_cache(4096)
+def _layers(op, channels, stride, pixels):
+  counted = operation.count(op, channels, stride, pixels)
   return *(_Part(size, uses) for size, uses in counted.weights), _Part(0, 0, counted.norms)
 
 

@@ -16,7 +16,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.networks import ops
 
 
-def mixed(x, banks, into, params, weights, stride, pool_norm):
+def mixed(x, banks, into, params, weights, stride, pool_norm, own_ops=None):
   """Mixed outputs of the edges that leave a node, each added to what its target has.
 
   Args:
@@ -27,6 +27,7 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
     weights: {operation: mixing weights [samples, its edges]}; the batch falls into `samples` equal groups, in order.
     stride: of every edge.
     pool_norm: whether BatchNorm follows pools.
+    own_ops: operations that the space brings, by name.
 
   Returns:
     For every edge the sum; what `into` has where no operation falls on it.
@@ -45,8 +46,9 @@ def mixed(x, banks, into, params, weights, stride, pool_norm):
     if (op, own) in inside:
       continue
     with jax.named_scope(op):
-      z = ops.OPS[op].apply(x, params[op], stride)
-      if ops.OPS[op].pool and pool_norm:
+      kind = ops.named(op, own_ops)
+      z = kind.apply(x, params[op], stride, ops.normalise)
+      if kind.pool and pool_norm:
         z = ops.normalise(z)
     scale = weights[op]  # [samples, edges]
     if len(scale) > 1:

@@ -63,9 +63,12 @@ def _normed(op, channels, stride) -> int:
   return sum(widths)
 
 
-def trace(op: Op, channels: int, stride: int, norm, edges: int = 1, dtype=jnp.float32, sides=(8, 8)):
-  """The shape and type of what `op` gives for `edges` edges, of a batch of one with maps of `sides`."""
+def trace(op: Op, channels: int, stride: int, norm, edges: int = 1, dtype=jnp.float32, sides=(8, 8),
+          through=lambda apply, *args: apply(*args)):
+  """The shape and type of what `op` gives for `edges` edges, of one image with maps of `sides`; or of what
+  `through(apply, x, params)` makes of it.
+  """
   params = {name: jax.ShapeDtypeStruct((edges, *shape), dtype)
             for name, (shape, _) in op.shapes(channels, stride).items()}
   x = jax.ShapeDtypeStruct((1, *sides, channels), dtype)
-  return jax.eval_shape(lambda x, params: op.apply(x, params, stride, norm), x, params)
+  return jax.eval_shape(functools.partial(through, lambda x, params: op.apply(x, params, stride, norm)), x, params)

@@ -279,6 +279,16 @@ def _skip(x, p, stride, norm=normalise):
   return jnp.concatenate([factorized_reduce(x, kernel, norm) for kernel in p['kernel']], -1)
 
 
+def per_edge(apply):
+  """`Op.apply` by a function of one edge, `apply(x, params, stride, norm)` -> [n, h', w', c], run once for each."""
+  def bank(x, params, stride, norm=normalise):
+    edges = len(next(iter(params.values()))) if params else 1
+    each = [{name: value[i] for name, value in params.items()} for i in range(edges)]
+    return jnp.concatenate([apply(x, own, stride, norm) for own in each], -1)
+
+  return bank
+
+
 def _no_parameters(c, stride):
   del c, stride
   return {}
@@ -298,3 +308,8 @@ OPS: Mapping[str, Op] = {
     'sep_conv_7x7': _sep_conv(7),
     'conv_7x1_1x7': Op(_row_column_shapes, _row_column, uses=_row_column_uses),
 }
+
+
+def named(name: str, own: Mapping[str, Op] | None = None) -> Op:
+  """The operation called `name`: one of a space's `own`, if it is among them, else that of OPS."""
+  return (own or OPS).get(name) or OPS[name]

@@ -62,6 +62,7 @@ class MixedCell(Module):
   cell: Cell = None
   stage: Stage = None
   pool_norm: bool = False
+  own_ops: Mapping[str, ops.Op] | None = None  # operations that the space brings
 
   @nn.compact
   def __call__(self, inputs, weights, key=None):
@@ -91,7 +92,8 @@ class MixedCell(Module):
           continue
         banks[op] = tuple(leaving.index(e) for e in edges)
         own[op] = params(op, edges, stride)
-      for target, y in zip(targets, mixed(nodes[source], banks, before, own, weights[source], stride, self.pool_norm)):
+      for target, y in zip(targets, mixed(nodes[source], banks, before, own, weights[source], stride, self.pool_norm,
+                                   self.own_ops)):
         nodes[target] = y
     return jnp.concatenate([nodes[i] for i in cell.output], -1)
 
@@ -114,7 +116,7 @@ class MixedCell(Module):
       for stride in {1, self.stage.stride}:
         edges = [e for e, (s, _) in sorted(enumerate(cell.edges), key=lambda item: item[1][0]) if op in cell.ops[e]
                  and stride == (self.stage.stride if s < cell.inputs else 1)]
-        shapes = ops.OPS[op].shapes(self.stage.channels, stride) if edges else {}
+        shapes = ops.named(op, self.own_ops).shapes(self.stage.channels, stride) if edges else {}
         stacks[op, stride] = edges, {
             name: self.weight(f'{op}_{name}' + ('_stride2' if stride == 2 else ''), (len(edges), *shape), fan_in)
             for name, (shape, fan_in) in shapes.items()}
@@ -213,7 +215,8 @@ class Supernet(Module):
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
         key = jax.random.key_data(jax.random.fold_in(noise, index)) if self.space.noisy else None
-        module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, name=f'cell_{index}', **kinds)
+        module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, own_ops=self.space.own_ops,
+                           name=f'cell_{index}', **kinds)
         x = self.run(module, f'cell_{index}', outputs[-cell.inputs:], weights[stage.cell], key)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':
