@@ -145,7 +145,8 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   flat = files.flatten(held['config'])
   for name, value in files.flatten(json.loads(json.dumps(asked))).items():
     by_content = str(flat.get(name)).endswith('.py') and (
-        (name == 'space.name' and own) or (name == 'method.name' and _own_method(config)))
+        (name == 'space.name' and own) or (name == 'method.name' and _own_method(config))
+        or (name == 'data.name' and value.endswith('.py')))
     if name not in FREE and not by_content and flat.get(name, value) != value:
       raise UserError(f'{files.printable(folder)} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it '
                       'back, or give another --workdir')
