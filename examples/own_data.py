@@ -1,8 +1,8 @@
 r"""Data of one's own: images from a NumPy file, or, where there is none, coloured shapes that are drawn here.
 
   python -m vimnas_jax.main --config=configs/quickstart.py --config.data.name=examples/own_data.py \
-      --config.data.image_size=16 --config.then=retrain --config.then_changes='epochs=10 batch_size=64' \
-      --workdir=runs/own_data
+      --config.data.image_size=16 --config.then=retrain --workdir=runs/own_data \
+      --config.then_changes='epochs=10 batch_size=64 network.cells=1 network.channels=16'
   python -m vimnas_jax.main --config=configs/quickstart.py --config.task=evaluate \
       --config.data.name=examples/own_data.py --config.data.image_size=16 --config.genotype=runs/own_data/retrain \
       --workdir=runs/evaluation
