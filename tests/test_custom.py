@@ -50,7 +50,7 @@ def test_an_edited_space_is_refused_under_the_same_folder(tmp_path):
   path.write_text(EXAMPLE.replace('max_pool_3x3', 'avg_pool_3x3'))
   for ask in (lambda: runfolder.write_config(tmp_path / 'run', c, 'data'),
               lambda: runfolder.finished(tmp_path / 'run', c)):
-    with pytest.raises(UserError, match='space.py as it was: cells or stages have changed since') as error:
+    with pytest.raises(UserError, match='space.py as it was: cells, stages or operations have changed since') as error:
       ask()
     one_line(error)
 

@@ -40,7 +40,7 @@ def defaults() -> ConfigDict:
   c.devices = 0  # devices to share a batch; 0 takes all there are
 
   c.space = ConfigDict()
-  c.space.name = 'darts'  # one of spaces.NAMES
+  c.space.name = 'darts'  # one of spaces.NAMES, or the path of a .py file with one of your own
   c.space.cells = 8  # DARTS and NAS-Bench-1Shot1: cells in all; NAS-Bench-201: cells per group (N)
   c.space.channels = 16  # C, the width of the first cell
 
@@ -88,7 +88,7 @@ def defaults() -> ConfigDict:
   c.phi.clip = 0.0
 
   c.data = ConfigDict()
-  c.data.name = 'cifar10'  # one of data.NAMES
+  c.data.name = 'cifar10'  # one of data.NAMES, or the path of a .py file with data of your own (data/userdata.py)
   c.data.dir = ''  # where the data lies: a TFDS data dir, an archive or its folder
   c.data.download = False  # whether a missing official archive may be downloaded into data.dir
   c.data.split = ''  # a split file of NAS-Bench-201 (data/splits.py), which then says what a search validates with,

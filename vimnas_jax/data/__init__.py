@@ -1,10 +1,10 @@
-"""Data sets by name, whole in memory as uint8."""
+"""Data sets by name, and of one's own by the path of a file, whole in memory as uint8."""
 
 import dataclasses
 
 import numpy as np
 
-from vimnas_jax.data import cifar, digits, folder, imagenet16, pixels, splits, synthetic, tfds
+from vimnas_jax.data import cifar, digits, folder, imagenet16, pixels, splits, synthetic, tfds, userdata
 from vimnas_jax.data.parts import halves
 from vimnas_jax.data.types import Data, Split, check, describe
 from vimnas_jax.errors import UserError
@@ -23,14 +23,16 @@ def get(config) -> Data:
   Args:
     config: has `name`, `split`, `shrink` and `moments`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`;
       for a folder of images, and sets of TFDS, `dir`, `image_size`, `max_pixels` and `photographs`; for synthetic data
-      `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source reads its own fields only.
+      `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source reads its own fields only; a file of
+      one's own is given all.
 
   Raises:
     UserError: unknown name, or data that is missing, damaged or unfit.
   """
-  load = tfds.load if config.name.startswith(tfds.PREFIX) else _LOADERS.get(config.name)
+  load = _loader(config.name)
   if load is None:
-    raise UserError(f'config.data.name={config.name!r} is no data set; choose one of {", ".join(NAMES)}')
+    raise UserError(f'config.data.name={config.name!r} is no data set; choose one of {", ".join(NAMES)}, or give the '
+                    'path of a .py file')
   path = splits.beside(config)
   if path and load is cifar.load and cifar.in_tfds(config):
     raise UserError(f'config.data.split={path!r} counts images in the order of the official archive, which the TFDS '
@@ -43,6 +45,12 @@ def get(config) -> Data:
     raise UserError(f'config.data.photographs={config.photographs} is for images of many sizes (folder, some of '
                     f'tfds/NAME), which {config.name!r} has not: set config.data.photographs=0')
   return check(_normed(_shrunk(splits.apply(loaded, path) if path else loaded, config.shrink), config.moments))
+
+
+def _loader(name: str):
+  if name.endswith('.py'):
+    return userdata.load
+  return tfds.load if name.startswith(tfds.PREFIX) else _LOADERS.get(name)
 
 
 def _normed(data: Data, moments: str) -> Data:

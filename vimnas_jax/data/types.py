@@ -78,10 +78,11 @@ class Data:
   def fingerprint(self) -> str:
     """SHA-256, in hex, of the name and of the shape, type and bytes of every array: equal only for equal data.
 
+    The path of a file of one's own does not count: `own.py` stands for it.
     Of images that are not shuffled also of the names of the classes, which their folders gave them, and of the rule by
     which parts are drawn.
     """
-    digest = hashlib.sha256(repr(self.name).encode())
+    digest = hashlib.sha256(repr('own.py' if self.name.endswith('.py') else self.name).encode())
     for split in (self.train, self.test, *(self.search or ())):
       for array in (split.images, split.labels, *(() if split.aspects is None else (split.aspects,))):
         digest.update(f'{array.shape} {array.dtype.str}'.encode())
@@ -95,7 +96,7 @@ class Data:
 
 def describe(data: Data) -> list[str]:
   """Lines for the console: classes with their images, and what was left out; of data with names from outside."""
-  if not data.recipe and not data.name.startswith('tfds/'):
+  if not data.recipe and not data.name.startswith('tfds/') and not data.name.endswith('.py'):
     return []
   counts = [np.bincount(split.labels, minlength=data.num_classes) for split in (data.train, data.test)]
   told = [f'{data.name_of(i)} {a}/{b}' for i, (a, b) in enumerate(zip(*counts))]
@@ -127,7 +128,8 @@ def nor(others) -> str:
   return f' (nor {"has 1 other" if len(others) == 1 else f"have {len(others)} others"})' if len(others) else ''
 
 
-def _check_split(data: Data, part: str, split: Split):
+def check_split(data: Data, part: str, split: Split):
+  """Raises UserError, in one line, where images or labels of `split`, called `part`, are unfit."""
   where = f'config.data.name={data.name!r}, {part} split'
   images, labels = split.images, split.labels
   if images.dtype != np.uint8 or images.ndim != 4:
@@ -153,8 +155,8 @@ def _check_names(data, where):
 
 def check(data: Data) -> Data:
   """Returns `data`. Raises UserError, in one line, where it cannot be trained on."""
-  _check_split(data, 'train', data.train)
-  _check_split(data, 'test', data.test)
+  check_split(data, 'train', data.train)
+  check_split(data, 'test', data.test)
   where = f'config.data.name={data.name!r}'
   held = data.train.images.shape[1:] if data.train.aspects is None else data.image_shape
   if held != data.test.images.shape[1:]:

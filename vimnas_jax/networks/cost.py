@@ -1,15 +1,19 @@
 """How large a network is and how much it computes, by arithmetic on its space: no weights are made.
 
-Convolutions have no bias. Every convolution of an operation works at the operation's output resolution, so its
-multiply-adds are its weights times the output pixels (the first half of a conv_7x1_1x7 of stride 2 has twice as many);
-BatchNorm, pooling, additions and biases count as none.
+An operation's share is what operation.py reads off the operation itself. Convolutions have no bias; BatchNorm, pooling,
+additions and biases count as no multiply-adds.
 """
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import operation, ops, own_operation
 from vimnas_jax.spaces.types import Genotype, Space, Stage
+
+_FREE = ('none', 'noise')  # operations without a layer
 
 
 class Cost(NamedTuple):
@@ -27,83 +31,96 @@ class _Part(NamedTuple):
   in_cell: bool = True
 
 
-def _separable(kernel: int, times: int):
-  """Depthwise kernel x kernel, then pointwise, then BatchNorm: `times` times."""
-  return lambda c, stride: (times * (kernel * kernel * c + c * c), times * c)
+@dataclasses.dataclass
+class _At:
+  """How far a walk through a network has come.
+
+  Attributes:
+    space: the search space.
+    edges: of every cell type, [(op, source, target)].
+    classes: outputs of the linear layer.
+    size: height and width of the maps, in pixels.
+    widths: channels of the last two outputs, older first; at the beginning those of the image.
+  """
+
+  space: Space
+  edges: Mapping[str, Sequence[tuple[str, int, int]]]
+  classes: int
+  size: int
+  widths: tuple[int, ...]
 
 
-def _dense(kernel: int):
-  return lambda c, stride: (kernel * kernel * c * c, c)
+def _stem(at: _At, stage: Stage) -> Iterator[_Part]:
+  c = stage.channels
+  yield _Part(9 * at.widths[-1] * c, at.size ** 2, c, in_cell=False)
+  at.widths = (c, c)
 
 
-def _free(c, stride):
-  return 0, 0
+def _stem0(at, stage):
+  c = stage.channels
+  for before, after in ((at.widths[-1], c // 2), (c // 2, c)):
+    at.size = -(-at.size // 2)
+    yield _Part(9 * before * after, at.size ** 2, after, in_cell=False)
+  at.widths = (c,)
 
 
-# op -> f(channels, stride) = (convolution weights, channels normalised)
-_OPS = {
-    'none': _free,
-    'noise': _free,
-    'max_pool_3x3': _free,
-    'avg_pool_3x3': _free,
-    'skip_connect': lambda c, stride: (0, 0) if stride == 1 else (c * c, c),  # FactorizedReduce: two halves
-    'sep_conv_3x3': _separable(3, 2),
-    'sep_conv_5x5': _separable(5, 2),
-    'dil_conv_3x3': _separable(3, 1),
-    'dil_conv_5x5': _separable(5, 1),
-    'nor_conv_1x1': _dense(1),
-    'nor_conv_3x3': _dense(3),
-    'sep_conv_7x7': _separable(7, 2),
-    'conv_7x1_1x7': lambda c, stride: (14 * c * c, c),
-}
+def _stem1(at, stage):
+  c = stage.channels
+  at.size = -(-at.size // stage.stride)
+  yield _Part(9 * at.widths[-1] * c, at.size ** 2, c, in_cell=False)
+  at.widths = (at.widths[-1], c)
+
+
+def _residual(at, stage):
+  c, width = stage.channels, at.widths[-1]
+  reduced, halved = -(-at.size // stage.stride), at.size // stage.stride
+  yield _Part(9 * width * c + 9 * c * c, reduced * reduced, 2 * c, in_cell=False)
+  yield _Part(width * c, halved * halved, in_cell=False)
+  at.widths, at.size = (c, c), halved
+
+
+def _cell(at, stage):
+  c, cell = stage.channels, at.space.cells[stage.cell]
+  if cell.preprocess:  # a FactorizedReduce costs what the 1x1 convolution does
+    for width in at.widths[-cell.inputs:]:
+      yield _Part(width * c, at.size ** 2, c)
+  at.size = -(-at.size // stage.stride)
+  for op, source, _ in at.edges[stage.cell]:
+    yield from _operation(at.space, op, c, stage.stride if source < cell.inputs else 1, at.size ** 2)
+  at.widths = (at.widths[-1], c * len(cell.output))
+
+
+def _head(at, stage):
+  width = at.widths[-1]
+  yield _Part(width * at.classes, 1, width if stage.norm else 0, at.classes, in_cell=False)
+
+
+_STAGES = {'stem': _stem, 'stem0': _stem0, 'stem1': _stem1, 'residual': _residual, 'cell': _cell, 'head': _head}
 
 
 def _parts(space: Space, edges: dict, stages: Sequence[Stage], num_classes: int, in_channels: int,
            size: int) -> Iterator[_Part]:
   """The layers of the network whose cells have `edges`: {cell: [(op, source, target)]}; `size` is the image's side."""
-  widths = ()
+  at = _At(space, edges, num_classes, size, (in_channels,))
   for stage in stages:
-    c = stage.channels
-    if stage.kind == 'stem':
-      yield _Part(9 * in_channels * c, size * size, c, in_cell=False)
-      widths = (c, c)
-    elif stage.kind == 'stem0':
-      for before, after in ((in_channels, c // 2), (c // 2, c)):
-        size = -(-size // 2)
-        yield _Part(9 * before * after, size * size, after, in_cell=False)
-      widths = (c,)
-    elif stage.kind == 'stem1':
-      size = -(-size // stage.stride)
-      yield _Part(9 * widths[-1] * c, size * size, c, in_cell=False)
-      widths = (widths[-1], c)
-    elif stage.kind == 'residual':
-      reduced, halved = -(-size // stage.stride), size // stage.stride
-      yield _Part(9 * widths[-1] * c + 9 * c * c, reduced * reduced, 2 * c, in_cell=False)
-      yield _Part(widths[-1] * c, halved * halved, in_cell=False)
-      widths, size = (c, c), halved
-    elif stage.kind == 'cell':
-      cell = space.cells[stage.cell]
-      if cell.preprocess:  # a FactorizedReduce costs what the 1x1 convolution does
-        for width in widths[-cell.inputs:]:
-          yield _Part(width * c, size * size, c)
-      size = -(-size // stage.stride)
-      for op, source, _ in edges[stage.cell]:
-        stride = stage.stride if source < cell.inputs else 1
-        weights, norms = _op(op)(c, stride)
-        if op == 'conv_7x1_1x7':
-          yield _Part(weights // 2, stride * size * size)
-          weights //= 2
-        yield _Part(weights, size * size, norms)
-      widths = (widths[-1], c * len(cell.output))
-    else:
-      width = widths[-1]
-      yield _Part(width * num_classes, 1, width if stage.norm else 0, num_classes, in_cell=False)
+    yield from _STAGES[stage.kind](at, stage)
 
 
-def _op(name: str):
-  if name not in _OPS:
-    raise UserError(f'the cost of op {name!r} is not known; known are {", ".join(_OPS)}')
-  return _OPS[name]
+def _operation(space: Space, name: str, channels: int, stride: int, pixels: int) -> tuple[_Part, ...]:
+  """The layers of an operation whose output has `pixels` pixels. Raises UserError where one of one's own is unfit."""
+  if name in space.own_ops:
+    own_operation.check(space.name, name, space.own_ops[name], channels, stride)
+  elif name in _FREE:
+    return ()
+  elif name not in ops.OPS:
+    raise UserError(f'the cost of op {name!r} is not known; known are {", ".join((*_FREE, *ops.OPS))}')
+  return _layers(ops.named(name, space.own_ops), channels, stride, pixels)
+
+
+@functools.lru_cache(4096)
+def _layers(op, channels, stride, pixels):
+  counted = operation.count(op, channels, stride, pixels)
+  return *(_Part(size, uses) for size, uses in counted.weights), _Part(0, 0, counted.norms)
 
 
 def count(space: Space, genotype: Genotype, *, cells: int, channels: int, num_classes: int, image_size: int = 32,
@@ -179,18 +196,27 @@ def _supernet(space, cells, channels, num_classes, in_channels, size):
 
 def _oneshot(space: Space, stages: Sequence[Stage], num_classes: int, in_channels: int, size: int) -> Iterator[_Part]:
   """The layers of the one-shot network of a space whose graph is searched; `size` is the image's side."""
-  width, blocks = in_channels, space.topology.blocks
+  at = _At(space, {}, num_classes, size, (in_channels,))
   for stage in stages:
-    c = stage.channels
-    if stage.kind == 'stem':
-      yield _Part(9 * width * c, size * size, c)
-      width = c
-    elif stage.kind == 'pool':
-      size = size // 2 + 1
-    elif stage.kind == 'cell':
-      yield _Part(2 * blocks * width * c, size * size, 2 * blocks * c)  # into the blocks, and past them
-      yield _Part(blocks * (9 + 1) * c * c, size * size, 2 * blocks * c)
-      width = blocks * c
-    elif stage.kind == 'head':
-      yield _Part(width * c, size * size)
-      yield _Part(c * num_classes, 1, biases=num_classes)
+    yield from _ONESHOT[stage.kind](at, stage)
+
+
+def _pool(at, stage):
+  del stage
+  at.size = at.size // 2 + 1
+  yield from ()
+
+
+def _stack(at, stage):
+  c, width, blocks = stage.channels, at.widths[-1], at.space.topology.blocks
+  yield _Part(2 * blocks * width * c, at.size ** 2, 2 * blocks * c)  # into the blocks, and past them
+  yield _Part(blocks * (9 + 1) * c * c, at.size ** 2, 2 * blocks * c)
+  at.widths = (blocks * c,)
+
+
+def _classifier(at, stage):
+  yield _Part(at.widths[-1] * stage.channels, at.size ** 2)
+  yield _Part(stage.channels * at.classes, 1, biases=at.classes)
+
+
+_ONESHOT = {'stem': _stem, 'pool': _pool, 'cell': _stack, 'head': _classifier}

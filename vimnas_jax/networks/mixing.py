@@ -24,7 +24,7 @@ class Mixture(NamedTuple):
   shift: jax.Array | None = None
 
 
-def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True):
+def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True, own_ops=None):
   """Mixed outputs of the edges that leave a node, each added to what its target has.
 
   Args:
@@ -36,6 +36,7 @@ def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True):
     stride: of every edge.
     pool_norm: whether BatchNorm follows pools.
     fast: whether the CPU's kernels may be used; they have no second derivative and no batching rule.
+    own_ops: operations that the space brings, by name.
 
   Returns:
     For every edge the sum; what `into` has where no operation falls on it.
@@ -54,8 +55,9 @@ def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True):
     if (op, own) in inside:
       continue
     with jax.named_scope(op):
-      z = ops.OPS[op].apply(x, params[op], stride)
-      if ops.OPS[op].pool and pool_norm:
+      kind = ops.named(op, own_ops)
+      z = kind.apply(x, params[op], stride, ops.normalise)
+      if kind.pool and pool_norm:
         z = ops.normalise(z)
     scale = weights[op]  # [samples, edges]
     if len(scale) > 1:

@@ -7,6 +7,7 @@ NAS-Bench-201 (ICLR 2020), as benchmarked.
 
 import itertools
 import numbers
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -95,13 +96,14 @@ class Edge(_Module):
 
   op: str = ''
   stride: int = 1
+  own_ops: Mapping[str, ops.Op] | None = None  # operations that the space brings
 
   @nn.compact
   def __call__(self, x, train):
     """X [n, h, w, c] -> [n, h / stride, w / stride, c]. The operation `noise` needs an rng 'noise', always."""
     if self.op == 'noise':
       return jax.random.normal(self.make_rng('noise'), x[:, ::self.stride, ::self.stride].shape, self.dtype)
-    op, count, norm, c = ops.OPS[self.op], itertools.count(1), self.batch_norm(train), x.shape[-1]
+    op, count, norm, c = ops.named(self.op, self.own_ops), itertools.count(1), self.batch_norm(train), x.shape[-1]
     params = {name: self.weight(name, shape, fan_in) for name, (shape, fan_in) in op.shapes(c, self.stride).items()}
     fused = self.fused(c, c)
     calls = fused.calls(self.op, params, self.stride) if fused else ()
@@ -119,6 +121,7 @@ class DiscreteCell(_Module):
   cell: Cell = None
   stage: Stage = None
   edges: tuple[tuple[str, int, int], ...] = ()
+  own_ops: Mapping[str, ops.Op] | None = None
 
   @nn.compact
   def __call__(self, inputs, train, factors=None):
@@ -141,7 +144,8 @@ class DiscreteCell(_Module):
       for i, (op, source, target) in enumerate(self.edges):
         if target != node or op == 'none':
           continue
-        edge = Edge(op=op, stride=stride if source < cell.inputs else 1, name=f'edge{i}_{op}', **kinds)
+        edge = Edge(op=op, stride=stride if source < cell.inputs else 1, own_ops=self.own_ops, name=f'edge{i}_{op}',
+                    **kinds)
         y = edge(nodes[source], train)
         if factors is not None and (op != 'skip_connect' or edge.stride > 1):
           y = factors[i].astype(y.dtype)[:, None, None, None] * y
@@ -247,7 +251,8 @@ class Network(_Module):
         outputs = (outputs[-1], x) if stage.kind == 'stem1' else (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
-        module = DiscreteCell(cell=cell, stage=stage, edges=edges[stage.cell], name=f'cell_{index}', **kinds)
+        module = DiscreteCell(cell=cell, stage=stage, edges=edges[stage.cell], own_ops=self.space.own_ops,
+                              name=f'cell_{index}', **kinds)
         x = module(outputs[-cell.inputs:], train, None if factors is None else factors[index])
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':

@@ -7,14 +7,15 @@ BatchNorm uses batch statistics and has no parameters, as in the search networks
 network of a genotype runs banks of one edge and brings its own BatchNorm, as `norm`.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from vimnas_jax.networks.operation import Op
 
 BN_EPS = 1e-5  # PyTorch's default, used everywhere by the reference codes
 
@@ -269,6 +270,10 @@ def _row_column_shapes(c, stride):
   return {'row': ((1, 7, c, c), 7 * c), 'column': ((7, 1, c, c), 7 * c)}
 
 
+def _row_column_uses(name, stride, pixels):
+  return stride * pixels if name == 'row' else pixels  # a row halves the width alone
+
+
 def _row_column(x, p, stride, norm=normalise):
   x = jax.nn.relu(x)
   both = (conv(conv(x, row, stride), column, stride) for row, column in zip(p['row'], p['column']))
@@ -285,20 +290,14 @@ def _skip(x, p, stride, norm=normalise):
   return jnp.concatenate([factorized_reduce(x, kernel, norm) for kernel in p['kernel']], -1)
 
 
-@dataclasses.dataclass(frozen=True)
-class Op:
-  """A candidate operation.
+def per_edge(apply):
+  """`Op.apply` by a function of one edge, `apply(x, params, stride, norm)` -> [n, h', w', c], run once for each."""
+  def bank(x, params, stride, norm=normalise):
+    edges = len(next(iter(params.values()))) if params else 1
+    each = [{name: value[i] for name, value in params.items()} for i in range(edges)]
+    return jnp.concatenate([apply(x, own, stride, norm) for own in each], -1)
 
-  Attributes:
-    shapes: `shapes(channels, stride)` gives each parameter's (shape, fan-in) for one edge.
-    apply: `apply(x [n, h, w, c], params stacked over m edges, stride, norm)` gives [n, h, w, m * c]; an operation
-      without parameters gives [n, h, w, c], the same for every edge. `norm(y)` is called once per BatchNorm, in order.
-    pool: whether it is a pooling operation, which some spaces follow by BatchNorm.
-  """
-
-  shapes: Callable[[int, int], Mapping[str, tuple[tuple[int, ...], int]]]
-  apply: Callable[..., jax.Array]
-  pool: bool = False
+  return bank
 
 
 def _no_parameters(c, stride):
@@ -318,5 +317,10 @@ OPS: Mapping[str, Op] = {
     'nor_conv_1x1': _nor_conv(1),
     'nor_conv_3x3': _nor_conv(3),
     'sep_conv_7x7': _sep_conv(7),
-    'conv_7x1_1x7': Op(_row_column_shapes, _row_column),
+    'conv_7x1_1x7': Op(_row_column_shapes, _row_column, uses=_row_column_uses),
 }
+
+
+def named(name: str, own: Mapping[str, Op] | None = None) -> Op:
+  """The operation called `name`: one of a space's `own`, if it is among them, else that of OPS."""
+  return (own or OPS).get(name) or OPS[name]

@@ -94,6 +94,7 @@ class MixedCell(Module):
   pool_norm: bool = False
   partial: int = 1
   kernels: bool = True
+  own_ops: Mapping[str, ops.Op] | None = None  # operations that the space brings
 
   @nn.compact
   def __call__(self, inputs, weights, key=None):
@@ -132,7 +133,7 @@ class MixedCell(Module):
           continue
         banks[op] = tuple(leaving.index(e) for e in edges)
         own[op] = params(op, edges, stride)
-      summed = mixed(x, banks, before, own, weights[source], stride, self.pool_norm, self.kernels)
+      summed = mixed(x, banks, before, own, weights[source], stride, self.pool_norm, self.kernels, self.own_ops)
       for target, y in zip(targets, summed):
         nodes[target] = y
       if self.partial > 1:
@@ -178,7 +179,7 @@ class MixedCell(Module):
       for stride in {1, self.stage.stride}:
         edges = [e for e, (s, _) in sorted(enumerate(cell.edges), key=lambda item: item[1][0]) if op in cell.ops[e]
                  and stride == (self.stage.stride if s < cell.inputs else 1)]
-        shapes = ops.OPS[op].shapes(self.stage.channels // self.partial, stride) if edges else {}
+        shapes = ops.named(op, self.own_ops).shapes(self.stage.channels // self.partial, stride) if edges else {}
         stacks[op, stride] = edges, {
             name: self.weight(f'{op}_{name}' + ('_stride2' if stride == 2 else ''), (len(edges), *shape), fan_in)
             for name, (shape, fan_in) in shapes.items()}
@@ -285,7 +286,7 @@ class Supernet(Module):
           raise UserError(f'config.space.channels: a cell has {stage.channels} channels, which this method takes in '
                           f'{self.partial} parts: choose a multiple of {self.partial}')
         module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, partial=self.partial,
-                           kernels=self.kernels, name=f'cell_{index}', **kinds)
+                           kernels=self.kernels, own_ops=self.space.own_ops, name=f'cell_{index}', **kinds)
         x = self.run(module, f'cell_{index}', outputs[-cell.inputs:], weights[stage.cell], key)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':

@@ -145,7 +145,8 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   flat = files.flatten(held['config'])
   for name, value in files.flatten(json.loads(json.dumps(asked))).items():
     by_content = str(flat.get(name)).endswith('.py') and (
-        (name == 'space.name' and own) or (name == 'method.name' and _own_method(config)))
+        (name == 'space.name' and own) or (name == 'method.name' and _own_method(config))
+        or (name == 'data.name' and value.endswith('.py')))
     if name not in FREE and not by_content and flat.get(name, value) != value:
       raise UserError(f'{files.printable(folder)} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it '
                       'back, or give another --workdir')
@@ -154,8 +155,8 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
     raise UserError(f'{files.printable(folder)} holds a run with {config.method.name} as it was: its code has changed '
                     'since; set it back, or give another --workdir')
   if own and held.get('space_fingerprint', own) != own:
-    raise UserError(f'{files.printable(folder)} holds a run with {config.space.name} as it was: cells or stages have '
-                    'changed since; set them back, or give another --workdir')
+    raise UserError(f'{files.printable(folder)} holds a run with {config.space.name} as it was: cells, stages or '
+                    'operations have changed since; set them back, or give another --workdir')
   known = held.get('genotype')  # an older run has only the text
   if genotype and (known != genotype if known else flat.get('genotype') != asked.get('genotype')):
     raise UserError(f'{files.printable(folder)} holds a run with another architecture than config.genotype='

@@ -1,22 +1,24 @@
 """Search spaces of your own: a Python file with a function `make() -> Space`, chosen by config.space.name=FILE.py.
 
-`space` puts one together from cells and a macro-architecture; examples/two_nodes.py is a whole file.
+`space` puts one together from cells and a macro-architecture; examples/two_nodes.py is a whole file, and
+examples/own_operation.py one with an operation of its own.
 """
 
 import dataclasses
 import hashlib
-import importlib.util
 import pathlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-from vimnas_jax import files
+from vimnas_jax import files, userfile
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
 KINDS = ('stem', 'cell', 'residual', 'head')
 
 
-def space(cells: Mapping[str, Cell], macro: Callable[[int, int], tuple[Stage, ...]], pool_norm: bool = False) -> Space:
+def space(cells: Mapping[str, Cell], macro: Callable[[int, int], tuple[Stage, ...]], pool_norm: bool = False,
+          operations: Mapping[str, Any] | None = None) -> Space:
   """A space in which every edge keeps its most probable operation; genotypes are written as JSON.
 
   Args:
@@ -24,8 +26,10 @@ def space(cells: Mapping[str, Cell], macro: Callable[[int, int], tuple[Stage, ..
     macro: `macro(cells, channels)` gives the stages of the network, from 'stem' to 'head', where `cells` and `channels`
       are config.space.cells and config.space.channels.
     pool_norm: whether BatchNorm follows pools while searching.
+    operations: {name: `networks.operation.Op`} of operations of your own, which the cells may then have.
   """
-  return Space('custom', cells, macro, _decode, Genotype.to_json, Genotype.from_json, pool_norm, min_size=1)
+  return Space('custom', cells, macro, _decode, Genotype.to_json, Genotype.from_json, pool_norm, min_size=1,
+               own_ops=dict(operations or {}))
 
 
 def _decode(of, probs):
@@ -36,23 +40,14 @@ def _decode(of, probs):
 
 def load(path: str) -> Space:
   """The space that the file's `make()` gives, called by its path. Raises UserError, in one line, if it is unfit."""
-  file = pathlib.Path(path).expanduser()
-  if not file.is_file():
-    raise UserError(f'config.space.name={path!r}: there is no such file; give the path of yours, from here')
-  spec = importlib.util.spec_from_file_location('own_space', file)
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-    if not hasattr(module, 'make'):
-      raise UserError('it has no function make(), which gives the Space: see examples/two_nodes.py')
+  where = f'config.space.name={path!r}'
+  module = userfile.run(path, where)
+  if not hasattr(module, 'make'):
+    raise UserError(f'{where}: it has no function make(), which gives the Space: see examples/two_nodes.py')
+  with userfile.Told(path, where, 'make()'):
     made = module.make()
-  except UserError as e:
-    raise UserError(f'config.space.name={path!r}: {e}') from None
-  except Exception as e:  # whatever the file does
-    raise UserError(f'config.space.name={path!r} fails ({_reason(e)}): mend the file') from None
   if not isinstance(made, Space):
-    raise UserError(f'config.space.name={path!r}: make() gives {type(made).__name__}, not a Space: see '
-                    'vimnas_jax/spaces/custom.py')
+    raise UserError(f'{where}: make() gives {type(made).__name__}, not a Space: see vimnas_jax/spaces/custom.py')
   return dataclasses.replace(made, name=path)
 
 
@@ -83,10 +78,6 @@ def trusted(path: str, trust: Iterable[str], where: str) -> str:
   return own
 
 
-def _reason(error) -> str:
-  return f'{type(error).__name__}: {" ".join(str(error).split())[:160]}'
-
-
 def stages(of: Space, cells: int, channels: int) -> tuple[Stage, ...]:
   """What the space's macro(cells, channels) gives. Raises UserError, in one line, where it fails."""
   try:
@@ -94,12 +85,17 @@ def stages(of: Space, cells: int, channels: int) -> tuple[Stage, ...]:
   except UserError:
     raise
   except Exception as e:  # whatever the file does
-    raise UserError(f'space {of.name!r}: macro({cells}, {channels}) fails ({_reason(e)}): mend it') from None
+    raise UserError(f'space {of.name!r}: macro({cells}, {channels}) fails ({userfile.reason(e)}): mend it') from None
 
 
 def fingerprint(of: Space, cells: int, channels: int) -> str:
-  """SHA-256 of all that makes the networks: cell types and stages. Comments and names in the file do not count."""
+  """SHA-256 of all that makes the networks: cell types and stages. Comments and names in the file do not count.
+
+  Of a space with operations of its own also of the code of its file, without comments and docstrings.
+  """
   told = repr((sorted(of.cells.items()), stages(of, cells, channels), of.pool_norm))
+  if of.own_ops:
+    told += userfile.fingerprint(of.name)
   return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -114,9 +110,9 @@ def check(of: Space, cells: int, channels: int, ops) -> None:
   """
   where = f'space {of.name!r}'
   for name, cell in of.cells.items():
-    unknown = sorted({op for names in cell.ops for op in names} - set(ops))
-    if unknown:
-      raise UserError(f'{where}, cell {name!r}: there is no operation {unknown[0]!r}; choose from {", ".join(ops)}')
+    known = (*of.own_ops, *ops)
+    if unknown := sorted({op for names in cell.ops for op in names} - set(known)):
+      raise UserError(f'{where}, cell {name!r}: there is no operation {unknown[0]!r}; choose from {", ".join(known)}')
     if cell.inputs > 2 or (cell.inputs == 2) != cell.preprocess:
       raise UserError(f'{where}, cell {name!r}: a cell has one input, or two with preprocess=True')
     if not set(cell.output) <= set(range(cell.inputs, cell.nodes)) or not cell.output:

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -140,6 +141,7 @@ class Space:
     topology: how the graph of the cell is searched, where it is; the rows of a cell are then its blocks.
     kept: how many edges an architecture keeps into every node; None: every edge of the cell.
     repeats: whether it may keep an edge twice, with two operations, as the cells of NASNet do.
+    own_ops: operations that the space brings, `networks.operation.Op` by name; {} where all are of the package.
   """
 
   name: str
@@ -154,6 +156,7 @@ class Space:
   topology: Topology | None = None
   kept: int | None = None
   repeats: bool = False
+  own_ops: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def stages(self, cells: int, channels: int, *, imagenet: bool = False, side: int | None = None) -> tuple[Stage, ...]:
     """The stages of the evaluation network.

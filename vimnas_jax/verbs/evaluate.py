@@ -19,7 +19,6 @@ from vimnas_jax.runs import metrics, runfolder
 from vimnas_jax.verbs import export
 
 TOP = 5  # classes that count as a hit beside the first
-_SIZED = ('folder', 'synthetic', 'tfds/')  # begin the names of the data that config.data.image_size brings to a size
 
 
 class Found(NamedTuple):
@@ -166,6 +165,11 @@ def _listed(names) -> str:
   return ', '.join(map(repr, names[:10])) + (f' and {len(names) - 10} more' if len(names) > 10 else '')
 
 
+def _sized(name: str) -> bool:
+  """Whether config.data.image_size says how large the images of the data set `name` are."""
+  return name in ('folder', 'synthetic') or (name.startswith('tfds/') and not name.endswith('.py'))
+
+
 def _same_size(model, loaded, config):
   """Raises UserError, with the field that brings the data to the network's size, where they differ."""
   if loaded.image_shape == model.image_shape:
@@ -173,8 +177,8 @@ def _same_size(model, loaded, config):
   (height, width, channels), found, asked = model.image_shape, loaded.image_shape, config.data
   by = found[0] * asked.shrink // height
   remedy = f'set config.data.name={model.data} and config.data.dir' + (
-      f' and config.data.image_size={height}' if model.data.startswith(_SIZED) else '')
-  if channels == found[-1] and height == width and asked.name.startswith(_SIZED):
+      f' and config.data.image_size={height}' if _sized(model.data) else '')
+  if channels == found[-1] and height == width and _sized(asked.name):
     remedy = f'set config.data.image_size={height * asked.shrink}'
   elif channels == found[-1] and [side * asked.shrink for side in found[:2]] == [height * by, width * by]:
     remedy = f'set config.data.shrink={by}'

@@ -12,7 +12,7 @@ import optax
 from vimnas_jax import data, draw, files, spaces
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import cost, genotypes, initial
+from vimnas_jax.networks import cost, genotypes, initial, ops
 from vimnas_jax.networks.network import Network
 from vimnas_jax.runs import checkpoint, loop, metrics, optim, parallel, runfolder, signals, state
 from vimnas_jax.spaces import Genotype
@@ -88,6 +88,8 @@ class Training:
     self.per_epoch = math.ceil(len(self.train) / config.batch_size)
     self.total = round(config.epochs * self.per_epoch)
     net = config.network
+    if space.name.endswith('.py'):  # at the size of the search it was checked there
+      spaces.custom.check(space, net.cells, net.channels, (*ops.OPS, 'none', 'noise'))
     size = {'cells': net.cells, 'channels': net.channels, 'num_classes': loaded.num_classes}
     self.net = Network(space=space, genotype=genotype, **size, auxiliary=net.auxiliary > 0, imagenet=net.imagenet,
                        dtype=jnp.dtype(config.dtype), kernels=True)

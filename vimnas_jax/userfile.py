@@ -1,0 +1,64 @@
+"""Python files of the user's own: run, known by their code, and told in one line where they fail."""
+
+import ast
+import hashlib
+import importlib.util
+import pathlib
+import sys
+import traceback
+
+from vimnas_jax import files
+from vimnas_jax.errors import UserError
+
+
+def run(path: str, where: str):
+  """The module that the file `path` is, executed. Raises UserError, which begins with `where`, if it fails."""
+  file = pathlib.Path(path).expanduser().absolute()
+  if not file.is_file():
+    raise UserError(f'{where}: there is no such file; give the path of yours, from here')
+  name = f'userfile_{hashlib.sha256(bytes(file)).hexdigest()[:12]}'
+  spec = importlib.util.spec_from_file_location(name, file)
+  module = importlib.util.module_from_spec(spec)
+  sys.modules[name] = module  # dataclasses look their module up
+  with Told(path, where, 'the file'):
+    spec.loader.exec_module(module)
+  return module
+
+
+class Told:
+  """Turns what the code of the file `path` raises inside the block into a UserError: `where`: `what` fails, line 3."""
+
+  def __init__(self, path: str, where: str, what: str):
+    self._path, self._where, self._what = path, where, what
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    if isinstance(error, UserError):
+      raise UserError(f'{self._where}: {error}') from None
+    if isinstance(error, Exception):
+      file = pathlib.Path(self._path).expanduser().absolute()
+      own = [frame.lineno for frame in traceback.extract_tb(trace) if pathlib.Path(frame.filename) == file]
+      if isinstance(error, SyntaxError) and error.lineno:
+        own = [error.lineno]
+      line = f', line {own[-1]}' if own else ''
+      raise UserError(f'{self._where}: {self._what} fails{line} ({reason(error)}): mend the file') from None
+
+
+def reason(error) -> str:
+  """What an exception says, as a part of a line."""
+  return files.printable(f'{type(error).__name__}: {" ".join(str(error).split())[:160]}')
+
+
+def fingerprint(path: str) -> str:
+  """SHA-256 of the code of a file, comments and docstrings left out. Raises UserError where it cannot be read."""
+  try:
+    tree = ast.parse(files.read_text(pathlib.Path(path).expanduser()))
+  except (SyntaxError, ValueError, RecursionError) as e:
+    raise UserError(f'{files.printable(path)} cannot be read ({reason(e)}): mend the file') from None
+  for node in ast.walk(tree):
+    body = getattr(node, 'body', None)
+    if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+      body[0].value = ast.Constant(None)
+  return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
