@@ -13,7 +13,7 @@ from vimnas_jax import config as config_lib
 from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock, gdas, pcdarts, rsps, sdarts, sgas
-from vimnas_jax.networks import ops
+from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.mixing import Mixture
 from vimnas_jax.networks.supernet import Supernet, shuffled
 from vimnas_jax.runs import optim, steps
@@ -140,7 +140,7 @@ def test_gdas_runs_one_path_and_learns_through_it(x64):
   assert info['tau'] == 10 and set(np.unique(hard.round(12))) == {0.0, 1.0} and (hard.sum(-1).round(12) == 1).all()
   np.testing.assert_allclose(mixture['cell'].shift, 0, atol=1e-12)
   noise = jax.random.gumbel(jax.random.fold_in(valid_key, 0), (1, 6, 5))
-  p = jax.nn.softmax((jax.nn.log_softmax(alpha) + noise) / 10)
+  p = jax.nn.softmax((jax.nn.log_softmax(alpha)[None] + noise) / 10)
   assert np.array_equal(hard.argmax(-1), p.argmax(-1))
 
   def through(rows, shift):  # the loss as a function of the path alone
@@ -151,7 +151,7 @@ def test_gdas_runs_one_path_and_learns_through_it(x64):
   up = np.where(hard > 0.5, by_ops, np.asarray(by_shift)[..., None])
 
   def soft(alpha):
-    return (jax.nn.softmax((jax.nn.log_softmax(alpha) + noise) / 10) * up).sum()
+    return (jax.nn.softmax((jax.nn.log_softmax(alpha)[None] + noise) / 10) * up).sum()
 
   # theta moves first, so the gradient is taken where it then is
   g_theta = jax.grad(loss)(now.theta, now.phi['params'], '', jax.random.split(key, 4)[XI])
@@ -194,6 +194,8 @@ def test_pcdarts_mixes_a_part_of_the_channels():
   weights = {name: Mixture(jnp.zeros((1, 14, 8)), past=jnp.zeros((1, 14))) for name in space.cells}
   shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), weights))
   assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 299_578
+  size = {'cells': 8, 'channels': 16, 'num_classes': 10, 'partial': 4}
+  assert cost.supernet(space, **size) == 299_578 and round(cost.supernet_madds(space, **size) / 1e4) == 5660
   with pytest.raises(UserError, match='in 4 parts: choose a multiple of 4'):
     jax.eval_shape(lambda: net.clone(channels=6).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), weights))
 

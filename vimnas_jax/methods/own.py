@@ -5,13 +5,9 @@ line that names the file and, where its code fails, the line.
 """
 
 import ast
-import hashlib
-import importlib.util
 import pathlib
-import sys
-import traceback
 
-from vimnas_jax import files
+from vimnas_jax import files, userfile
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods.types import Clock, Method, Step
 
@@ -74,44 +70,19 @@ def declared(path: str) -> dict:
 
 def made(config) -> Method:
   """The method of the file config.name, which is run. Raises UserError, in one line, if it is unfit."""
-  path = str(pathlib.Path(config.name).expanduser())
-  name = f'own_method_{hashlib.sha256(path.encode()).hexdigest()[:8]}'
-  spec = importlib.util.spec_from_file_location(name, path)
-  module = importlib.util.module_from_spec(spec)
-  sys.modules[name] = module  # dataclasses look their module up
-  with _Told(config.name, 'the file'):
-    spec.loader.exec_module(module)
-    if not hasattr(module, 'make'):
-      raise UserError('it has no function make(config), which gives the Method: see examples/gumbel.py')
-  with _Told(config.name, 'make'):
+  path, where = config.name, _where(config.name)
+  module = userfile.run(path, where)
+  if not hasattr(module, 'make'):
+    raise UserError(f'{where}: it has no function make(config), which gives the Method: see examples/gumbel.py')
+  with userfile.Told(path, where, 'make'):
     method = module.make(config)
   if not isinstance(method, Method):
-    raise UserError(f'{_where(config.name)}: make(config) gives {type(method).__name__}, not a Method: see '
+    raise UserError(f'{where}: make(config) gives {type(method).__name__}, not a Method: see '
                     'vimnas_jax/methods/types.py')
   if not isinstance(method.step, Step):
-    raise UserError(f"{_where(config.name)}: step of the Method is {type(method.step).__name__}; it must be a Step, "
-                    'as updates.single_level() or updates.bilevel() make: see vimnas_jax/methods/updates.py')
+    raise UserError(f'{where}: the step of the Method is {type(method.step).__name__}; it must be a Step, as '
+                    'updates.single_level() or updates.bilevel() make: see vimnas_jax/methods/updates.py')
   return method
-
-
-class _Told:
-  """Turns whatever the code of `path` raises into a UserError that names the line."""
-
-  def __init__(self, path, what):
-    self._path, self._what = path, what
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, trace):
-    if isinstance(error, UserError):
-      raise UserError(f'{_where(self._path)}: {error}') from None
-    if isinstance(error, Exception):
-      own = [frame.lineno for frame in traceback.extract_tb(trace)
-             if pathlib.Path(frame.filename) == pathlib.Path(self._path).expanduser()]
-      line = f', line {own[-1]}' if own else ''
-      reason = files.printable(f'{type(error).__name__}: {" ".join(str(error).split())[:160]}')
-      raise UserError(f'{_where(self._path)}: {self._what} fails{line} ({reason}): mend the file') from None
 
 
 def check(path: str, method: Method, space):
@@ -119,16 +90,16 @@ def check(path: str, method: Method, space):
   import jax
   import jax.numpy as jnp
   where, key = _where(path), jax.random.key(0)
-  with _Told(path, 'init'):
+  with userfile.Told(path, where, 'init'):
     phi = jax.eval_shape(lambda: method.init(key, space))
   if not isinstance(phi, dict) or set(phi) != {'params', 'fixed'}:
     raise UserError(f"{where}: init gives {_told(phi)}; it must give {{'params': what is learned, 'fixed': the rest}}")
-  with _Told(path, 'sample'):
+  with userfile.Told(path, where, 'sample'):
     step = jnp.int32(1)
     drawn = jax.eval_shape(lambda phi, step: method.sample(phi, key, Clock(step, 2)), phi, step)
   if not isinstance(drawn, tuple) or len(drawn) != 2 or not isinstance(drawn[1], dict):
     raise UserError(f'{where}: sample gives {_told(drawn)}; it must give (weights, {{name: a number worth logging}})')
-  with _Told(path, 'probs'):
+  with userfile.Told(path, where, 'probs'):
     probs = jax.eval_shape(lambda phi, step: method.probs(phi, Clock(step, 2)), phi, jnp.int32(1))
   for what, found, axes in (('sample', drawn[0], (method.samples,)), ('probs', probs, ())):
     for name, cell in space.cells.items():
@@ -138,6 +109,14 @@ def check(path: str, method: Method, space):
         given = 'nothing' if shape is None else f'an array of shape {shape}'
         raise UserError(f'{where}: {what} gives {given} for cell {name!r}; it must be {(*axes, *cell.shape)}: '
                         f'({"Method.samples, " if axes else ""}edges, operations)')
+  unknown = set(method.step.batches) - {'train', 'valid'}
+  if 'train' not in method.step.batches or unknown:
+    raise UserError(f"{where}: the step takes the batches {method.step.batches}; it may take 'train', and 'valid'")
+  if method.after:
+    with userfile.Told(path, where, 'after'):
+      moved = jax.eval_shape(lambda phi, step: method.after(phi, Clock(step, 2)), phi, step)
+    if jax.tree.map(lambda a: (a.shape, a.dtype), moved) != jax.tree.map(lambda a: (a.shape, a.dtype), phi):
+      raise UserError(f'{where}: after gives a phi of other shapes or types than it gets: it must keep them')
   for name, value in drawn[1].items():
     if name in _TAKEN or getattr(value, 'shape', ()) != ():
       raise UserError(f'{where}: sample logs {name!r:.40}: it must be a single number, under another name than '
@@ -153,9 +132,4 @@ def _told(value) -> str:
 def fingerprint(path: str) -> str:
   """SHA-256 of the code of a method's file, comments and docstrings left out."""
   declared(path)
-  tree = ast.parse(files.read_text(pathlib.Path(path).expanduser()))
-  for node in ast.walk(tree):
-    body = getattr(node, 'body', None)
-    if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
-      body[0].value = ast.Constant(None)
-  return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+  return userfile.fingerprint(path)

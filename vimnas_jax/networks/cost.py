@@ -41,6 +41,7 @@ class _At:
     classes: outputs of the linear layer.
     size: height and width of the maps, in pixels.
     widths: channels of the last two outputs, older first; at the beginning those of the image.
+    partial: in how many parts a node's channels are taken, of which one goes through the operations.
   """
 
   space: Space
@@ -48,6 +49,7 @@ class _At:
   classes: int
   size: int
   widths: tuple[int, ...]
+  partial: int = 1
 
 
 def _stem(at: _At, stage: Stage) -> Iterator[_Part]:
@@ -86,7 +88,7 @@ def _cell(at, stage):
       yield _Part(width * c, at.size ** 2, c)
   at.size = -(-at.size // stage.stride)
   for op, source, _ in at.edges[stage.cell]:
-    yield from _operation(at.space, op, c, stage.stride if source < cell.inputs else 1, at.size ** 2)
+    yield from _operation(at.space, op, c // at.partial, stage.stride if source < cell.inputs else 1, at.size ** 2)
   at.widths = (at.widths[-1], c * len(cell.output))
 
 
@@ -99,9 +101,9 @@ _STAGES = {'stem': _stem, 'stem0': _stem0, 'stem1': _stem1, 'residual': _residua
 
 
 def _parts(space: Space, edges: dict, stages: Sequence[Stage], num_classes: int, in_channels: int,
-           size: int) -> Iterator[_Part]:
+           size: int, partial: int = 1) -> Iterator[_Part]:
   """The layers of the network whose cells have `edges`: {cell: [(op, source, target)]}; `size` is the image's side."""
-  at = _At(space, edges, num_classes, size, (in_channels,))
+  at = _At(space, edges, num_classes, size, (in_channels,), partial)
   for stage in stages:
     yield from _STAGES[stage.kind](at, stage)
 
@@ -166,32 +168,33 @@ def _total(parts):
               sum(part.weights * part.pixels for part in parts))
 
 
-def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_channels: int = 3) -> int:
+def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_channels: int = 3,
+             partial: int = 1) -> int:
   """Number of weights theta of the search network, with every candidate operation on every edge.
 
   BatchNorm inside cells has no parameters; that of the stem, of residual blocks and of the head has. In the one-shot
   network of NAS-Bench-1Shot1 all have but the last. The architecture parameters are not counted. (The NAS-Bench-201
-  authors' own supernet gives its convolutions biases; this one has none.)
+  authors' own supernet gives its convolutions biases; this one has none.) `partial` is that of Supernet.
   """
-  parts = _supernet(space, cells, channels, num_classes, in_channels, 2)
+  parts = _supernet(space, cells, channels, num_classes, in_channels, 2, partial)
   if space.topology:
     return _total(parts).params
   return sum(part.weights + part.biases + (0 if part.in_cell else 2 * part.norms) for part in parts)
 
 
 def supernet_madds(space: Space, *, cells: int, channels: int, num_classes: int, image_size: int = 32,
-                   in_channels: int = 3) -> int:
+                   in_channels: int = 3, partial: int = 1) -> int:
   """Multiply-adds of the search network for one image, with every candidate operation on every edge."""
-  return _total(_supernet(space, cells, channels, num_classes, in_channels, image_size)).madds
+  return _total(_supernet(space, cells, channels, num_classes, in_channels, image_size, partial)).madds
 
 
-def _supernet(space, cells, channels, num_classes, in_channels, size):
+def _supernet(space, cells, channels, num_classes, in_channels, size, partial):
   stages = space.macro(cells, channels)
   if space.topology:
     return _oneshot(space, stages, num_classes, in_channels, size)
   edges = {name: [(op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops]
            for name, cell in space.cells.items()}
-  return _parts(space, edges, stages, num_classes, in_channels, size)
+  return _parts(space, edges, stages, num_classes, in_channels, size, partial)
 
 
 def _oneshot(space: Space, stages: Sequence[Stage], num_classes: int, in_channels: int, size: int) -> Iterator[_Part]:

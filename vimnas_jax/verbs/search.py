@@ -85,9 +85,9 @@ class _Run:
                  'in_channels': loaded.image_shape[-1]}
     if config.space.name.endswith('.py'):
       spaces.custom.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
-    self.weights = cost.supernet(space, **self.size)
     methods.check(config.method.name, methods.get(config.method), space)
     self.method = methods.get(config.method, space.choices)
+    self.weights = cost.supernet(space, **self.size, partial=self.method.options.partial)
     form = OneShot if space.topology else Supernet
     self.net = form(space=space, cells=config.space.cells, channels=config.space.channels,
                     num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat,
