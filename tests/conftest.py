@@ -14,6 +14,7 @@ else:
   os.environ['NUMBA_OPT'] = '0'  # the same for the kernels
 CACHE = pathlib.Path(__file__).resolve().parents[1] / '.pytest_cache' / 'compiled'  # also between runs of the tests
 os.environ['JAX_COMPILATION_CACHE_DIR'] = os.environ.get('TESTS_COMPILED', str(CACHE))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')  # what tests share is small
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax
@@ -22,6 +23,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+ONE_EDGE = str(ROOT / 'tests' / 'one_edge.py')  # the space that compiles soonest
 SHARED = ROOT.parent / 'shared' / 'data'
 
 SLOW = pytest.mark.slow  # not in every run: pytest -m slow
@@ -29,13 +31,16 @@ SLOW = pytest.mark.slow  # not in every run: pytest -m slow
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
-LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to',
-        'test_bilevel_phi')
+LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to')
 
 
 def pytest_collection_modifyitems(items):
   """The longest first, so that no worker is left alone with one at the end."""
   items.sort(key=lambda item: not item.name.startswith(LONG))
+
+
+class Cut(Exception):
+  """What a kill does to a run, in this process: no more is done."""
 
 
 @pytest.fixture

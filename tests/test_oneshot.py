@@ -307,7 +307,7 @@ def asked(tmp_path):
   table = tmp_path / 'table.npz'
   np.savez(table, hashes=hashes, valid=accuracies, test=accuracies, seconds=accuracies, params=np.arange(len(hashes)))
   c = config_lib.defaults()
-  c.space.name, c.space.cells, c.space.channels, c.devices = 'oneshot1', 3, 4, 1
+  c.space.name, c.space.cells, c.space.channels, c.devices = 'oneshot1', 3, 8, 1
   c.data.name, c.data.num_train, c.data.image_size, c.batch_size = 'synthetic', 32, 8, 8
   c.method.name, c.method.samples = 'darts', 2  # the graph descends the loss of the validation half, as alpha does
   c.epochs, c.pretrain.epochs, c.log_steps, c.checkpoint_steps = 3.0, 1.0, 1, 6
