@@ -32,11 +32,12 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
 LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to')
+RUNS = {'told', 'trained', 'whole'}  # fixtures that take long, which tests of one worker share
 
 
 def pytest_collection_modifyitems(items):
-  """The longest first, so that no worker is left alone with one at the end."""
-  items.sort(key=lambda item: not item.name.startswith(LONG))
+  """The longest first, so that no worker is left alone with one at the end; xdist gives an eighth of all to one."""
+  items.sort(key=lambda item: not (item.name.startswith(LONG) or RUNS & {*item.fixturenames}))
 
 
 class Cut(Exception):
