@@ -15,6 +15,7 @@ else:
 _BITS = os.environ.get('TESTS_VECTOR_BITS', '')  # likewise
 CACHE = pathlib.Path(__file__).resolve().parents[1] / '.pytest_cache' / 'compiled'  # also between runs of the tests
 os.environ['JAX_COMPILATION_CACHE_DIR'] = os.environ.get('TESTS_COMPILED', str(CACHE))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')  # what tests share is small
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
 
 import jax
@@ -24,6 +25,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+ONE_EDGE = str(ROOT / 'tests' / 'one_edge.py')  # the space that compiles soonest
 SHARED = ROOT.parent / 'shared' / 'data'
 
 SLOW = pytest.mark.slow  # not in every run: pytest -m slow
@@ -38,13 +40,17 @@ if _BITS:  # of the kernels' vectors; LLVM makes two of one where the machine's 
   import vimnas_jax.cpu.table  # noqa: F401
   llvmlite.binding.get_host_cpu_features = _features
 
-LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to',
-        'test_bilevel_phi')
+LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to')
+RUNS = {'told', 'trained', 'whole'}  # fixtures that take long, which tests of one worker share
 
 
 def pytest_collection_modifyitems(items):
-  """The longest first, so that no worker is left alone with one at the end."""
-  items.sort(key=lambda item: not item.name.startswith(LONG))
+  """The longest first, so that no worker is left alone with one at the end; xdist gives an eighth of all to one."""
+  items.sort(key=lambda item: not (item.name.startswith(LONG) or RUNS & {*item.fixturenames}))
+
+
+class Cut(Exception):
+  """What a kill does to a run, in this process: no more is done."""
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ OPS = (*ops.OPS, 'none', 'noise')
 
 def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path):
   c = config_lib.defaults()
-  c.space.name, c.space.cells, c.space.channels = str(ROOT / 'examples' / 'two_nodes.py'), 1, 4
+  c.space.name, c.space.cells, c.space.channels = str(ROOT / 'examples' / 'two_nodes.py'), 1, 8
   c.devices = 1
   c.data.name, c.data.num_train, c.data.image_size, c.batch_size = 'synthetic', 64, 8, 8
   found = search.search(config_lib.resolve(c), tmp_path)

@@ -27,7 +27,7 @@ EXAMPLE = ROOT / 'examples' / 'two_nodes.py'
 
 def model(space=NB201, genotype=CELL, names=NAMES):
   net = Network(space=space, genotype=genotype, cells=1, channels=2, num_classes=4)
-  variables = net.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), False)
+  variables = jax.jit(lambda: net.init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)), False))()
   return export.Model(space, genotype, net, variables, (4, 4, 3), (0.5,) * 3, (0.25,) * 3, 'folder', names, RECIPE)
 
 

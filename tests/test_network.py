@@ -61,8 +61,9 @@ def test_parameters_of_every_published_network(light, name):
 
 
 @pytest.mark.parametrize('name, imagenet', [
-    ('PC_DARTS_cifar', False), ('PDARTS', True),
-    *(pytest.param(*case, marks=SLOW) for case in (('DARTS_V2', False), ('PC_DARTS_image', True)))])
+    ('PDARTS', True),
+    *(pytest.param(*case, marks=SLOW) for case in (
+        ('PC_DARTS_cifar', False), ('DARTS_V2', False), ('PC_DARTS_image', True)))])
 def test_parameters_at_full_size(light, name, imagenet):
   cells, channels, classes = (14, 48, 1000) if imagenet else (20, 36, 10)
   net = Network(space=DARTS, genotype=genotypes.get(name), cells=cells, channels=channels, num_classes=classes,
@@ -74,7 +75,8 @@ def test_parameters_at_full_size(light, name, imagenet):
 
 @pytest.mark.parametrize('space, genotype, cells, channels, expected', [
     (NB201, nb(*['nor_conv_3x3'] * 6), 5, 16, 1_531_546), (NB201, nb(*['nor_conv_1x1'] * 6), 5, 16, 241_306),
-    (NB201, nb(*['none'] * 6), 5, 16, 73_306), (*NOISY, 8, 16, 384_570), (*NASNET_A, 20, 36, 3_830_950)])
+    (NB201, nb(*['none'] * 6), 5, 16, 73_306), (*NOISY, 8, 16, 384_570),
+    (*NASNET_A, 3, 8, cost.count(*NASNET_A, cells=3, channels=8, num_classes=10).params)])
 def test_parameters_beyond_the_darts_space(light, space, genotype, cells, channels, expected):
   net = Network(space=space, genotype=genotype, cells=cells, channels=channels)
   rngs = {'params': jax.random.key(0), 'noise': jax.random.key(1)}
@@ -140,7 +142,7 @@ def test_darts_network_in_training_and_its_statistics(x64):
 
 
 @pytest.mark.parametrize('space, genotype, imagenet, side, run', [
-    (DARTS, EVERY_OP, False, 8, lambda *a: straight.Net.darts_cifar(*a)[0]),
+    pytest.param(DARTS, EVERY_OP, False, 8, lambda *a: straight.Net.darts_cifar(*a)[0], marks=SLOW),
     (DARTS, EVERY_OP, True, 44, straight.Net.darts_imagenet),
     (NB201, MIXED, False, 8, straight.Net.nb201)])
 def test_networks_in_evaluation(x64, space, genotype, imagenet, side, run):

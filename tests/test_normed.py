@@ -87,7 +87,7 @@ def test_an_evaluation_in_kernels_is_the_same(x64, space, genotype, side):
 
 @WITH_KERNELS
 @pytest.mark.parametrize('train', [True, False])
-def test_what_has_no_kernels_runs_without_them(train):
+def test_what_has_no_kernels_is_built_without_them(train):
   """Another type; where two channels are too few, the second and third group still have them: three convolutions."""
   for fields, count in (({'dtype': jnp.bfloat16}, 0), ({'kernels': False}, 0), ({'channels': 2}, 6)):
     net = Network(**{'space': NB201, 'genotype': MIXED, 'cells': 1, 'channels': 8, 'kernels': True, **fields})

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import ROOT, one_line
+from conftest import ONE_EDGE, ROOT, one_line
 
 import vimnas_jax
 from vimnas_jax import config as config_lib
@@ -12,7 +12,7 @@ from vimnas_jax import main, methods
 from vimnas_jax.errors import UserError
 
 GUMBEL = str(ROOT / 'examples' / 'gumbel.py')
-TINY = {'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 'space.cells': 1, 'space.channels': 4}
+TINY = {'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 'space.cells': 1, 'space.channels': 8}
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +27,8 @@ def configured(path, fields=(), **more):
 
 
 def test_the_example_is_searched_and_its_temperature_falls(tmp_path):
-  result = vimnas_jax.search(configured(GUMBEL, {'method.tau': 2.0}, epochs=2.0, log_steps=1), tmp_path / 'run')
+  config = configured(GUMBEL, {'method.tau': 2.0, 'space.name': ONE_EDGE}, epochs=2.0, log_steps=1)
+  result = vimnas_jax.search(config, tmp_path / 'run')
   assert result['method'] == GUMBEL and result['steps'] == 4 and result['pretrain_steps'] == 0
   rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
   taus = [2.0 * 0.15 ** (step / 4) for step in range(4)]

@@ -70,7 +70,7 @@ def test_configure_names_what_is_wrong():
 
 def test_a_search_by_the_interface_leaves_signals_alone(tmp_path):
   config = vimnas_jax.configure('nb201_c10', {
-      'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 'space.cells': 1, 'space.channels': 4,
+      'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 'space.cells': 1, 'space.channels': 8,
       'pretrain.epochs': 0.0, 'method.name': 'random'}, batch_size=16, epochs=0.0, devices=1)
   before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
   seen = []

@@ -18,10 +18,10 @@ CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv
 
 def configured(task='search', **fields):
   c = config_lib.defaults()
-  c.space.name, c.space.cells, c.space.channels, c.data.name, c.data.image_size = 'nb201', 1, 2, 'synthetic', 8
+  c.space.name, c.space.cells, c.space.channels, c.data.name, c.data.image_size = 'nb201', 1, 8, 'synthetic', 8
   if task == 'retrain':
     c = config_lib.retraining(c)
-    c.genotype, c.network.cells, c.network.channels = CELL, 1, 2
+    c.genotype, c.network.cells, c.network.channels = CELL, 1, 8
   c.update_from_flattened_dict({'batch_size': 8, 'data.num_train': 80, 'devices': 1} | fields)
   return config_lib.resolve(c)
 

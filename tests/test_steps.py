@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT
+from conftest import ONE_EDGE
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
@@ -14,8 +14,8 @@ from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import optim, state, steps
 
 
-def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False, channels=4, theta_lr=0.025, **fields):
-  space = spaces.get(str(ROOT / 'examples' / 'two_nodes.py'))
+def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False, channels=8, theta_lr=0.025, **fields):
+  space = spaces.get(ONE_EDGE)
   net = Supernet(space=space, cells=1, channels=channels, num_classes=3, dtype=dtype, param_dtype=dtype,
                  remat=remat)
   config = config_lib.defaults()
@@ -137,7 +137,7 @@ def test_a_batch_that_samples_cannot_share_is_refused():
   """Kernels and the plain form alike would take images of one sample for those of another."""
   net, _, _, now, batch = _setup()
   with pytest.raises(UserError, match='8 images do not fall into 3 equal groups'):
-    net.apply({'params': now.theta}, batch['images'] / 255, {'cell': jnp.full((3, 3, 4), 0.2)})
+    net.apply({'params': now.theta}, batch['images'] / 255, {'cell': jnp.full((3, 1, 2), 0.2)})
 
 
 def test_pretraining_moves_theta_alone():

@@ -3,7 +3,7 @@ import os
 import shutil
 
 import pytest
-from conftest import ROOT, SLOW
+from conftest import ONE_EDGE, SLOW
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
@@ -15,7 +15,7 @@ from vimnas_jax.verbs import report, study
 def tiny():
   c = config_lib.defaults()
   c.task, c.data.name, c.data.image_size, c.data.num_train = 'study', 'synthetic', 8, 32
-  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = 'nb201', 1, 4, 8, 1
+  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = 'nb201', 1, 8, 8, 1
   c.devices = 1
   c.study.members = ('small method.variant=small method.samples=2', 'random method.name=random epochs=0')
   c.study.seeds = (0, 3)
@@ -23,7 +23,7 @@ def tiny():
 
 
 def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
-  tiny.space.name = str(ROOT / 'examples' / 'two_nodes.py')  # which compiles soonest
+  tiny.space.name = ONE_EDGE
   rows = study.study(tiny, tmp_path, 'python -m vimnas_jax.main --config=c.py --workdir=x')
   assert list(rows) == ['small', 'random'] and all(row['seeds'] == [0, 3] for row in rows.values())
   found = {(name, seed): json.loads((tmp_path / name / f'seed_{seed}' / 'result.json').read_text())
@@ -71,7 +71,7 @@ def test_a_study_retrains_what_it_finds_and_spaces_stand_side_by_side(tiny, tmp_
   tiny.study.members, tiny.study.seeds, tiny.supernet_images = ('random method.name=random epochs=0',), (0,), 20
   tiny.data.num_train = 64
   tiny.then = 'retrain'
-  tiny.then_changes = 'network.cells=1 network.channels=4 epochs=1 batch_size=8 measure_batches=() eval_batch=32'
+  tiny.then_changes = 'network.cells=1 network.channels=8 epochs=1 batch_size=8 measure_batches=() eval_batch=32'
   rows = study.study(tiny, tmp_path / 'nb201', 'the command')
   run = tmp_path / 'nb201' / 'random' / 'seed_0'
   found, trained = (json.loads((at / 'result.json').read_text()) for at in (run, run / 'retrain'))

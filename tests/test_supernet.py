@@ -151,7 +151,7 @@ def test_bfloat16_stays_near_float32():
 @pytest.mark.parametrize('remat', [pytest.param(False, marks=SLOW), True])
 def test_noise_is_fresh_for_every_key_and_wants_its_rng(remat):
   space = spaces.get('s4')
-  net = Supernet(space=space, cells=3, channels=4, num_classes=3, remat=remat)
+  net = Supernet(space=space, cells=3, channels=8, num_classes=3, remat=remat)
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
   weights = {name: jnp.full((1, *cell.shape), 0.5) for name, cell in space.cells.items()}
   params = drawn(jax.eval_shape(net.init, {'params': jax.random.key(1), 'noise': jax.random.key(2)}, x, weights))

@@ -34,7 +34,7 @@ class Clock(NamedTuple):
   def progress(self):
     """The part that is done: 0 at the first step, 1 after the last."""
     import jax.numpy as jnp
-    return jnp.clip(self.step / max(self.steps, 1), 0.0, 1.0)
+    return jnp.clip(self.step / jnp.maximum(self.steps, 1), 0.0, 1.0)
 
   @property
   def epoch(self):
@@ -45,7 +45,7 @@ class Clock(NamedTuple):
   def turn(self, turns: int):
     """How many of `turns` equal parts of the search are done, int32 []."""
     import jax.numpy as jnp
-    return jnp.maximum(self.step, 0) * turns // max(self.steps, 1)
+    return jnp.maximum(self.step, 0) * turns // jnp.maximum(self.steps, 1)
 
 
 END = Clock(1, 1)  # after the last step

@@ -1,0 +1,107 @@
+"""Every configuration that comes with the package, and every space: a step of each, and among the slow tests a run."""
+
+import importlib
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, SLOW
+from PIL import Image
+from processes import run
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import data, spaces
+from vimnas_jax.files import flatten
+from vimnas_jax.networks import genotypes
+from vimnas_jax.runs import loop, metrics, parallel
+from vimnas_jax.verbs import retrain, search, study
+
+CONFIGS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py'))
+SPACES = ['oneshot_c10:space2', 'oneshot_c10:space3', 'simplified_c10:s3', 'simplified_c10:s4']  # s2: ablation_darts
+
+
+def smoke(config, tmp_path):
+  """What follows --config= for a run of seconds, and fields beside, {field: value}."""
+  config, _, space = config.partition(':')
+  name = f'configs/{config}.py:smoke' + (space and f',{space}')
+  wide = 'retrain_c10', 'retrain_simplified', 'retrain_imagenet'  # the auxiliary head and the stems want it
+  side = 32 if config in wide else 8
+  if config == 'retrain_imagenet':  # photographs, of many sizes
+    for i in range(40):
+      path = tmp_path / 'data' / ('ant', 'bee')[i % 2] / f'{i}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.new('RGB', (30 + i, 70 - i), (40 * (i % 2), 6 * i, 90)).save(path)
+    return name, {'data.dir': f'{tmp_path}/data'}
+  if config == 'quickstart':
+    return name, {}
+  return name, {'data.name': 'synthetic', 'data.image_size': side, 'data.num_train': 32, 'batch_size': 8,
+                'space.channels': 4}  # the least of the kernels
+
+
+@SLOW
+@pytest.mark.parametrize('config', CONFIGS + SPACES)
+def test_every_config_and_space_has_a_smoke_run(tmp_path, config):
+  """That of quickstart is every day's in test_retrain.py."""
+  name, fields = smoke(config, tmp_path)
+  flags = [f'--config={name}', *(f'--config.{field}={value}' for field, value in fields.items())]
+  code, out = run(tmp_path / 'run', tiny=flags)
+  assert code == 0 and ('test accuracy' if config.startswith('retrain') else 'one-hotness') in out, out
+
+
+class Silent(metrics.Console):
+  def say(self, text):
+    assert '\n' not in text
+
+
+def traced(config, folder, monkeypatch, genotype=None):
+  """The search or retraining of `config`, whose step has been traced with the batch that it would take as its second.
+
+  The step gives back a state such as it took. `genotype` is what a retraining trains, if not the config's.
+  """
+  seen = []
+
+  def advance(asked, now, *_):
+    after, values = jax.eval_shape(asked.step, now, asked.held, asked.index(1))
+    jax.tree.map(lambda a, b: None if (a.shape, a.dtype) == (b.shape, b.dtype) else pytest.fail(f'{a} {b}'), now, after)
+    seen.append(values)
+    return after, 0.0
+
+  monkeypatch.setattr(loop, 'advance', advance)
+  loaded, space = data.get(config.data), spaces.get(config.space.name)
+  if config.task == 'search':
+    run = search._checked(config, loaded, Silent())
+  else:
+    genotype = genotype or genotypes.resolve(config.genotype, space, genotypes.trusted(config))
+    run = retrain.Training(config, space, genotype, loaded, parallel.mesh(config.devices, config.batch_size))
+  if config.epochs:  # random cells take no step
+    run.advance(run.abstract().replace(step=np.ones((), np.int32)), folder, None, Silent(), None)
+    (values,) = seen
+    assert values['loss'].shape == values['accuracy'].shape == ()
+  return run
+
+
+@pytest.mark.parametrize('config', CONFIGS + SPACES)
+def test_every_config_and_space_has_a_step(tmp_path, monkeypatch, config):
+  """Of the smoke run, which is traced and neither compiled nor run, and of the retraining that may follow."""
+  name, fields = smoke(config, tmp_path)
+  path, _, words = name.partition(':')
+  asked = importlib.import_module(f'configs.{pathlib.Path(path).stem}').get_config(words)
+  unknown = flatten(asked.to_dict()).keys() - flatten(config_lib.defaults().to_dict()).keys()
+  assert not [field for field in unknown if not field.startswith('when.')]  # a file may misspell one unnoticed
+  # of 8 channels, whose kernels most tests share
+  asked.update_from_flattened_dict(fields | {'devices': 1, 'space.channels': 8, 'network.channels': 8})
+  asked.then_changes = asked.then_changes.replace('network.channels=4', 'network.channels=8')
+  if asked.task == 'study':
+    runs = [own for _, _, *both in study.members(asked, tmp_path) for own in both]
+  else:
+    runs = [config_lib.resolve(asked)]
+    runs.append(config_lib.following(asked, asked.then_changes, tmp_path) if asked.then else None)
+  found = None
+  for own in filter(None, runs):
+    run = traced(own, tmp_path, monkeypatch, found)
+    if own.task == 'search':
+      shapes = {name: cell.shape for name, cell in run.space.cells.items()}
+      shapes |= {row: (1, count) for row, count in run.space.choices.items()}
+      probs = {name: np.random.default_rng(0).dirichlet(np.ones(shape[-1]), shape[0]) for name, shape in shapes.items()}
+      found = run.space.validate(run.space.genotype(probs))
