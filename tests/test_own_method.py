@@ -92,7 +92,7 @@ def test_unfit_files_are_told_in_one_line(tmp_path, text, word):
     ('(config.samples, *alpha.shape)', '(3, *alpha.shape)', r'sample gives an array of shape \(3, 6, 5\)'),
     ('samples=config.samples, logits', 'samples=2, logits', r'must be \(2, 6, 5\): \(Method.samples, edges, oper'),
     ('jax.random.gumbel(', 'jax.random.gumble(', 'sample fails, line [0-9]+ .AttributeError'),
-    ('weights = {}', 'weights = {} if progress > 0.5 else {}', 'sample fails, line [0-9]+ .TracerBool'),
+    ('weights = {}', 'weights = {} if clock.progress > 0.5 else {}', 'sample fails, line [0-9]+ .TracerBool'),
     ('{name: jax.nn.softmax(alpha)', '{name + "x": jax.nn.softmax(alpha)', 'probs gives nothing for cell'),
     ('config.tau * (', 'config.taau * (', 'taau')])
 def test_functions_that_do_not_fit_are_told_before_the_search(tmp_path, old, new, word):

@@ -110,7 +110,7 @@ def make(config) -> Method:
     p, is_open = probabilities(alpha, own), own['chosen'] == OPEN
     score = jnp.where(is_open, criterion(p, own['history'], own['real'], config.criterion == 2), -1.0)
     edge = score.argmax()
-    op = jnp.where(own['real'], p, -1.0)[edge].argmax()
+    op = jnp.where(own['real'], p, -1.0)[edge].argmax().astype(jnp.int32)
     chosen = jnp.where(is_open.any() & (jnp.arange(len(score)) == edge), op, own['chosen'])
     same = own['targets'][:, None] == own['targets'][None]
     full = ((chosen >= 0)[None] & same).sum(1) >= own['kept']

@@ -43,7 +43,7 @@ class Cell(Module):
     The CPU's kernels have a ReLU in front. It changes nothing, gradients included: no x here is negative, and where
     one is 0, so is everything that it was made of with a weight that is not.
     """
-    kernel, fused = self.weight(name, shape, shape[0] * shape[1] * shape[2])
+    kernel = self.weight(name, shape, shape[0] * shape[1] * shape[2])
     fused = mixing.normed() if self.kernels else None
     if fused and fused.fits(*shape[2:], x.dtype):
       affine = [a.astype(x.dtype) for a in self.affine(f'{name}_norm', shape[3])]

@@ -94,6 +94,8 @@ def write(folder, run, now, seconds, command) -> dict:
       'seconds_estimated': seconds and round(seconds * run.plan.steps, 1),  # median step times steps, no compile
       'state_sha256': checkpoint.digest(now),
   }
+  if method.derive:
+    result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:
     result['graph_margins'] = {name: round(margin, 5) for name, margin in space.topology.margins(probs).items()}
   if config.supernet_images:
@@ -132,8 +134,9 @@ def _lines(result, space):
   where = f'in {elsewhere.name}' if elsewhere else 'at the search width and depth'
   chooser = 'block' if space.topology else 'edge'
   lines = [f'architecture   {result["genotype"]}',
-           f'one-hotness    {result["one_hot"]:.4f} (1 = every {chooser} has decided), unchanged for the last '
-           f'{result["unchanged_steps"]} steps']
+           f'one-hotness    {result["one_hot"]:.4f} (1 = every {chooser} has decided), ' +
+           ('the architecture is the best of those that were tried' if result.get('derived') else
+            f'unchanged for the last {result["unchanged_steps"]} steps')]
   if space.topology:
     lines.insert(1, 'cell           ' + spaces.oneshot.describe(space.read(result['genotype'])))
     lines.append('graph          by how much probability the weakest input kept leads the strongest left out: ' +
