@@ -24,6 +24,11 @@ class Mixture(NamedTuple):
   shift: jax.Array | None = None
 
 
+def whole(weights) -> Mixture:
+  """Mixing weights as a Mixture: [samples, edges, ops] are of the operations, and all there is."""
+  return weights if isinstance(weights, Mixture) else Mixture(weights)
+
+
 def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True, own_ops=None):
   """Mixed outputs of the edges that leave a node, each added to what its target has.
 
@@ -72,7 +77,7 @@ def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True, own_ops
 def check_groups(images: int, weights) -> None:
   """Raises UserError unless a batch has an equal group of images for every sample of weights {name: [samples, …]}."""
   for name, rows in weights.items():
-    rows = rows.ops if isinstance(rows, Mixture) else rows
+    rows = whole(rows).ops
     if images % len(rows):
       raise UserError(f'{images} images do not fall into {len(rows)} equal groups, one for every sample of the weights '
                       f'{name!r}: make config.batch_size a multiple of config.method.samples times config.accumulate')

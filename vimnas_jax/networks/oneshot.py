@@ -56,7 +56,7 @@ class Cell(Module):
 
     Args:
       inputs: the output of the previous cell, ([n, h, w, *],).
-      weights: mixing weights of the blocks' operations, 'cell' a Mixture of [samples, blocks, ops], and of every choice
+      weights: mixing weights of the blocks' operations, 'cell' [samples, blocks, ops] or a Mixture, and of every choice
         of the graph [samples or 1, candidates].
       key: not used.
 
@@ -68,7 +68,7 @@ class Cell(Module):
     rows = {name: per_image(w, len(x)) for name, w in weights.items() if name != 'cell'}
     with jax.named_scope('projections'):  # of the blocks, then of the output: one matrix product
       projected = self.unit('projections', x, (1, 1, x.shape[-1], 2 * blocks * c))
-    nodes, mixture = [], weights['cell']
+    nodes, mixture = [], mixing.whole(weights['cell'])
     for node in range(1, blocks + 1):
       candidates = [projected[..., (node - 1) * c:node * c], *nodes]
       row = rows.get(self.topology.row(node))
@@ -128,8 +128,6 @@ class OneShot(Supernet):
       raise UserError('config.method.name: this method sends a part of the channels through the operations, which the '
                       'network of NAS-Bench-1Shot1 does not do here: choose another method or config.space.name')
     x, weights = x.astype(self.dtype), jax.tree.map(lambda w: w.astype(self.dtype), dict(weights))
-    if not isinstance(weights['cell'], mixing.Mixture):
-      weights['cell'] = mixing.Mixture(weights['cell'])
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
         kernel = self.weight('stem', (3, 3, x.shape[-1], stage.channels), 9 * x.shape[-1])

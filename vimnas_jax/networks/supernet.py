@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import initial, ops
-from vimnas_jax.networks.mixing import Mixture, check_groups, mixed
+from vimnas_jax.networks.mixing import check_groups, mixed, whole
 from vimnas_jax.spaces import Cell, Space, Stage
 
 
@@ -57,7 +57,7 @@ def by_source(cell: Cell, weights):
   """Mixing weights, a Mixture or [samples, edges, ops], as {source node: {operation: [samples, its edges that leave the
   node]}}; PAST and SHIFT, where they are given, stand for operations that every edge carries.
   """
-  mixture = weights if isinstance(weights, Mixture) else Mixture(weights)
+  mixture = whole(weights)
   sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
   found = {s: {op: jnp.stack([mixture.ops[:, e, cell.ops[e].index(op)] for e in edges], 1)
                for op, edges in carriers(cell, leaving).items()} for s, leaving in sources.items()}
