@@ -19,8 +19,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 import atheris
 
 with atheris.instrument_imports(include=[f'vimnas_jax.{name}' for name in (
-    'data', 'natsbench', 'nasbench101', 'tfrecord', 'oracle', 'npz', 'files', 'metrics', 'genotypes', 'spaces',
-    'export')]):
+    'data', 'tabular', 'files', 'runs.metrics', 'networks.genotypes', 'spaces', 'verbs.export')]):
   from . import targets
 
 from vimnas_jax.errors import UserError

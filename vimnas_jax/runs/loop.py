@@ -11,7 +11,7 @@ import numpy as np
 
 from vimnas_jax import files
 from vimnas_jax.errors import Diverged
-from vimnas_jax.runs import checkpoint, signals
+from vimnas_jax.runs import checkpoint, parallel, signals, state
 
 
 class Loop(NamedTuple):
@@ -41,6 +41,32 @@ class Loop(NamedTuple):
   remedy: str
   after: Callable[[int, Any], None] | None = None
   after_steps: int = 0
+
+
+def abstract(create, seed: int, mesh):
+  """Shapes, types and placement of the state that `create(key)` makes, the same on every device of the mesh."""
+  on = parallel.replicated(mesh)
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on),
+                      jax.eval_shape(create, state.root(seed)))
+
+
+def batches(order, per_epoch: int, mesh):
+  """`index(at, parts=None)`: what step `at` (from 0) works on, laid out over the devices.
+
+  `order(epoch)` has the batches of an epoch, indices [n] each: a sequence, or {part: sequence}, of which `parts` are
+  taken. It is asked once an epoch.
+  """
+  epoch, drawn = None, None
+
+  def index(at, parts=None):
+    nonlocal epoch, drawn
+    if at // per_epoch != epoch:
+      epoch = at // per_epoch
+      drawn = order(epoch)
+    found = drawn[at % per_epoch] if parts is None else {part: drawn[part][at % per_epoch] for part in parts}
+    return jax.tree.map(lambda batch: jax.device_put(batch, parallel.batch(mesh, len(batch))), found)
+
+  return index
 
 
 def to_the_end(run, folder, console, stop, write) -> dict | None:

@@ -115,9 +115,7 @@ class Training:
 
   def abstract(self):
     """Shapes, types and placement of a state."""
-    on = parallel.replicated(self.mesh)
-    shapes = jax.eval_shape(self._create, state.root(self.config.seed))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), shapes)
+    return loop.abstract(self._create, self.config.seed, self.mesh)
 
   def _step(self, state, held, index):
     """One step: `(state, data on the device, indices [n]) -> (state, metrics)`."""
@@ -169,16 +167,6 @@ class Training:
     if self.train.aspects is not None:
       held['aspects'] = self.train.aspects
     held = jax.device_put(held, parallel.replicated(self.mesh))
-    epoch, order = None, None
-
-    def index(at):
-      nonlocal epoch, order
-      if at // self.per_epoch != epoch:
-        epoch = at // self.per_epoch
-        order = self.order(epoch)
-      batch = order[at % self.per_epoch]
-      return jax.device_put(batch, parallel.batch(self.mesh, len(batch)))
-
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
     scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch)
@@ -194,9 +182,10 @@ class Training:
       console.say(f'step {at}/{self.total}  {self.test_name} accuracy {found.top1:.2f} %')
 
     try:
-      return loop.advance(loop.Loop(self.total, lambda at: self.step, held, index, note, self.config.log_steps,
-                                    self.config.checkpoint_steps, 'lower config.theta.lr', after,
-                                    max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
+      return loop.advance(loop.Loop(
+          self.total, lambda at: self.step, held, loop.batches(self.order, self.per_epoch, self.mesh), note,
+          self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', after,
+          max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
     finally:
       log.close()
       curve.close()

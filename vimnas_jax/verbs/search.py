@@ -130,9 +130,7 @@ class _Run:
 
   def abstract(self):
     """Shapes, types and placement of a state."""
-    shapes = jax.eval_shape(self._create, state.root(self.config.seed))
-    on = parallel.replicated(self.mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), shapes)
+    return loop.abstract(self._create, self.config.seed, self.mesh)
 
   def order(self, epoch):
     """Batches of an epoch as indices {'train': int32 [per_epoch, n], 'valid': ...}: a function of (seed, epoch).
@@ -159,15 +157,10 @@ class _Run:
     if self.validates:
       held |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
     held = jax.device_put(held, parallel.replicated(self.mesh))
-    epoch, order = None, {}
+    drawn = loop.batches(self.order, self.per_epoch, self.mesh)
 
     def index(at):
-      nonlocal epoch, order
-      if at // self.per_epoch != epoch:
-        epoch = at // self.per_epoch
-        order = self.order(epoch)
-      return {part: jax.device_put(order[part][at % self.per_epoch], parallel.batch(self.mesh))
-              for part in self.phase(at).step.batches}
+      return drawn(at, self.phase(at).step.batches)
 
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
