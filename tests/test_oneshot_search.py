@@ -79,7 +79,15 @@ def test_every_method_has_the_graph_beside_it(name):
   rows = weights['cell'].ops if isinstance(weights['cell'], mixing.Mixture) else weights['cell']
   assert rows.shape == (method.samples, 5, 3)
   assert {row: weights[row].shape for row in space.choices} == {row: (1, n) for row, n in space.choices.items()}
-  assert space.validate(space.genotype(jax.device_get(method.probs(phi))))
+  for told in (method.probs, method.scores or method.probs):
+    assert space.validate(space.genotype(jax.device_get(told(phi))))
+  if method.after:
+    after = jax.jit(lambda phi: method.after(phi, methods.Clock(1, 2)))(phi)
+    assert jax.tree.map(jnp.shape, after) == jax.tree.map(jnp.shape, phi)
+  if method.derive:
+    rated = []
+    best = method.derive(lambda weights, i: rated.append(set(weights)) or -i, phi, key)
+    assert rated[0] == {'cell', *space.choices} and space.validate(space.genotype(jax.device_get(best)))
   assert method.penalty is None and set(steps.dead_rows(method, phi)) <= {'cell'}
 
 
@@ -153,3 +161,16 @@ def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, ca
   names = {path.name for path in (tmp_path / 'report').iterdir()}
   assert {'regret_test.png', 'regret_valid.png', 'report.md'} <= names
   assert 'test regret %' in (tmp_path / 'report' / 'report.md').read_text()
+
+
+@pytest.mark.parametrize('name, fields', [('rsps', {'tries': 2}),
+                                          pytest.param('sgas', {}, marks=SLOW)])
+def test_methods_that_derive_and_decide_search_the_graph_too(tmp_path, name, fields):
+  """In whole: the supernet rates what was tried, and stands on images of the validation half."""
+  c, _ = asked(tmp_path)
+  c.method.name, c.method.samples, c.epochs, c.pretrain.epochs, c.oracle.nasbench101 = name, None, 1.0, None, ''
+  c.supernet_images = 8
+  c.method.update(fields)
+  found = search.search(config_lib.resolve(c), tmp_path / 'run')
+  assert spaces.get('oneshot1').read(found['genotype']) and found['supernet']['images'] == 8
+  assert found.get('derived', False) == (name == 'rsps')

@@ -57,6 +57,7 @@ def beside(method: Method, choices) -> Method:
   return method._replace(
       init=init, sample=sampled(method.sample), sample_theta=sampled(method.sample_theta),
       probs=lambda phi, clock=END: {**method.probs(own(phi), clock), **mixed(phi)},
+      scores=method.scores and (lambda phi, clock=END: {**method.scores(own(phi), clock), **mixed(phi)}),
       step=method.step.beside(('topology',)),
       penalty=method.penalty and (lambda phi, weights: method.penalty(own(phi), weights)),
       after=method.after and after, derive=method.derive and derive,

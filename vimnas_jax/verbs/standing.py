@@ -47,7 +47,7 @@ def accuracies(run, theta, probs, images: int) -> dict:
     kinds['derived'] = one_hot(run.space, run.space.genotype(probs))
   found = {'images': images // size * size}
   for kind, weights in kinds.items():
-    weights = {name: jnp.asarray(rows, jnp.float32)[None] for name, rows in weights.items()}
+    weights = _sampled(run.space, {name: jnp.asarray(rows, jnp.float32) for name, rows in weights.items()})
     count = sum(int(right(theta, weights, split.images[at:at + size], split.labels[at:at + size]))
                 for at in range(0, found['images'], size))
     found[kind] = round(100 * count / found['images'], 4)
@@ -63,7 +63,7 @@ def rater(run, theta):
   @jax.jit
   def right(theta, weights, images, labels):
     x = augment.normalise(images, run.mean, run.std)
-    weights = {name: rows[None] for name, rows in weights.items()}
+    weights = _sampled(run.space, weights)
     logits = run.net.apply({'params': theta}, x, weights, rngs={'noise': jax.random.key(0)})
     return (logits.argmax(-1) == labels).mean()
 
@@ -72,6 +72,11 @@ def rater(run, theta):
     return 100 * float(right(theta, weights, split.images[at:at + size], split.labels[at:at + size]))
 
   return rate
+
+
+def _sampled(space, weights):
+  """One architecture's weights as the supernet takes them, [1, edges, ops]; rows of the graph are [1, candidates]."""
+  return {name: rows if name in space.choices else rows[None] for name, rows in weights.items()}
 
 
 def check(config, valid):
