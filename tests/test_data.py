@@ -158,8 +158,8 @@ def test_unknown_name():
   with pytest.raises(UserError) as e:
     data.get(data_config('cifar'))
   names = ('cifar10', 'cifar100', 'imagenet16-120', 'folder', 'digits', 'synthetic', 'tfds/NAME')
-  assert one_line(e) == (f"config.data.name='cifar' is no data set; choose one of {', '.join(names)}, or give the path "
-                         'of a .py file')
+  assert one_line(e) == (f"config.data.name: unknown data set 'cifar' (did you mean 'cifar10'?); choose one of "
+                         f"{', '.join(names)}, or give the path of a .py file")
   assert names == data.NAMES
 
 

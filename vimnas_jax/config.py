@@ -34,7 +34,7 @@ def defaults() -> ConfigDict:
   c.train_portion = placeholder(float)  # part of the training set that is trained on; the rest is the validation half.
   #                                       None: half for a search, all for a retraining
   c.dtype = 'float32'  # type the supernet computes in, 'float32' or 'bfloat16'; parameters stay float32
-  c.remat = False  # True: the way back computes every cell again; less memory, a forward pass more
+  c.remat = False  # True: the backward pass recomputes every cell; less memory, a forward pass more
   c.accumulate = 1  # parts that a batch goes through the supernet in, one after the other; BatchNorm sees one part
   c.supernet_images = 0  # search: validation images that the supernet is scored on at the end; 0 does without
   c.devices = 0  # devices to share a batch; 0 takes all there are
@@ -136,7 +136,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   c = ConfigDict(config.to_dict())
   _check_names(c)
   if c.task not in TASKS:
-    raise UserError(f'config.task={c.task!r} is no task; choose one of {", ".join(TASKS)}')
+    raise UserError(f'config.task: unknown task {c.task!r}{files.close(c.task, TASKS)}; choose one of '
+                    f'{", ".join(TASKS)}')
   space = spaces.get(c.space.name)
   if space.topology and c.task in ('retrain', 'evaluate'):
     raise UserError(f'config.task={c.task!r}: the networks of space {space.name!r} are those of NAS-Bench-101, trained '

@@ -1,6 +1,7 @@
 """Files as every part of the package writes and reads them: whole or not at all, and damage told in one line."""
 
 import contextlib
+import difflib
 import json
 import math
 import os
@@ -82,6 +83,12 @@ def printable(text) -> str:
   """A name or path as one line that any terminal takes: bytes that are no text, and control characters, escaped."""
   text = str(text).encode('utf-8', 'backslashreplace').decode()
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def close(name, known) -> str:
+  """' (did you mean NAME?)' with the name among `known` that is nearest to `name`, or ''."""
+  nearest = difflib.get_close_matches(str(name), known, 1)
+  return f' (did you mean {nearest[0]!r}?)' if nearest else ''
 
 
 def flatten(config: dict, prefix='') -> dict:

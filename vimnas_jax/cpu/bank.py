@@ -2,8 +2,8 @@
 
 Every edge's output is the sum over its operations of weight * BatchNorm(raw output). BatchNorm and weight are one
 scale and shift of each channel, forward and backward, so neither the normalised maps nor their gradients are ever
-formed: the kernels of stage.py, dense.py, pools.py and mix.py take the coefficients. Kept for the way back are the raw
-outputs alone.
+formed: the kernels of stage.py, dense.py, pools.py and mix.py take the coefficients. Kept for the backward
+pass are the raw outputs alone.
 """
 
 import functools

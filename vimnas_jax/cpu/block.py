@@ -1,7 +1,8 @@
 """A block of the one-shot network of NAS-Bench-1Shot1: its pool and its convolutions, mixed.
 
 The ReLU stands between BatchNorm and the mixing here, so the mixture is no sum of normalised maps as in bank.py: it is
-made of the raw convolutions in one pass, and made again from them on the way back, which saves a map for each of them.
+made of the raw convolutions in one pass, and made again from them in the backward pass, which saves a map for each of
+them.
 """
 
 import functools

@@ -2,7 +2,7 @@
 
 x [n, h, w, c] goes through relu and one kernel [k, k, c, d] to a [n, h', w', d], image by image; d may hold the
 channels of several edges side by side. A row of the padded image is contiguous, so a row of the kernel is one matrix
-product of depth k * c. BatchNorm follows; its coefficients come in on the way back, as in stage.py.
+product of depth k * c. BatchNorm follows; its coefficients come in in the backward pass, as in stage.py.
 """
 
 import jax.numpy as jnp
@@ -37,8 +37,8 @@ def forward(x, kernel, stride=1):
 
 
 def backward(x, kernel, g, a, center, p, q, r, stride=1):
-  """The way back from da = p * g + q * (a - center) + r, with g a list of maps [n, h', w', *] that lie side by side in
-  a: gradients of x and of the kernel.
+  """The backward pass from da = p * g + q * (a - center) + r, with g a list of maps [n, h', w', *] that lie side by
+  side in a: gradients of x and of the kernel.
   """
   parts = min(table.CHUNKS, x.shape[0])
   turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)  # [k, k, d, c]

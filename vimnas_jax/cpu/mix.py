@@ -64,7 +64,7 @@ def sums(g, operations):
 
 
 def coefficients(totals, offset, weights, inverse, c, pixels):
-  """What an operation's way back takes, from `totals` of `sums`, where its own begin at `offset`.
+  """What an operation's backward pass takes, from `totals` of `sums`, where its own begin at `offset`.
 
   Returns the gradient of the mixing weights [samples, m], and p [samples, m * c], q and r [channels] of
   da = p * g + q * (a - center) + r, for edges of width c and maps of `pixels` places.

@@ -1,7 +1,7 @@
 """A ReLU, depthwise convolution and 1x1 convolution in one kernel, forward and backward, for banks of edges.
 
 One *stage* takes x [n, mx, h, w, c] through relu((x - mean) * scale), m depthwise kernels and m matrices [c, d] to
-a [n, m, h', w', d], image by image, so that all between x and a stays in cache; it is computed again on the way back.
+a [n, m, h', w', d], image by image, so that all between x and a stays in cache; it is recomputed in the backward pass.
 Either mx = 1 and all m edges read the same map (`shared`), or mx = m and each reads its own. BatchNorm lies between
 the stages: a stage takes the statistics of what comes in and gives those of what goes out.
 """
@@ -35,7 +35,7 @@ def forward(x, mean, scale, kernel, matrix, dilation=1, stride=1):
 
 
 def backward(x, mean, scale, kernel, matrix, g, a, center, p, q, r, dilation=1, stride=1):
-  """The way back from da = p * g + q * (a - center) + r, with g a list: one map like a, or m maps [n, h', w', d],
+  """The backward pass from da = p * g + q * (a - center) + r, with g a list: one map like a, or m maps [n, h', w', d],
   p [samples, m * d], q and r [m * d].
 
   Returns the gradients (u [n, mx, h, w, c] of (x - mean) * scale, sums [parts, 2, mx * c] of u and of u * (x - mean)

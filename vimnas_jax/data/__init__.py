@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from vimnas_jax import files
 from vimnas_jax.data import cifar, digits, folder, imagenet16, pixels, splits, synthetic, tfds, userdata
 from vimnas_jax.data.parts import halves
 from vimnas_jax.data.types import Data, Split, check, describe
@@ -31,8 +32,8 @@ def get(config) -> Data:
   """
   load = _loader(config.name)
   if load is None:
-    raise UserError(f'config.data.name={config.name!r} is no data set; choose one of {", ".join(NAMES)}, or give the '
-                    'path of a .py file')
+    raise UserError(f'config.data.name: unknown data set {config.name!r}{files.close(config.name, NAMES)}; '
+                    f'choose one of {", ".join(NAMES)}, or give the path of a .py file')
   path = splits.beside(config)
   if path and load is cifar.load and cifar.in_tfds(config):
     raise UserError(f'config.data.split={path!r} counts images in the order of the official archive, which the TFDS '

@@ -10,6 +10,7 @@ import functools
 import importlib
 import pathlib
 
+from vimnas_jax import files
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import own
 from vimnas_jax.methods.types import END, Batch, Clock, Method, Options, Problem, Step
@@ -38,8 +39,8 @@ def _declared(name: str):
   if name.endswith('.py'):
     return own.declared(name), {}
   if name not in _MODULES:
-    raise UserError(f'config.method.name={name!r} is no method; choose one of {", ".join(NAMES)}, or give the path of '
-                    'a .py file')
+    raise UserError(f'config.method.name: unknown method {name!r}{files.close(name, NAMES)}; choose one of '
+                    f'{", ".join(NAMES)}, or give the path of a .py file')
   module, changes = _MODULES[name]
   return _literals(module), _literals(module)[changes] if changes else {}
 

@@ -216,7 +216,7 @@ class Residual(Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def computed_again(f, params, inputs, weights, key):
-  """`f(params, inputs, weights, key)`, of which nothing is kept for the way back: it is computed again there.
+  """`f(params, inputs, weights, key)`, of which nothing is kept for the backward pass: it is computed again there.
 
   On a CPU XLA drops the barriers of `jax.checkpoint` and merges both computations. Here the second one takes inputs
   to which a zero made of the gradient was added, so it is another one, and cannot start before the gradient is there.

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Iterable
 
+from vimnas_jax import files
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import custom, darts, nb201, oneshot, simplified
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
@@ -21,8 +22,8 @@ def get(name: str) -> Space:
   if name.endswith('.py'):
     return custom.load(name)
   if name not in _MAKERS:
-    raise UserError(f'config.space.name={name!r} is no search space; choose one of {", ".join(NAMES)}, or '
-                    'a file of your own, FILE.py')
+    raise UserError(f'config.space.name: unknown search space {name!r}{files.close(name, NAMES)}; choose one of '
+                    f'{", ".join(NAMES)}, or a file of your own, FILE.py')
   return _MAKERS[name]()
 
 

@@ -101,7 +101,7 @@ def loops(vector: int, dtype: str):
 
   @define(7)
   def finish_loop(e, inverse, plain, moment, count, q, r, vectors):
-    # the coefficients of BatchNorm's way back
+    # the coefficients of BatchNorm's backward pass
     count = e.number(count)
     with e.loop(vectors) as i:
       place = e.b.mul(i, e.const(e.vector))

@@ -84,7 +84,7 @@ def chunk(name: str, vector: int, dtype: str):
     chunks, code, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 4), attr(frame, 5)
     taps, pad = size * size, attr(frame, 3) * (size - 1) // 2
     forward_loop, kernel_loop = load(address(windows + code)), load(address(windows + code + 2))
-    back = windows + code - 3 * (stride - 1)  # the way back moves by 1
+    back = windows + code - 3 * (stride - 1)  # the backward pass moves by 1
     back_loop, back_add_loop = load(address(back)), load(address(back + 1))
     spread, through, normalise = (load(address(spread_slot)), load(address(through_slot)),
                                   load(address(normalise_slot)))
