@@ -4,12 +4,17 @@
 none of them, and not JAX.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from vimnas_jax.api import configure, evaluate, load, report, retrain, search
+
 __all__ = ['configure', 'evaluate', 'load', 'report', 'retrain', 'search']
 
 __version__ = '0.1.0'
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
   if name not in __all__:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}; it has {", ".join(__all__)}')
   from vimnas_jax import api

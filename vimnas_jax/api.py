@@ -9,14 +9,24 @@ jax_compilation_cache_dir is set. Signals stay what they are unless `signals=Tru
 stop a run after its step, all saved.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import pathlib
 import sys
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
-from vimnas_jax.files import printable
+from vimnas_jax.files import AnyPath, printable
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
+  from vimnas_jax.runs.signals import Stop
+  from vimnas_jax.verbs.export import Model
 
 
 def shipped(value: str) -> str:
@@ -32,7 +42,7 @@ def shipped(value: str) -> str:
   return value
 
 
-def configure(name: str, changes=None, **fields):
+def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any) -> ConfigDict:
   """A configuration: that of a file of configs/, or of one's own, with some fields changed.
 
   Args:
@@ -66,7 +76,7 @@ def configure(name: str, changes=None, **fields):
   return config
 
 
-def search(config, workdir, signals: bool = False) -> dict | None:
+def search(config: ConfigDict, workdir: AnyPath, signals: bool = False) -> dict[str, Any] | None:
   """Searches an architecture. Returns what is in workdir/result.json; None if it was stopped, all saved.
 
   Raises UserError on bad input, Diverged where a number stops being finite, OSError where the disk fails.
@@ -75,44 +85,44 @@ def search(config, workdir, signals: bool = False) -> dict | None:
   return verb.search(_resolved(config, 'search'), workdir, _words(), stop=_stop(signals))
 
 
-def retrain(config, workdir, signals: bool = False) -> dict | None:
+def retrain(config: ConfigDict, workdir: AnyPath, signals: bool = False) -> dict[str, Any] | None:
   """Trains the architecture config.genotype from scratch, evaluates and exports it; as `search` otherwise."""
   from vimnas_jax.verbs import retrain as verb
   return verb.retrain(_resolved(config, 'retrain'), workdir, _words(), stop=_stop(signals))
 
 
-def evaluate(config, workdir) -> dict:
+def evaluate(config: ConfigDict, workdir: AnyPath) -> dict[str, Any]:
   """Evaluates the trained network of the run folder config.genotype. Returns what is in workdir/result.json."""
   from vimnas_jax.verbs import evaluate as verb
   return verb.evaluate(_resolved(config, 'evaluate'), workdir, _words())
 
 
-def report(config, workdir) -> dict:
+def report(config: ConfigDict, workdir: AnyPath) -> dict[str, Any]:
   """Compares the finished searches below config.report.runs, and writes report.md and pictures into `workdir`."""
   from vimnas_jax.verbs import report as verb
   return verb.report(_resolved(config, 'report'), workdir)
 
 
-def load(folder, trusted=()):
+def load(folder: AnyPath, trusted: Iterable[AnyPath] = ()) -> Model:
   """An exported network: uint8 images [n, h, w, c] in, logits [n, classes] out; see `verbs.export.read`."""
   from vimnas_jax.verbs import export
   return export.read(folder, trusted)
 
 
-def compile_cache():
+def compile_cache() -> None:
   """Keeps compiled programs between processes; JAX_COMPILATION_CACHE_DIR chooses another place."""
   import jax
-  if not jax.config.jax_compilation_cache_dir:
+  if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # jax makes its options as it runs
     base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
     jax.config.update('jax_compilation_cache_dir', os.path.join(base, 'vimnas_jax'))
 
 
-def _resolved(config, task):
+def _resolved(config: ConfigDict, task: str) -> ConfigDict:
   compile_cache()
   return config_lib.resolve(config_lib.changed(config, f'task={task}'))
 
 
-def _stop(signals):
+def _stop(signals: bool) -> Stop:
   from vimnas_jax.runs.signals import Stop
   return Stop(listens=signals)
 

@@ -6,14 +6,17 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from vimnas_jax.errors import UserError
 
 PART = '.part'  # ends the name of a file that is being written
+AnyPath = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def aside(path):
+def aside(path: AnyPath) -> Iterator[pathlib.Path]:
   """Gives a path beside `path` to write to; when the block ends without an error it takes the place of `path`.
 
   A kill leaves the old file or the new one, never a part of one. The name beside is this process's own, so that two
@@ -32,18 +35,18 @@ def aside(path):
     raise
 
 
-def write(path, content: bytes | str):
+def write(path: AnyPath, content: bytes | str) -> None:
   """Writes bytes, or text as UTF-8, whole or not at all. Raises OSError."""
   with aside(path) as part:
     part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path, value):
+def write_json(path: AnyPath, value: Any) -> None:
   """Writes `value` as JSON; numbers that are not finite become null, for which JSON has no other word."""
   write(path, json.dumps(finite(value), indent=1, allow_nan=False) + '\n')
 
 
-def finite(value):
+def finite(value: Any) -> Any:
   """JSON values with None for every number that is not finite."""
   if isinstance(value, dict):
     return {key: finite(v) for key, v in value.items()}
@@ -52,7 +55,7 @@ def finite(value):
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_bytes(path) -> bytes:
+def read_bytes(path: AnyPath) -> bytes:
   """What is in a file. Raises UserError, in one line, where it cannot be read."""
   try:
     return pathlib.Path(path).read_bytes()
@@ -60,7 +63,7 @@ def read_bytes(path) -> bytes:
     raise UserError(f'{printable(path)} cannot be read ({e.strerror or e}): make it readable') from None
 
 
-def read_text(path) -> str:
+def read_text(path: AnyPath) -> str:
   """The text of a UTF-8 file. Raises UserError, in one line, where it cannot be read or is no such text."""
   try:
     return read_bytes(path).decode()
@@ -68,7 +71,7 @@ def read_text(path) -> str:
     raise UserError(f'{printable(path)} is damaged (it is not UTF-8 text): restore it, or remove it') from None
 
 
-def read_json(path, remedy: str = 'restore it, or remove it') -> dict:
+def read_json(path: AnyPath, remedy: str = 'restore it, or remove it') -> dict[str, Any]:
   """The JSON object in a file. Raises UserError, in one line that ends with `remedy`, on anything else."""
   try:
     value = json.loads(read_text(path))
@@ -79,21 +82,21 @@ def read_json(path, remedy: str = 'restore it, or remove it') -> dict:
   return value
 
 
-def printable(text) -> str:
+def printable(text: object) -> str:
   """A name or path as one line that any terminal takes: bytes that are no text, and control characters, escaped."""
   text = str(text).encode('utf-8', 'backslashreplace').decode()
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
 
 
-def close(name, known) -> str:
+def close(name: str, known: Sequence[str]) -> str:
   """' (did you mean NAME?)' with the name among `known` that is nearest to `name`, or ''."""
   nearest = difflib.get_close_matches(str(name), known, 1)
   return f' (did you mean {nearest[0]!r}?)' if nearest else ''
 
 
-def flatten(config: dict, prefix='') -> dict:
+def flatten(config: dict[str, Any], prefix: str = '') -> dict[str, Any]:
   """{'a': {'b': 1}} -> {'a.b': 1}."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for name, value in config.items():
     flat |= flatten(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
   return flat

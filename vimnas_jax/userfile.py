@@ -6,18 +6,22 @@ import importlib.util
 import pathlib
 import sys
 import traceback
+import types
+from typing import Any, Self
 
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
 
 
-def run(path: str, where: str):
+def run(path: str, where: str) -> Any:
   """The module that the file `path` is, executed. Raises UserError, which begins with `where`, if it fails."""
   file = pathlib.Path(path).expanduser().absolute()
   if not file.is_file():
     raise UserError(f'{where}: there is no such file; give the path of yours, from here')
   name = f'userfile_{hashlib.sha256(bytes(file)).hexdigest()[:12]}'
   spec = importlib.util.spec_from_file_location(name, file)
+  if spec is None or spec.loader is None:
+    raise UserError(f'{where}: its name must end in .py')
   module = importlib.util.module_from_spec(spec)
   sys.modules[name] = module  # dataclasses look their module up
   with Told(path, where, 'the file'):
@@ -31,10 +35,11 @@ class Told:
   def __init__(self, path: str, where: str, what: str):
     self._path, self._where, self._what = path, where, what
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, kind, error, trace):
+  def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+               trace: types.TracebackType | None) -> None:
     if isinstance(error, UserError):
       raise UserError(f'{self._where}: {error}') from None
     if isinstance(error, Exception):
@@ -46,7 +51,7 @@ class Told:
       raise UserError(f'{self._where}: {self._what} fails{line} ({reason(error)}): mend the file') from None
 
 
-def reason(error) -> str:
+def reason(error: BaseException) -> str:
   """What an exception says, as a part of a line."""
   return files.printable(f'{type(error).__name__}: {" ".join(str(error).split())[:160]}')
 

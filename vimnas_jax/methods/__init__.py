@@ -6,14 +6,22 @@ literals and are read without running the module: it imports JAX, which a comman
 need not wait for.
 """
 
+from __future__ import annotations
+
 import functools
 import importlib
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import own
 from vimnas_jax.methods.types import END, Batch, Clock, Method, Options, Problem, Step
+from vimnas_jax.spaces import Space
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 __all__ = ['END', 'NAMES', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step', 'check',
            'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'pretrain']
@@ -26,7 +34,7 @@ NAMES = tuple(_MODULES)
 
 
 @functools.cache
-def _literals(module: str) -> dict:
+def _literals(module: str) -> dict[str, Any]:
   """The capitalised names at the top of a module of this folder whose values are literals."""
   return own.literals((pathlib.Path(__file__).parent / f'{module}.py').read_text(encoding='utf-8'))
 
@@ -34,7 +42,7 @@ def _literals(module: str) -> dict:
 STRICT, STRICT_THETA = _literals('vimnas')['STRICT'], _literals('vimnas')['STRICT_THETA']
 
 
-def _declared(name: str):
+def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
   """(What a method's module declares, what the method changes in that). Raises UserError on an unknown name."""
   if name.endswith('.py'):
     return own.declared(name), {}
@@ -45,7 +53,7 @@ def _declared(name: str):
   return _literals(module), _literals(module)[changes] if changes else {}
 
 
-def get(config, choices=None) -> Method:
+def get(config: ConfigDict, choices: Mapping[str, int] | None = None) -> Method:
   """The method that config.method describes. Raises UserError on an unknown name or a bad field.
 
   `choices` are those of a space whose graph is searched too: rows beside the method's architecture.
@@ -61,7 +69,7 @@ def get(config, choices=None) -> Method:
   return topology.beside(method, choices)
 
 
-def check(name: str, method: Method, space):
+def check(name: str, method: Method, space: Space) -> None:
   """Raises UserError if the functions of a method of one's own do not fit each other; says nothing of others."""
   if name.endswith('.py'):
     own.check(name, method, space)
@@ -72,19 +80,19 @@ def fingerprint(name: str) -> str | None:
   return own.fingerprint(name) if name.endswith('.py') else None
 
 
-def fields(name: str) -> dict:
+def fields(name: str) -> dict[str, Any]:
   """The method's own fields of config.method, with their defaults."""
   literals, changed = _declared(name)
   found = literals['FIELDS']
   return {**found, **{field: value for field, value in changed.items() if field in found}}
 
 
-def field_types(name: str = '') -> dict:
+def field_types(name: str = '') -> dict[str, type]:
   """The fields of all methods together, or of the one called `name`: field -> type."""
   return {field: type(value) for each in ((name,) if name else NAMES) for field, value in fields(each).items()}
 
 
-def optimizer(config) -> dict:
+def optimizer(config: ConfigDict) -> dict[str, Any]:
   """The method's default optimiser of phi: optimizer, lr, lr_end, schedule, fall, momentum, weight_decay."""
   literals, changed = _declared(config.name)
   found = literals['OPTIMIZER']
@@ -92,7 +100,7 @@ def optimizer(config) -> dict:
   return {'lr_end': found['lr'], 'schedule': 'linear', 'fall': 0.0, **found}
 
 
-def pretrain(config) -> float:
+def pretrain(config: ConfigDict) -> float:
   """The method's default length, in epochs, of the stage in which theta is trained alone."""
   literals, changed = _declared(config.name)
   return changed.get('pretrain', literals['PRETRAIN'])

@@ -15,6 +15,7 @@ not say which optimiser: SGD by analogy.
 """
 
 import jax
+from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
@@ -34,7 +35,7 @@ NOISE = {'noise': 1.0, 'bilevel': False, 'optimizer': 'sgd', 'lr': 0.025, 'momen
          'samples': 8, 'pretrain': 1.0}
 
 
-def make(config) -> Method:
+def make(config: ConfigDict) -> Method:
   """DARTS with the fields of config.method. Raises UserError on a bad field."""
   if config.samples < 1:
     raise UserError(f'config.method.samples={config.samples} must be at least 1')

@@ -14,6 +14,7 @@ it; every operation is computed and those that were not drawn are multiplied by 
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
@@ -29,13 +30,13 @@ OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1
 PRETRAIN = 0.0
 
 
-def straight_through(p):
+def straight_through(p: jax.Array) -> jax.Array:
   """One-hot rows at the largest of p [..., ops], with the gradient of p."""
   hard = jax.nn.one_hot(p.argmax(-1), p.shape[-1], dtype=p.dtype)
   return hard - jax.lax.stop_gradient(p) + p
 
 
-def make(config) -> Method:
+def make(config: ConfigDict) -> Method:
   """GDAS with the fields of config.method. Raises UserError on a bad field."""
   if not (config.tau > 0 and config.tau_end > 0 and config.samples > 0):
     raise UserError(f'config.method.tau={config.tau}, tau_end={config.tau_end} and samples={config.samples} must be '

@@ -4,12 +4,19 @@ What the file declares is read without running it. All that can be wrong with it
 line that names the file and, where its code fails, the line.
 """
 
+from __future__ import annotations
+
 import ast
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 from vimnas_jax import files, userfile
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods.types import Clock, Method, Step
+from vimnas_jax.spaces import Space
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
 
 DECLARED = ('FIELDS', 'OPTIMIZER', 'PRETRAIN')
 _OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0}
@@ -21,7 +28,7 @@ _TAKEN = ('loss', 'accuracy', 'grad_theta', 'grad_phi', 'norm_theta', 'norm_phi'
           'seconds')
 
 
-def literals(text: str) -> dict:
+def literals(text: str) -> dict[str, Any]:
   """The capitalised names at the top of a source whose values are literals. Raises ValueError, SyntaxError."""
   found = {}
   for node in ast.parse(text).body:
@@ -37,11 +44,11 @@ def literals(text: str) -> dict:
   return found
 
 
-def _where(path) -> str:
+def _where(path: str) -> str:
   return f'config.method.name={files.printable(path)!r}'
 
 
-def declared(path: str) -> dict:
+def declared(path: str) -> dict[str, Any]:
   """What a method's file declares, checked, with defaults for what it leaves out. Raises UserError."""
   where, file = _where(path), pathlib.Path(path).expanduser()
   if not file.is_file():
@@ -68,7 +75,7 @@ def declared(path: str) -> dict:
   return own
 
 
-def made(config) -> Method:
+def made(config: ConfigDict) -> Method:
   """The method of the file config.name, which is run. Raises UserError, in one line, if it is unfit."""
   path, where = config.name, _where(config.name)
   module = userfile.run(path, where)
@@ -85,7 +92,7 @@ def made(config) -> Method:
   return method
 
 
-def check(path: str, method: Method, space):
+def check(path: str, method: Method, space: Space) -> None:
   """Raises UserError, before a search starts, if the functions of a method of one's own do not fit each other."""
   import jax
   import jax.numpy as jnp
@@ -112,9 +119,9 @@ def check(path: str, method: Method, space):
   unknown = set(method.step.batches) - {'train', 'valid'}
   if 'train' not in method.step.batches or unknown:
     raise UserError(f"{where}: the step takes the batches {method.step.batches}; it may take 'train', and 'valid'")
-  if method.after:
+  if after := method.after:
     with userfile.Told(path, where, 'after'):
-      moved = jax.eval_shape(lambda phi, step: method.after(phi, Clock(step, 2)), phi, step)
+      moved = jax.eval_shape(lambda phi, step: after(phi, Clock(step, 2)), phi, step)
     if jax.tree.map(lambda a: (a.shape, a.dtype), moved) != jax.tree.map(lambda a: (a.shape, a.dtype), phi):
       raise UserError(f'{where}: after gives a phi of other shapes or types than it gets: it must keep them')
   for name, value in drawn[1].items():
@@ -123,7 +130,7 @@ def check(path: str, method: Method, space):
                       f'{", ".join(_TAKEN)}')
 
 
-def _told(value) -> str:
+def _told(value: Any) -> str:
   if isinstance(value, dict):
     return f'a dict of {", ".join(map(str, value)) or "nothing"}'[:80]
   return f'{len(value)} values' if isinstance(value, tuple | list) else type(value).__name__

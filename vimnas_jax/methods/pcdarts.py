@@ -14,6 +14,7 @@ has batches of 256 at a rate of 0.1 for theta, which is config.batch_size and co
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
@@ -28,13 +29,13 @@ OPTIMIZER = {'optimizer': 'adam', 'lr': 6e-4, 'momentum': 0.5, 'weight_decay': 1
 PRETRAIN = 0.0
 
 
-def edge_weights(beta, targets):
+def edge_weights(beta: jax.Array, targets: jax.Array) -> jax.Array:
   """Softmax of beta [edges] over the edges with the same target, [edges]; `targets` [edges] has every edge's target."""
   same = targets[:, None] == targets[None]
   return jnp.exp(beta - jax.nn.logsumexp(jnp.where(same, beta[None], -jnp.inf), axis=1))
 
 
-def make(config) -> Method:
+def make(config: ConfigDict) -> Method:
   """PC-DARTS with the fields of config.method. Raises UserError on a bad field."""
   if config.partial < 2:
     raise UserError(f'config.method.partial={config.partial} must be at least 2; method darts has all channels')

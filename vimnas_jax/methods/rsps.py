@@ -11,17 +11,21 @@ the DARTS space two edges into every node, and no `none` (Li and Talwalkar draw 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method
+from vimnas_jax.spaces import Space
 
 FIELDS = {'tries': 100}  # architectures that are rated at the end
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
 
+Rule = dict[str, jax.Array]  # what `rules` says of a cell
 
-def rules(space):
+
+def rules(space: Space) -> dict[str, Rule]:
   """What `architecture` has to know of the cells of a space: {cell: arrays}."""
   found = {}
   for name, cell in space.cells.items():
@@ -31,7 +35,7 @@ def rules(space):
   return found
 
 
-def architecture(key, rule):
+def architecture(key: jax.Array, rule: Rule) -> jax.Array:
   """A uniformly random architecture of a cell as mixing weights [edges, ops]: one operation on each edge that it keeps.
 
   `rule` is the cell's, as `rules` gives it: which operations an edge may keep, and how many edges a node.
@@ -44,7 +48,7 @@ def architecture(key, rule):
   return weights * (earlier < rule['kept'])[:, None]
 
 
-def make(config) -> Method:
+def make(config: ConfigDict) -> Method:
   """Random search with parameter sharing. Raises UserError on a bad field."""
   if config.tries < 1:
     raise UserError(f'config.method.tries={config.tries} must be at least 1')

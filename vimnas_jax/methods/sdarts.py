@@ -14,6 +14,7 @@ cut, and rows are divided by their sums. Decided here: e rises step by step, not
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
@@ -27,7 +28,7 @@ OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1
 PRETRAIN = 0.0
 
 
-def to_probabilities(rows):
+def to_probabilities(rows: jax.Array) -> jax.Array:
   """Perturbed probabilities [..., ops] cut to [0, 1] and divided by their sum; where nothing is left, one-hot."""
   cut = jnp.clip(rows, 0, 1)
   most = jax.nn.one_hot(rows.argmax(-1), rows.shape[-1], dtype=rows.dtype)
@@ -35,7 +36,7 @@ def to_probabilities(rows):
   return cut / cut.sum(-1, keepdims=True)
 
 
-def make(config) -> Method:
+def make(config: ConfigDict) -> Method:
   """SDARTS-RS with the fields of config.method. Raises UserError on a bad field."""
   if not (config.epsilon_start >= 0 and config.epsilon >= 0):
     raise UserError(f'config.method.epsilon_start={config.epsilon_start} and epsilon={config.epsilon} must not be '

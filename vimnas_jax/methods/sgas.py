@@ -18,6 +18,7 @@ much. Their batch grows by 8 after every decision, which memory allows; here it 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
@@ -35,13 +36,13 @@ HISTORY = 4  # turns that the stability looks back
 OPEN, DROPPED = -1, -2  # in `chosen`, where an operation has its place among the candidates
 
 
-def scaled(x):
+def scaled(x: jax.Array) -> jax.Array:
   """X [edges] in a straight line to [0, 1]; all zeros where it is constant."""
   low, high = x.min(), x.max()
   return jnp.where(high > low, (x - low) / jnp.where(high > low, high - low, 1), 0)
 
 
-def criterion(p, history, real, stable: bool):
+def criterion(p: jax.Array, history: jax.Array, real: jax.Array, stable: bool) -> jax.Array:
   """Scores [edges] of probabilities p [edges, ops]; `real` [edges, ops] is False for `none`."""
   rows = jnp.where(real, p, 0)
   importance = rows.sum(-1)
@@ -53,7 +54,7 @@ def criterion(p, history, real, stable: bool):
   return score
 
 
-def make(config) -> Method:
+def make(config: ConfigDict) -> Method:
   """SGAS with the fields of config.method. Raises UserError on a bad field."""
   if config.criterion not in (1, 2):
     raise UserError(f'config.method.criterion={config.criterion} must be 1 or 2')

@@ -6,6 +6,8 @@ descend the loss of a batch of the validation half and move by the benchmark's o
 as there, whatever the method does with its own; they stand still while theta is pretrained.
 """
 
+from collections.abc import Mapping
+
 import jax
 import optax
 
@@ -17,7 +19,7 @@ LR, BETAS, WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3  # Adam; the decay is L2, add
 _KEY = 1 << 16  # folded into the key of phi, beyond the cells that a method folds in
 
 
-def beside(method: Method, choices) -> Method:
+def beside(method: Method, choices: Mapping[str, int]) -> Method:
   """The method with rows {name: candidates} beside its architecture; phi['params'] is {'method', 'topology'}.
 
   `sample` and `probs` then have one entry [1, candidates] more for every row. Raises UserError on a method whose step
@@ -46,24 +48,32 @@ def beside(method: Method, choices) -> Method:
 
     return draw and sample
 
-  def after(phi, clock):
-    moved = method.after(own(phi), clock)
-    return {'params': {**phi['params'], 'method': moved['params']}, 'fixed': moved['fixed']}
+  def scored(told):
+    return told and (lambda phi, clock=END: {**told(own(phi), clock), **mixed(phi)})
 
-  def derive(rate, phi, key):
-    rows = mixed(phi)
-    return method.derive(lambda weights, i: rate({**weights, **rows}, i), own(phi), key) | rows
+  def ended(end):
+    def after(phi, clock):
+      moved = end(own(phi), clock)
+      return {'params': {**phi['params'], 'method': moved['params']}, 'fixed': moved['fixed']}
+
+    return end and after
+
+  def derived(find):
+    def derive(rate, phi, key):
+      rows = mixed(phi)
+      return {**find(lambda weights, i: rate({**weights, **rows}, i), own(phi), key), **rows}
+
+    return find and derive
+
+  def alone(f):
+    return f and (lambda phi, *args: f(own(phi), *args))
 
   return method._replace(
       init=init, sample=sampled(method.sample), sample_theta=sampled(method.sample_theta),
-      probs=lambda phi, clock=END: {**method.probs(own(phi), clock), **mixed(phi)},
-      scores=method.scores and (lambda phi, clock=END: {**method.scores(own(phi), clock), **mixed(phi)}),
-      step=method.step.beside(('topology',)),
-      penalty=method.penalty and (lambda phi, weights: method.penalty(own(phi), weights)),
-      after=method.after and after, derive=method.derive and derive,
-      features=method.features and (lambda phi: method.features(own(phi))),
-      logits=method.logits and (lambda phi: method.logits(own(phi))),
-      outputs=method.outputs and (lambda phi: method.outputs(own(phi))), optimizer=optimizer)
+      probs=scored(method.probs), scores=scored(method.scores),
+      step=method.step.beside(('topology',)), penalty=alone(method.penalty), after=ended(method.after),
+      derive=derived(method.derive), features=alone(method.features), logits=alone(method.logits),
+      outputs=alone(method.outputs), optimizer=optimizer)
 
 
 def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -5,8 +5,8 @@ JAX is imported when it is needed: a command that is refused, or asks for help, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias, TypedDict
 
 from vimnas_jax.spaces import Space
 
@@ -14,7 +14,19 @@ if TYPE_CHECKING:
   import jax
   import optax
 
+  from vimnas_jax.networks.mixing import Mixture
+
 PyTree = Any
+Weights: TypeAlias = 'Mapping[str, jax.Array | Mixture]'  # {cell: [samples, edges, ops] or Mixture}
+Rows: TypeAlias = 'Mapping[str, jax.Array]'  # {cell: [edges, ops]}
+Info: TypeAlias = 'Mapping[str, jax.Array | float]'  # scalars worth logging
+
+
+class Phi(TypedDict):
+  """The architecture: `params` are what the optimiser moves, `fixed` all else that the method carries, such as eps."""
+
+  params: PyTree
+  fixed: PyTree
 
 
 class Clock(NamedTuple):
@@ -26,23 +38,23 @@ class Clock(NamedTuple):
     per_epoch: steps of one epoch.
   """
 
-  step: Any
+  step: jax.Array | int
   steps: int
   per_epoch: int = 1
 
   @property
-  def progress(self):
+  def progress(self) -> jax.Array:
     """The part that is done: 0 at the first step, 1 after the last."""
     import jax.numpy as jnp
     return jnp.clip(self.step / jnp.maximum(self.steps, 1), 0.0, 1.0)
 
   @property
-  def epoch(self):
+  def epoch(self) -> jax.Array:
     """Whole epochs that are done, int32 []."""
     import jax.numpy as jnp
     return jnp.maximum(self.step, 0) // self.per_epoch
 
-  def turn(self, turns: int):
+  def turn(self, turns: int) -> jax.Array:
     """How many of `turns` equal parts of the search are done, int32 []."""
     import jax.numpy as jnp
     return jnp.maximum(self.step, 0) * turns // jnp.maximum(self.steps, 1)
@@ -63,6 +75,51 @@ class Batch(NamedTuple):
   images: jax.Array
   labels: jax.Array
   key: jax.Array
+
+
+class State(Protocol):
+  """What a step moves: the part that methods know of the state of a run."""
+
+  @property
+  def theta(self) -> PyTree:
+    """Weights of the supernet."""
+
+  @property
+  def phi(self) -> Phi:
+    """The architecture."""
+
+  @property
+  def opt_theta(self) -> PyTree:
+    """Optimiser state of theta."""
+
+  @property
+  def opt_phi(self) -> PyTree:
+    """Optimiser state of phi['params']."""
+
+  def replace(self, **fields: Any) -> Self:
+    """The same state with other values of some fields."""
+
+
+class Sample(Protocol):
+  """`sample(phi, key, clock) -> (weights, info)`."""
+
+  def __call__(self, phi: Phi, key: jax.Array, clock: Clock, /) -> tuple[Weights, Info]:
+    """Draws the mixing weights of a step."""
+
+
+class Read(Protocol):
+  """`read(phi, clock=END) -> {cell: [edges, ops]}`."""
+
+  def __call__(self, phi: Phi, clock: Clock = ..., /) -> Rows:
+    """Reads numbers off phi, without noise."""
+
+
+class Update(Protocol):
+  """`update(method, problem, state, batches, clock) -> (state, metrics)`."""
+
+  def __call__(self, method: Method, problem: Problem, state: State, batches: Mapping[str, Batch], clock: Clock,
+               /) -> tuple[State, Info]:
+    """Does a step."""
 
 
 class Problem(NamedTuple):
@@ -100,10 +157,10 @@ class Step(NamedTuple):
       pretraining pays for no validation pass.
   """
 
-  update: Callable[..., tuple[Any, dict]]
+  update: Update
   batches: tuple[str, ...] = ('train',)
   beside: Callable[[tuple[str, ...]], Step] | None = None
-  after: Callable[[Callable[..., Any]], Step] | None = None
+  after: Callable[[Sample], Step] | None = None
 
 
 class Options(NamedTuple):
@@ -122,8 +179,6 @@ class Options(NamedTuple):
 
 class Method(NamedTuple):
   """How the architecture is represented, sampled, learned and read off.
-
-  `phi` is {'params': what the optimiser moves, 'fixed': all else that the method carries, such as eps}.
 
   Attributes:
     init: `init(key, space) -> phi`.
@@ -152,20 +207,20 @@ class Method(NamedTuple):
     optimizer: `optimizer(tx) -> tx`: the optimiser of phi['params'], made from the one that config.phi describes.
   """
 
-  init: Callable[..., PyTree]
-  sample: Callable[..., tuple[PyTree, dict]]
-  probs: Callable[..., PyTree]
+  init: Callable[[jax.Array, Space], Phi]
+  sample: Sample
+  probs: Read
   step: Step
-  sample_theta: Callable[..., tuple[PyTree, dict]] | None = None
-  scores: Callable[..., PyTree] | None = None
+  sample_theta: Sample | None = None
+  scores: Read | None = None
   before: tuple[tuple[float, Step], ...] = ()
-  penalty: Callable[..., Any] | None = None
-  after: Callable[[PyTree, Clock], PyTree] | None = None
-  derive: Callable[..., PyTree] | None = None
+  penalty: Callable[[Phi, Weights], jax.Array] | None = None
+  after: Callable[[Phi, Clock], Phi] | None = None
+  derive: Callable[[Callable[[Rows, int], float], Phi, jax.Array], Rows] | None = None
   samples: int = 1
   separate: bool = False
   options: Options = Options()
-  features: Callable[[PyTree], PyTree] | None = None
-  logits: Callable[[PyTree], PyTree] | None = None
-  outputs: Callable[[PyTree], PyTree] | None = None
-  optimizer: Callable[[Any], Any] = lambda tx: tx
+  features: Callable[[Phi], Rows] | None = None
+  logits: Callable[[Phi], Rows] | None = None
+  outputs: Callable[[Phi], Rows] | None = None
+  optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: tx

@@ -8,18 +8,21 @@
 Each is `Step`, whose `update(method, problem, state, batches, clock)` is a pure function; types.py says what these are.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods.types import Step
+from vimnas_jax.methods.types import Batch, Clock, Info, Method, Phi, Problem, PyTree, Sample, State, Step
 
 UNROLLED = ('', 'exact', 'finite')
 _RADIUS = 0.01  # DARTS: the length of the difference that stands for the second derivative
 
 
-def in_parts(f, parts: int):
+def in_parts(f: Callable[..., PyTree], parts: int) -> Callable[..., PyTree]:
   """`f(*fixed, images, labels)`, a tree of means over a batch, computed over `parts` equal parts in turn.
 
   Memory is that of one part. Every part sees the same `fixed`, hence the same xi. Part i takes every `parts`-th image,
@@ -39,7 +42,8 @@ def in_parts(f, parts: int):
   return averaged
 
 
-def objective(method, problem, clock, sample=None, penalised=True):
+def objective(method: Method, problem: Problem, clock: Clock, sample: Sample | None = None,
+              penalised: bool = True) -> Callable[..., tuple[jax.Array, tuple[jax.Array, jax.Array, Info]]]:
   """`f(theta, params, fixed, key, images, labels) -> (loss of phi, (loss, accuracy, info))` of a method at `clock`.
 
   `sample` stands for method.sample where it is given; without `penalised` the penalty is left out.
@@ -47,7 +51,7 @@ def objective(method, problem, clock, sample=None, penalised=True):
   draw, penalty = sample or method.sample, method.penalty if penalised else None
 
   def f(theta, params, fixed, key, images, labels):
-    phi = {'params': params, 'fixed': fixed}
+    phi: Phi = {'params': params, 'fixed': fixed}
     with jax.named_scope('phi'):
       weights, info = draw(phi, key, clock)
     loss, accuracy = problem.loss(theta, weights, key, images, labels)
@@ -57,30 +61,31 @@ def objective(method, problem, clock, sample=None, penalised=True):
 
 
 @jax.named_scope('optimiser')
-def moved(tx, grads, params, opt):
+def moved(tx: optax.GradientTransformation, grads: PyTree, params: PyTree, opt: PyTree) -> tuple[PyTree, PyTree]:
   """(Parameters, optimiser state) after one step of `tx`."""
   updates, opt = tx.update(grads, opt, params)
   return optax.apply_updates(params, updates), opt
 
 
-def _of(batch):
+def _of(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
   return batch.key, batch.images, batch.labels
 
 
-def _report(found, g_theta, g_phi=None):
+def _report(found: tuple[jax.Array, jax.Array, Info], g_theta: PyTree, g_phi: PyTree = None) -> dict[str, Any]:
   loss, accuracy, info = found
   norms = {'grad_theta': optax.tree.norm(g_theta)} | ({} if g_phi is None else {'grad_phi': optax.tree.norm(g_phi)})
   return {'loss': loss, 'accuracy': accuracy, **norms, **info}
 
 
-def _second(method, problem, state, batches, clock, names):
+def _second(method: Method, problem: Problem, state: State, batches: Mapping[str, Batch], clock: Clock,
+            names: tuple[str, ...]) -> dict[str, PyTree]:
   """Gradients of the parts `names` of phi['params'] over the validation batch, theta as it is."""
   grad = in_parts(jax.grad(objective(method, problem, clock), 1, has_aux=True), problem.parts)
   found, _ = grad(state.theta, state.phi['params'], state.phi['fixed'], *_of(batches['valid']))
   return {name: found[name] for name in names}
 
 
-def single_level(second: tuple[str, ...] = (), pretrain=None) -> Step:
+def single_level(second: tuple[str, ...] = (), pretrain: Sample | None = None) -> Step:
   """Theta and phi descend the loss of the training batch, both gradients from one backward pass.
 
   Args:
@@ -110,7 +115,7 @@ def single_level(second: tuple[str, ...] = (), pretrain=None) -> Step:
               after=None if second else lambda sample: single_level(pretrain=sample))
 
 
-def _switched(method, pretrain, searching):
+def _switched(method: Method, pretrain: Sample, searching: jax.Array) -> Method:
   """The method, drawing by `pretrain` unless it is `searching`, a bool []."""
 
   def sample(phi, key, clock):
@@ -118,13 +123,12 @@ def _switched(method, pretrain, searching):
     return jax.tree.map(lambda own, other: jnp.where(searching, own, other), weights,
                         pretrain(phi, key, clock)[0]), info
 
-  def penalty(phi, weights):
-    return jnp.where(searching, method.penalty(phi, weights), 0.0)
+  own_penalty = method.penalty
+  return method._replace(sample=sample, penalty=own_penalty and (
+      lambda phi, weights: jnp.where(searching, own_penalty(phi, weights), 0.0)))
 
-  return method._replace(sample=sample, penalty=method.penalty and penalty)
 
-
-def theta_only(sample=None) -> Step:
+def theta_only(sample: Sample | None = None) -> Step:
   """Theta descends the loss of the training batch; phi stands still. `sample` is used in place of the method's own."""
 
   def update(method, problem, state, batches, clock):
@@ -194,7 +198,8 @@ def bilevel(phi_first: bool = True, unrolled: str = '') -> Step:
   return Step(update, ('train', 'valid'), beside)
 
 
-def _unrolled(method, problem, state, batches, clock, f, exact):
+def _unrolled(method: Method, problem: Problem, state: State, batches: Mapping[str, Batch], clock: Clock,
+              f: Callable[..., PyTree], exact: bool) -> PyTree:
   """The gradient of phi['params'] through one step of theta."""
   params, fixed = state.phi['params'], state.phi['fixed']
   train, valid = _of(batches['train']), _of(batches['valid'])

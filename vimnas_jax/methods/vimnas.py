@@ -25,6 +25,7 @@ BatchNorm over one sample at a time, and phi(eps) scaled up towards the end.
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
@@ -32,6 +33,7 @@ from vimnas_jax.methods.types import END, Method
 from vimnas_jax.networks.ops import normalise
 
 WIDTHS = {'base': (3, 14, 1), 'small': (3, 1), 'large': (3, 14, 14, 14, 14, 1)}
+Layer = dict[str, jax.Array]  # kernel, scale and bias of a module
 
 FIELDS = {
     'variant': 'base',  # 'base', 'small', 'large', 'point' or 'dropout'
@@ -62,7 +64,7 @@ STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'meth
 STRICT_THETA = {'theta.weight_decay': 3e-4, 'theta.nesterov': False}
 
 
-def make(config) -> Method:
+def make(config: ConfigDict) -> Method:
   """VIM-NAS with the variant and fields of config.method. Raises UserError on a bad field."""
   variants = (*WIDTHS, 'point', 'dropout')
   if config.variant not in variants:
@@ -86,7 +88,8 @@ def make(config) -> Method:
   dropout = config.variant == 'dropout'
 
   def init(key, space):
-    params, fixed = {}, {'eps': {}, 'start': {}}
+    params: dict[str, dict[str, list[Layer]]] = {}
+    fixed: dict[str, dict[str, jax.Array]] = {'eps': {}, 'start': {}}
     for i, (name, cell) in enumerate(space.cells.items()):
       eps_key, mu_key, sigma_key = jax.random.split(jax.random.fold_in(key, i), 3)
       eps = jax.vmap(lambda k, cell=cell: jax.random.normal(k, (*cell.shape, widths[0])))(each(eps_key))
@@ -161,7 +164,7 @@ def make(config) -> Method:
                 outputs=lambda phi: {name: maps.mean(0) for name, maps in outputs(phi).items()})
 
 
-def init_network(key, widths, gamma=1.0):
+def init_network(key: jax.Array, widths: tuple[int, ...], gamma: float = 1.0) -> list[Layer]:
   """Parameters of a chain of ConvReLUBN modules with the given channel widths: 534 numbers for (3, 14, 1).
 
   `gamma` is the scale of the last BatchNorm.
@@ -174,7 +177,7 @@ def init_network(key, widths, gamma=1.0):
   return layers
 
 
-def network(layers, eps, linear=False):
+def network(layers: list[Layer], eps: jax.Array, linear: bool = False) -> tuple[jax.Array, jax.Array]:
   """Every phi(eps) for eps [networks, edges, ops, 3] and layers stacked over networks.
 
   Returns the maps [networks, edges, ops] and the outputs of the first modules [networks, edges, ops, width]. `linear`
@@ -183,18 +186,18 @@ def network(layers, eps, linear=False):
   return jax.vmap(lambda layers, eps: _network(layers, eps, linear))(layers, eps)
 
 
-def _network(layers, eps, linear):
-  x, first = eps[None], None
+def _network(layers: list[Layer], eps: jax.Array, linear: bool) -> tuple[jax.Array, jax.Array]:
+  x, outputs = eps[None], []
   for i, layer in enumerate(layers):
     x = jax.lax.conv_general_dilated(x, layer['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
     scale, bias = (layer[name].reshape(1, 1, 1, -1) for name in ('scale', 'bias'))
     x = x if linear and i == len(layers) - 1 else jax.nn.relu(x)
     x = normalise(x) * scale + bias  # [1, edges, ops, width]
-    first = x if first is None else first
-  return x[0, ..., 0], first[0]
+    outputs.append(x)
+  return x[0, ..., 0], outputs[0][0]
 
 
-def dropout_kl(mu, sigma):
+def dropout_kl(mu: jax.Array, sigma: jax.Array) -> jax.Array:
   """KL(N(mu, sigma^2) || log-uniform), elementwise, by the approximation of Molchanov et al. (2017), equation 14."""
   log_alpha = 2 * (jnp.log(sigma + 1e-8) - jnp.log(jnp.abs(mu) + 1e-8))
   k1, k2, k3 = 0.63576, 1.87320, 1.48695

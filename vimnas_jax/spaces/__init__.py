@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
@@ -11,9 +12,10 @@ from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
 __all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'custom', 'get', 'named', 'oneshot', 'NAMES']
 
-_MAKERS = {'darts': darts.make, 'nb201': nb201.make,
-           **{name: functools.partial(simplified.make, name) for name in simplified.NAMES},
-           **{name: functools.partial(oneshot.make, name) for name in oneshot.NAMES}}
+_MAKERS: dict[str, Callable[[], Space]] = {
+    'darts': darts.make, 'nb201': nb201.make,
+    **{name: functools.partial(simplified.make, name) for name in simplified.NAMES},
+    **{name: functools.partial(oneshot.make, name) for name in oneshot.NAMES}}
 NAMES = tuple(_MAKERS)
 
 
@@ -27,7 +29,7 @@ def get(name: str) -> Space:
   return _MAKERS[name]()
 
 
-def named(name, where: str, trust: Iterable[str] = ()) -> Space:
+def named(name: Any, where: str, trust: Iterable[str] = ()) -> Space:
   """The space that a file of data names. Its code, if it has any, runs only where the user trusts it.
 
   Args:

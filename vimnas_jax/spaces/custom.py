@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from vimnas_jax import files, userfile
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
@@ -32,7 +34,7 @@ def space(cells: Mapping[str, Cell], macro: Callable[[int, int], tuple[Stage, ..
                own_ops=dict(operations or {}))
 
 
-def _decode(of, probs):
+def _decode(of: Space, probs: Mapping[str, np.ndarray]) -> Genotype:
   return Genotype(of.name, {
       name: tuple((cell.ops[e][probs[name][e].argmax()], *edge) for e, edge in enumerate(cell.edges))
       for name, cell in of.cells.items()})
@@ -57,7 +59,8 @@ def trusted(path: str, trust: Iterable[str], where: str) -> str:
   It is the one with the same bytes; or, where `path` is gone, the only one with its name. Raises UserError if there is
   none: who opens a run folder or an export from elsewhere has not asked for its code to run.
   """
-  file, known = pathlib.Path(path).expanduser(), {}
+  file = pathlib.Path(path).expanduser()
+  known: dict[bytes, str] = {}
   for own in trust:
     if own.endswith('.py') and pathlib.Path(own).expanduser().is_file():
       known.setdefault(files.read_bytes(pathlib.Path(own).expanduser()), own)
@@ -72,10 +75,10 @@ def trusted(path: str, trust: Iterable[str], where: str) -> str:
       return alike[0]
     raise UserError(f'{where} needs the Python file {shown!r}, which is not there: give yours with --config.trust=PATH '
                     '(it is executed), of that name')
-  if (own := known.get(files.read_bytes(file))) is None:
+  if (same := known.get(files.read_bytes(file))) is None:
     raise UserError(f'{where} needs {shown!r}, which is Python code and would be executed: read it, and if you trust '
                     f'it give --config.trust={shown}')
-  return own
+  return same
 
 
 def stages(of: Space, cells: int, channels: int) -> tuple[Stage, ...]:
@@ -99,7 +102,7 @@ def fingerprint(of: Space, cells: int, channels: int) -> str:
   return hashlib.sha256(told.encode()).hexdigest()
 
 
-def check(of: Space, cells: int, channels: int, ops) -> None:
+def check(of: Space, cells: int, channels: int, ops: Iterable[str]) -> None:
   """Raises UserError, naming the place, if the networks of a space of one's own cannot be built.
 
   Args:

@@ -6,11 +6,13 @@ Every node keeps its two strongest incoming edges. An edge is as strong as its m
 
 import ast
 import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
+from vimnas_jax.spaces.types import Cell, Edge, Genotype, Space, Stage
 
 OPS = ('none', 'max_pool_3x3', 'avg_pool_3x3', 'skip_connect', 'sep_conv_3x3', 'sep_conv_5x5', 'dil_conv_3x3',
        'dil_conv_5x5')
@@ -33,7 +35,7 @@ def imagenet_macro(cells: int, channels: int) -> tuple[Stage, ...]:
   return (Stage('stem0', channels, stride=4), Stage('stem1', channels, stride=2), *_body(cells, channels, True))
 
 
-def _body(cells, channels, shrunk):
+def _body(cells: int, channels: int, shrunk: bool) -> Iterator[Stage]:
   if cells < 3:
     raise UserError(f'config.space.cells={cells} (of a retraining config.network.cells): the DARTS network needs at '
                     'least 3 cells for its two reductions')
@@ -46,17 +48,17 @@ def _body(cells, channels, shrunk):
   yield Stage('head')
 
 
-def decode(space: Space, probs) -> Genotype:
+def decode(space: Space, probs: Mapping[str, np.ndarray]) -> Genotype:
   """Two strongest edges of every node, strongest first; ties go to the lower source, then to the lower op."""
   cells = {}
   for name, cell in space.cells.items():
     allowed = np.array([[op != 'none' for op in ops] for ops in cell.ops])
     masked = np.where(allowed, probs[name], -1.0)  # none counts in the softmax, not in the choice
-    strength, best = masked.max(1), masked.argmax(1)
-    kept = []
+    falling, best = (-masked.max(1)).tolist(), masked.argmax(1)
+    kept: list[Edge] = []
     for node in range(cell.inputs, cell.nodes):
       into = [i for i, (_, target) in enumerate(cell.edges) if target == node]
-      kept += [(cell.ops[i][best[i]], *cell.edges[i]) for i in sorted(into, key=lambda i, s=strength: -s[i])[:2]]
+      kept += [(cell.ops[i][best[i]], *cell.edges[i]) for i in sorted(into, key=falling.__getitem__)[:2]]
     cells[name] = tuple(kept)
   return Genotype(space.name, cells)
 
@@ -70,7 +72,7 @@ def write(genotype: Genotype) -> str:
   return f'Genotype({", ".join(parts)})'
 
 
-def reader(name: str):
+def reader(name: str) -> Callable[[str], Genotype]:
   """The inverse of `write` for a space called `name`: pairs 2i and 2i + 1 lead into node i + 2.
 
   It also reads what the field's programs print and keep: words before and after it, line breaks, numbers as
@@ -101,7 +103,7 @@ _FIELDS = ('normal', 'normal_concat', 'reduce', 'reduce_concat')
 _LONGEST = 20_000  # characters: a genotype has 700
 
 
-def _arguments(text: str) -> dict:
+def _arguments(text: str) -> dict[str | None, ast.expr]:
   """{field: node of the syntax tree} of the one `Genotype(...)` in `text`."""
   calls = list(re.finditer(r'\bGenotype\s*\(', text))
   if len(calls) != 1:
@@ -113,7 +115,8 @@ def _arguments(text: str) -> dict:
       break
   try:
     call = ast.parse(text[start:end + 1], mode='eval').body
-    if depth or len(call.args) > len(_FIELDS) or {k.arg for k in call.keywords} - set(_FIELDS):
+    if not isinstance(call, ast.Call) or depth or len(call.args) > len(_FIELDS) or {
+        k.arg for k in call.keywords} - set(_FIELDS):
       raise ValueError
   except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
     raise UserError(f'not a DARTS genotype (it cannot be read to its end): {text[start:start + 60]!r}; expected '
@@ -122,7 +125,7 @@ def _arguments(text: str) -> dict:
   return dict(zip(_FIELDS, call.args)) | {k.arg: k.value for k in call.keywords}
 
 
-def _plain(node):
+def _plain(node: ast.AST) -> Any:
   """The value of a list, range, number or word; nothing is executed."""
   if isinstance(node, ast.List | ast.Tuple):
     return tuple(map(_plain, node.elts))
@@ -137,7 +140,8 @@ def _plain(node):
   return node.value if isinstance(node, ast.Constant) else None
 
 
-def make(name: str = 'darts', normal=None, reduce=None) -> Space:
+def make(name: str = 'darts', normal: tuple[tuple[str, ...], ...] | None = None,
+         reduce: tuple[tuple[str, ...], ...] | None = None) -> Space:
   """The DARTS graph with one list of ops per edge and cell type; by default all eight ops everywhere."""
   ops = {'normal': normal or (OPS,) * len(EDGES), 'reduce': reduce or (OPS,) * len(EDGES)}
   cells = {cell: Cell(INPUTS, EDGES, names, tuple(range(INPUTS, NODES)), preprocess=True)

@@ -5,6 +5,9 @@ Every edge keeps its most probable operation, `none` included.
 
 import itertools
 import re
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
@@ -27,7 +30,7 @@ def macro(cells: int, channels: int) -> tuple[Stage, ...]:
   return (*stages, Stage('head', norm=True))
 
 
-def decode(space: Space, probs) -> Genotype:
+def decode(space: Space, probs: Mapping[str, np.ndarray]) -> Genotype:
   """The most probable op of every edge; ties go to the lower op index."""
   cell, best = space.cells['cell'], probs['cell'].argmax(1)
   return Genotype(space.name, {'cell': tuple((cell.ops[i][best[i]], *edge) for i, edge in enumerate(cell.edges))})
@@ -54,7 +57,7 @@ def read(text: str) -> Genotype:
   return genotype
 
 
-def everything():
+def everything() -> Iterator[Genotype]:
   """All 15,625 genotypes, last edge fastest."""
   for ops in itertools.product(OPS, repeat=len(EDGES)):
     yield Genotype('nb201', {'cell': tuple((op, *edge) for op, edge in zip(ops, EDGES))})

@@ -14,7 +14,7 @@ does.
 import functools
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -41,13 +41,14 @@ def macro(cells: int, channels: int) -> tuple[Stage, ...]:
   return (*stages, Stage('head', width))
 
 
-def decode(space: Space, probs) -> Genotype:
+def decode(space: Space, probs: Mapping[str, np.ndarray]) -> Genotype:
   """Every block's most probable op and every node's strongest parents; ties go to the lower index."""
+  assert space.topology is not None  # `make` gives one to every space of this file
   best = probs['cell'].argmax(1)
   return make_genotype(space.name, space.topology.kept(probs), [OPS[o] for o in best])
 
 
-def make_genotype(name: str, parents, ops) -> Genotype:
+def make_genotype(name: str, parents: Mapping[int, Iterable[int]], ops: Sequence[str]) -> Genotype:
   """The genotype of {node: parents} and the ops of all blocks: an edge into a block carries the block's op."""
   last = len(PARENTS[name])
   return Genotype(name, {'cell': tuple((OUTPUT if node == last else ops[node - 1], source, node)
@@ -74,7 +75,8 @@ def write(genotype: Genotype) -> str:
 
 def describe(genotype: Genotype) -> str:
   """In words: which blocks lead to the output, with their operations and where they take their input from."""
-  last, parents, ops = len(PARENTS[genotype.space]), {}, {}
+  last, ops = len(PARENTS[genotype.space]), {}
+  parents: dict[int, list[str]] = {}
   for op, source, target in genotype.cells['cell']:
     parents.setdefault(target, []).append('input' if source == 0 else f'block {source}')
     ops[target] = '' if target == last else f' ({op})'
@@ -87,13 +89,13 @@ def describe(genotype: Genotype) -> str:
 def read(text: str, name: str) -> Genotype:
   """The inverse of `write` for the space called `name`. Raises UserError unless `text` is one of its architectures."""
   found = re.fullmatch(rf'([01]{{{VERTICES ** 2}}}) input,(.*),output', text.strip())
-  ops = found[2].split(',') if found else ()
-  if len(ops) != VERTICES - 2 or not set(ops) <= set(OPS):
+  ops = found[2].split(',') if found else []
+  if not found or len(ops) != VERTICES - 2 or not set(ops) <= set(OPS):
     raise UserError(f'not an architecture of {name}: {text[:120]!r}; expected 49 digits and input,op,op,op,op,op,'
                     f'output with ops {", ".join(OPS)}')
   last, edges = len(PARENTS[name]), np.argwhere(np.array(list(found[1])).reshape(VERTICES, VERTICES) == '1')
   node = {place: place for place in range(last)} | {VERTICES - 1: last}
-  parents = {}
+  parents: dict[int, list[int]] = {}
   for source, target in edges.tolist():
     if source not in node or target not in node or source >= target:
       raise UserError(f'not an architecture of {name}: {text[:120]!r} has an edge {source}->{target}; edges lead from '

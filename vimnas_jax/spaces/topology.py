@@ -6,7 +6,7 @@ per node, a row over all lower nodes, of which the architecture keeps the strong
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -67,11 +67,12 @@ class Topology:
     """The name of a node's row of `choices`, if it has one."""
     return OUTPUT if node == self.blocks + 1 else f'inputs_{node}'
 
-  def check(self, edges) -> None:
+  def check(self, edges: Iterable[tuple[str, int, int]]) -> None:
     """Raises UserError unless `edges` (op, source, target) are an architecture: one op per block, every node with its
     number of parents, and none that does not lead to the output.
     """
-    parents, ops = {}, {}
+    parents: dict[int, list[int]] = {}
+    ops: dict[int, set[str]] = {}
     for op, source, target in edges:
       parents.setdefault(target, []).append(source)
       ops.setdefault(target, set()).add(op)
@@ -90,7 +91,7 @@ class Topology:
       raise UserError(f'nodes {sorted(parents)} have inputs: these must be the output, {last}, and all that lead to it')
 
 
-def reached(parents: Mapping[int, tuple[int, ...]], last: int) -> dict[int, tuple[int, ...]]:
+def reached(parents: Mapping[int, Sequence[int]], last: int) -> dict[int, tuple[int, ...]]:
   """The part of {node: parents} from which `last` is reached, in the order of nodes."""
   used = {last}
   for node in range(last, 0, -1):

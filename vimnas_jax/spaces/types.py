@@ -15,6 +15,8 @@ import numpy as np
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.topology import OUTPUT, Topology
 
+Edge = tuple[str, int, int]  # of an architecture: (op, source, target)
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -91,12 +93,12 @@ class Genotype:
   """A discrete architecture: for each cell type the kept edges as (op, source, target), in the space's own order."""
 
   space: str
-  cells: Mapping[str, tuple[tuple[str, int, int], ...]]
+  cells: Mapping[str, tuple[Edge, ...]]
 
-  def __eq__(self, other):
+  def __eq__(self, other: object) -> bool:
     return isinstance(other, Genotype) and self.space == other.space and dict(self.cells) == dict(other.cells)
 
-  def __hash__(self):
+  def __hash__(self) -> int:
     return hash((self.space, tuple(sorted(self.cells.items()))))
 
   def to_json(self) -> str:
@@ -118,7 +120,7 @@ class Genotype:
                       '{"space": …, "cells": {name: [[op, source, target], …]}}') from None
 
 
-def _edge(op, source, target) -> tuple[str, int, int]:
+def _edge(op: Any, source: Any, target: Any) -> Edge:
   if type(op) is not str or type(source) is not int or type(target) is not int:  # 1.5 or true would pass for 1
     raise TypeError(f'{[op, source, target]!r:.60} is no [op, source, target]')
   return op, source, target
@@ -173,10 +175,11 @@ class Space:
     if self.topology:
       raise UserError(f'the networks of space {self.name!r} are trained in NAS-Bench-101, not here: look them up there '
                       'with config.oracle.nasbench101')
-    if imagenet and self.imagenet_macro is None:
+    macro = self.imagenet_macro if imagenet else self.macro
+    if macro is None:
       raise UserError(f'space {self.name!r} has no ImageNet network: set '
                       'config.network.imagenet=False')
-    stages = (self.imagenet_macro if imagenet else self.macro)(cells, channels)
+    stages = macro(cells, channels)
     least = math.prod(stage.stride for stage in stages)
     if side is not None and side < least:
       kind = 'ImageNet network' if imagenet else 'network'
@@ -218,9 +221,9 @@ class Space:
     shapes = {name: cell.shape for name, cell in self.cells.items()}
     shapes |= {name: (1, count) for name, count in self.choices.items()}
     for name, shape in shapes.items():
-      if np.shape(probs.get(name)) != shape:
-        raise UserError(f'probabilities of cell {name!r} have shape {np.shape(probs.get(name))}, space {self.name!r} '
-                        f'needs {shape}')
+      found = np.shape(probs[name]) if name in probs else ()
+      if found != shape:
+        raise UserError(f'probabilities of cell {name!r} have shape {found}, space {self.name!r} needs {shape}')
     return self.decode(self, {name: np.asarray(probs[name], np.float64) for name in shapes})
 
   def validate(self, genotype: Genotype) -> Genotype:
@@ -247,7 +250,7 @@ class Space:
       self.topology.check(genotype.cells['cell'])
     return genotype
 
-  def _whole(self, name, cell, edges):
+  def _whole(self, name: str, cell: Cell, edges: list[tuple[int, int]]) -> None:
     where = f'the genotype is not whole: cell {name!r} of space {self.name!r}'
     twice = [edge for edge in cell.edges if edges.count(edge) > 1]
     if twice and not self.repeats:
