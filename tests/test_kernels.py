@@ -1,7 +1,9 @@
+import concurrent.futures
 import ctypes
 import os
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -180,6 +182,58 @@ def test_machine_code_on_disk(tmp_path, monkeypatch):
   np.testing.assert_array_equal(out, 3 * inverse)
   monkeypatch.setattr(library, '_folder', lambda: file / 'no folder')
   assert library._object('scale_loop', 8, 'float32')[1]
+
+
+def test_one_of_two_processes_compiles(tmp_path, monkeypatch):
+  """The other reads what it wrote, or compiles too where the lock is held for long or there are no locks."""
+  fcntl = pytest.importorskip('fcntl')
+  compiled, tried = [], threading.Event()
+
+  def compile(*function):
+    compiled.append(function)
+    return 'symbol', b'code'
+
+  def taken(fcntl, file):
+    tried.set()
+    return lock(fcntl, file)
+
+  lock = library._taken
+  monkeypatch.setattr(library, '_folder', lambda: tmp_path / 'kernels')
+  monkeypatch.setattr(library, '_compiled', compile)
+  monkeypatch.setattr(library, '_taken', taken)
+  ask = ('scale_loop', 8, 'float32')
+  assert library._object(*ask) == ('symbol', b'code') and compiled == [ask]
+  (file,) = (tmp_path / 'kernels').iterdir()  # the lock is gone
+  written = file.read_bytes()
+
+  file.unlink()
+  tried.clear()
+  beside = file.with_name(f'{file.name}.lock')
+  with open(beside, 'wb') as held, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    fcntl.flock(held, fcntl.LOCK_EX)
+    waiting = pool.submit(library._object, *ask)
+    assert tried.wait(20) and not waiting.done()
+    file.write_bytes(written)
+    held.close()
+    assert waiting.result(20) == ('symbol', b'code') and len(compiled) == 1
+
+  file.unlink()
+  monkeypatch.setattr(library, 'PATIENCE', 0)
+  with open(beside, 'wb') as held:
+    fcntl.flock(held, fcntl.LOCK_EX)
+    library._object(*ask)
+  assert len(compiled) == 2 and file.exists()
+
+  def unlocked(*_):
+    raise OSError('no locks available')
+
+  file.unlink()
+  monkeypatch.setattr(library, '_taken', unlocked)
+  library._object(*ask)
+  file.unlink()
+  monkeypatch.setitem(sys.modules, 'fcntl', None)  # as on Windows
+  library._object(*ask)
+  assert len(compiled) == 4 and file.exists()
 
 
 @SLOW

@@ -5,6 +5,7 @@ may be kept beside JAX's compiled programs. Importing numba and compiling take t
 milliseconds.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -13,6 +14,7 @@ import os
 import pathlib
 import re
 import tempfile
+import time
 
 import jax
 import numpy as np
@@ -25,6 +27,7 @@ from vimnas_jax.errors import UserError
 # What numba's code calls to report exceptions, of which the kernels have none.
 RAISING = ('numba_gil_ensure', 'numba_gil_release', 'numba_do_raise', 'numba_unpickle',
            'numba_runtime_build_excinfo_struct', 'NRT_Free')
+PATIENCE = 30  # seconds that a process waits for what another compiles
 REMEDY = ('build the supernet with kernels=False (in a Method: Options(kernels=False)), or set VIMNAS_JAX_KERNELS=0')
 
 
@@ -119,16 +122,17 @@ def handler() -> int:
 def _object(name, vector, dtype):
   """(symbol, object code) of a function."""
   folder = _folder()
-  file = folder / f'{name}_{dtype}x{vector}' if folder else None
-  if file and file.exists():
-    symbol, _, code = file.read_bytes().partition(b'\n')
-    check, _, code = code.partition(b'\n')
-    if check.decode(errors='replace') == hashlib.sha256(code).hexdigest():
-      return symbol.decode(), code
-  from vimnas_jax.cpu import source  # imports numba
-  _machine()
-  symbol, code = source.compile(name, vector, dtype)
-  if file:
+  if not folder:
+    return _compiled(name, vector, dtype)
+  file = folder / f'{name}_{dtype}x{vector}'
+  found = _read(file)
+  if found:
+    return found
+  with _locked(file):
+    found = _read(file)  # what another process wrote meanwhile
+    if found:
+      return found
+    symbol, code = _compiled(name, vector, dtype)
     try:
       folder.mkdir(parents=True, exist_ok=True)
       with tempfile.NamedTemporaryFile(dir=folder, delete=False) as f:
@@ -137,6 +141,54 @@ def _object(name, vector, dtype):
     except OSError:
       pass  # a cache that cannot be written is no cache
   return symbol, code
+
+
+def _compiled(name, vector, dtype):
+  from vimnas_jax.cpu import source  # imports numba
+  _machine()
+  return source.compile(name, vector, dtype)
+
+
+def _read(file):
+  """What _object has kept in `file`, or None."""
+  try:
+    symbol, _, code = file.read_bytes().partition(b'\n')
+  except OSError:
+    return None
+  check, _, code = code.partition(b'\n')
+  return (symbol.decode(), code) if check.decode(errors='replace') == hashlib.sha256(code).hexdigest() else None
+
+
+@contextlib.contextmanager
+def _locked(file):
+  """Has one process at a time compile what `file` will hold, the others wait; without locks, each compiles it.
+
+  A lock dies with its process; one that is held for longer than compiling takes is passed over.
+  """
+  own = file.with_name(f'{file.name}.lock')
+  with contextlib.ExitStack() as stack:
+    try:
+      import fcntl  # not on Windows
+      own.parent.mkdir(parents=True, exist_ok=True)
+      held = stack.enter_context(open(own, 'wb'))
+      until = time.monotonic() + PATIENCE
+      while not _taken(fcntl, held) and time.monotonic() < until:
+        time.sleep(0.02)
+    except (ImportError, OSError):
+      pass
+    try:
+      yield
+    finally:  # who waits for a file that is gone takes its lock, and finds the object code
+      with contextlib.suppress(OSError):
+        own.unlink(missing_ok=True)
+
+
+def _taken(fcntl, file):
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  return True
 
 
 @functools.cache
