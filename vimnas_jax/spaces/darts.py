@@ -115,8 +115,9 @@ def _arguments(text: str) -> dict[str | None, ast.expr]:
       break
   try:
     call = ast.parse(text[start:end + 1], mode='eval').body
-    if not isinstance(call, ast.Call) or depth or len(call.args) > len(_FIELDS) or {
-        k.arg for k in call.keywords} - set(_FIELDS):
+    if not isinstance(call, ast.Call) or depth or len(call.args) > len(_FIELDS):
+      raise ValueError
+    if {k.arg for k in call.keywords} - set(_FIELDS):
       raise ValueError
   except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
     raise UserError(f'not a DARTS genotype (it cannot be read to its end): {text[start:start + 60]!r}; expected '
