@@ -25,7 +25,7 @@ def tiny(**fields):
   c.space.name, c.data.name, c.data.image_size, c.data.num_train, c.data.num_test = 'nb201', 'synthetic', 8, 64, 37
   c = config_lib.retraining(c)
   c.genotype, c.epochs, c.batch_size, c.network.cells, c.network.channels = CELL, 3.0, 8, 1, 8
-  c.eval_epochs, c.eval_batch, c.log_steps, c.checkpoint_steps, c.measure_batches = 1.0, 10, 1, 5, (2,)
+  c.eval_epochs, c.eval_batch, c.log_steps, c.checkpoint_steps, c.measure_batches = 1.0, 10, 1, 10, (2,)
   c.update_from_flattened_dict(fields)
   return config_lib.resolve(c)
 
@@ -98,7 +98,7 @@ def whole(tmp_path_factory):
 
 def test_interrupted_here_equals_uninterrupted(trained, tmp_path, monkeypatch):
   """In the middle of epochs of eight steps: cut off after one, asked to stop in the next."""
-  told = metrics.Console.step
+  config, told = tiny(measure_batches=()), metrics.Console.step
 
   def step(self, at, *args):
     told(self, at, *args)
@@ -110,10 +110,10 @@ def test_interrupted_here_equals_uninterrupted(trained, tmp_path, monkeypatch):
   with monkeypatch.context() as patched:
     patched.setattr(metrics.Console, 'step', step)
     with pytest.raises(Cut):
-      retrain.retrain(tiny(), tmp_path)
+      retrain.retrain(config, tmp_path)
     patched.setattr(metrics.Console, 'step', lambda self, at, *args: at != 11 and step(self, at, *args))
-    assert retrain.retrain(tiny(), tmp_path) is None and not (tmp_path / 'result.json').exists()
-  again = retrain.retrain(tiny(), tmp_path)
+    assert retrain.retrain(config, tmp_path) is None and not (tmp_path / 'result.json').exists()
+  again = retrain.retrain(config, tmp_path)
   for field in ('state_sha256', 'confusion', 'test_loss'):
     assert again[field] == trained[1][field], field
   rows = [[json.loads(line)['loss'] for line in (at / 'metrics.jsonl').read_text().splitlines()]

@@ -8,7 +8,6 @@ time: they are what a run is known by, not the code. examples/own_data.py is a w
 import dataclasses
 
 import numpy as np
-from ml_collections import FrozenConfigDict
 
 from vimnas_jax import userfile
 from vimnas_jax.data import pixels
@@ -33,6 +32,7 @@ def load(config) -> Data:
   if not callable(getattr(module, 'load', None)):
     raise UserError(f'{where}: it has no function load(config), which gives the data: see examples/own_data.py')
   with userfile.Told(config.name, where, 'load(config)'):
+    from ml_collections import FrozenConfigDict  # an exported network is read without it
     given = module.load(FrozenConfigDict(config))
   if not isinstance(given, tuple | list) or len(given) != 5:
     found = f'{len(given)} values' if isinstance(given, tuple | list) else type(given).__name__
