@@ -158,7 +158,7 @@ def test_unknown_name():
   with pytest.raises(UserError) as e:
     data.get(data_config('cifar'))
   names = ('cifar10', 'cifar100', 'imagenet16-120', 'folder', 'digits', 'synthetic', 'tfds/NAME')
-  assert one_line(e) == (f"config.data.name: unknown data set 'cifar' (did you mean 'cifar10'?); choose one of "
+  assert one_line(e) == (f"config.data.name='cifar': unknown data set (did you mean 'cifar10'?); choose one of "
                          f"{', '.join(names)}, or give the path of a .py file")
   assert names == data.NAMES
 

@@ -36,7 +36,7 @@ class Run:
   """A run as small as one can be, through all that touches the disk."""
 
   total = TOTAL
-  step = staticmethod(_step)
+  step = staticmethod(lambda at: _step)
 
   def start(self):
     return State(jnp.zeros((), jnp.int32), jnp.arange(3.0))
@@ -158,7 +158,7 @@ def test_a_state_that_is_not_finite_ends_the_run_with_the_last_good_one_kept(who
 
   workdir = tmp_path / 'run'
   with monkeypatch.context() as patched:
-    patched.setattr(Run, 'step', staticmethod(diverging))
+    patched.setattr(Run, 'step', staticmethod(lambda at: diverging))
     with pytest.raises(Diverged, match=f'step {last}.*not finite') as error:
       run(workdir)
   assert '\n' not in str(error.value) and not (workdir / 'result.json').exists()

@@ -136,7 +136,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
   c = ConfigDict(config.to_dict())
   _check_names(c)
   if c.task not in TASKS:
-    raise UserError(f'config.task: unknown task {c.task!r}{files.close(c.task, TASKS)}; choose one of '
+    raise UserError(f'config.task={c.task!r}: unknown task{files.close(c.task, TASKS)}; choose one of '
                     f'{", ".join(TASKS)}')
   space = spaces.get(c.space.name)
   if space.topology and c.task in ('retrain', 'evaluate'):

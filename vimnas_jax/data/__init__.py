@@ -32,7 +32,7 @@ def get(config) -> Data:
   """
   load = _loader(config.name)
   if load is None:
-    raise UserError(f'config.data.name: unknown data set {config.name!r}{files.close(config.name, NAMES)}; '
+    raise UserError(f'config.data.name={config.name!r}: unknown data set{files.close(config.name, NAMES)}; '
                     f'choose one of {", ".join(NAMES)}, or give the path of a .py file')
   path = splits.beside(config)
   if path and load is cifar.load and cifar.in_tfds(config):

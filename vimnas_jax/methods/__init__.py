@@ -47,7 +47,7 @@ def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
   if name.endswith('.py'):
     return own.declared(name), {}
   if name not in _MODULES:
-    raise UserError(f'config.method.name: unknown method {name!r}{files.close(name, NAMES)}; choose one of '
+    raise UserError(f'config.method.name={name!r}: unknown method{files.close(name, NAMES)}; choose one of '
                     f'{", ".join(NAMES)}, or give the path of a .py file')
   module, changes = _MODULES[name]
   return _literals(module), _literals(module)[changes] if changes else {}

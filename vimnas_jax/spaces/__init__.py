@@ -24,7 +24,7 @@ def get(name: str) -> Space:
   if name.endswith('.py'):
     return custom.load(name)
   if name not in _MAKERS:
-    raise UserError(f'config.space.name: unknown search space {name!r}{files.close(name, NAMES)}; choose one of '
+    raise UserError(f'config.space.name={name!r}: unknown search space{files.close(name, NAMES)}; choose one of '
                     f'{", ".join(NAMES)}, or a file of your own, FILE.py')
   return _MAKERS[name]()
 
