@@ -82,7 +82,11 @@ def traced(config, folder, monkeypatch, genotype=None):
   return run
 
 
-@pytest.mark.parametrize('config', CONFIGS + SPACES)
+LONG = ('ablation_darts', 'compare_simplified')  # more members of what darts_c10 and simplified_c10 trace
+
+
+@pytest.mark.parametrize('config', [pytest.param(config, marks=SLOW) if config in LONG else config
+                                    for config in CONFIGS + SPACES])
 def test_every_config_and_space_has_a_step(tmp_path, monkeypatch, config):
   """Of the smoke run, which is traced and neither compiled nor run, and of the retraining that may follow."""
   name, fields = smoke(config, tmp_path)

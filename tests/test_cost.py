@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from conftest import SLOW
 
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
@@ -189,13 +190,14 @@ def test_nas_bench_201_on_images_of_16_pixels():
   assert round(small / 1e6, 3) == 55.037
 
 
-def test_all_15625_cells_have_the_size_of_the_benchmark():
+@pytest.mark.parametrize('every', [7, pytest.param(1, marks=SLOW)])
+def test_all_15625_cells_have_the_size_of_the_benchmark(every):
   """The package stores params / 1e6 as float64, and `nasbench201.load` refuses a size that is not one exactly."""
   tables = nasbench201.load().tables
   params = np.array([cost.count(NB201, genotype, cells=5, channels=16, num_classes=10).params
-                     for genotype in nb201.everything()])
+                     for genotype in list(nb201.everything())[::every]])
   for name, classes in (('cifar10', 10), ('cifar100', 100), ('ImageNet16-120', 120)):
-    np.testing.assert_array_equal(tables[name].params, params + 65 * (classes - 10))
+    np.testing.assert_array_equal(tables[name].params[::every], params + 65 * (classes - 10))
 
 
 def test_supernets():
