@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from conftest import ROOT, one_line
+from conftest import ROOT, SLOW, one_line
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
@@ -13,6 +13,7 @@ EXAMPLE = (ROOT / 'examples' / 'two_nodes.py').read_text()
 OPS = (*ops.OPS, 'none', 'noise')
 
 
+@SLOW  # test_own_operation.py takes such a space all the way in every run
 def test_the_example_searches_and_its_network_is_trained_and_exported(tmp_path):
   c = config_lib.defaults()
   c.space.name, c.space.cells, c.space.channels = str(ROOT / 'examples' / 'two_nodes.py'), 1, 8

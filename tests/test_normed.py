@@ -35,7 +35,7 @@ def both(space, genotype, side, dtype):
 
 
 @WITH_KERNELS
-@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('stride', [1, pytest.param(2, marks=SLOW)])
 def test_every_operation_in_kernels_is_the_same_forward_and_backward(x64, stride):
   """Odd sides, 17 images; the statistics too."""
   x = jax.random.normal(jax.random.key(0), (17, 7, 5, 8))
