@@ -132,3 +132,34 @@ def test_a_file_that_is_not_there(tmp_path):
   with pytest.raises(UserError, match='no such file') as error:
     configured(tmp_path / 'none.py')
   one_line(error)
+
+
+REINFORCE = str(ROOT / 'examples' / 'reinforce.py')
+
+
+def test_the_example_with_a_step_of_its_own_goes_on_where_it_stopped(tmp_path):
+  config = configured(REINFORCE, {'space.name': ONE_EDGE}, epochs=2.0, log_steps=1, checkpoint_steps=2)
+  result = vimnas_jax.search(config, tmp_path / 'run')
+  rows = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  assert rows[0]['baseline'] == 0 and rows[1]['baseline'] == pytest.approx(0.1 * rows[0]['reward'])
+  shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '4')
+  (tmp_path / 'run' / 'result.json').unlink()
+  assert vimnas_jax.search(config, tmp_path / 'run')['state_sha256'] == result['state_sha256']
+
+
+@pytest.mark.parametrize('old, new, word', [
+    ("Step(update, ('train', 'valid'))", 'Step(update)', 'the step fails, line [0-9]+ .KeyError: .valid'),
+    ("'loss': loss, ", '', "the step does not log 'loss'"),
+    ("'reward': reward,", "'reward': params,", "the step logs 'reward', which is not a single number"),
+    ("phi={'params': params, 'fixed': fixed}", "phi={'params': params}", 'the step gives a phi of other names'),
+    ("'baseline': jnp.float32(0)", "'baseline': 0", 'the step gives a phi of other'),
+    ('return -(reward - baseline)', 'return -(reward - basline)', 'the step fails, line [0-9]+ .NameError'),
+    ('return state.replace(', 'return 0, state.replace(', 'the step gives 3 values')])
+def test_steps_that_do_not_fit_are_told_before_the_search(tmp_path, old, new, word):
+  text = (ROOT / 'examples' / 'reinforce.py').read_text()
+  assert text.count(old) == 1, old
+  path = tmp_path / 'unfit.py'
+  path.write_text(text.replace(old, new))
+  with pytest.raises(UserError, match=word) as error:
+    vimnas_jax.search(configured(path), tmp_path / 'run')
+  assert 'unfit.py' in one_line(error) and not (tmp_path / 'run' / 'config.json').exists()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vimnas_jax import files, userfile
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods.types import Clock, Method, Step
+from vimnas_jax.methods.types import Batch, Clock, Method, Problem, Step
 from vimnas_jax.spaces import Space
 
 if TYPE_CHECKING:
@@ -128,6 +128,55 @@ def check(path: str, method: Method, space: Space) -> None:
     if name in _TAKEN or getattr(value, 'shape', ()) != ():
       raise UserError(f'{where}: sample logs {name!r:.40}: it must be a single number, under another name than '
                       f'{", ".join(_TAKEN)}')
+  for each in (method.step, *(step for _, step in method.before)):
+    _check_step(path, method, each, space, phi)
+
+
+def _check_step(path: str, method: Method, step: Step, space: Space, phi: Any) -> None:
+  """Traces a step with a supernet of three weights; `phi` has the shapes that init gives. Raises UserError."""
+  import flax.struct
+  import jax
+  import jax.numpy as jnp
+  import optax
+
+  @flax.struct.dataclass
+  class Search:
+    theta: Any
+    phi: Any
+    opt_theta: Any
+    opt_phi: Any
+
+  def loss(theta, weights, key, images, labels):
+    del key, labels
+    told = sum(leaf.sum() for leaf in jax.tree.leaves(weights))
+    return (theta['w'] * told).sum() + images.mean(), jnp.float32(0.5)
+
+  tx, images = optax.sgd(0.1, 0.9), jnp.zeros((4 * method.samples, 8, 8, 3))
+  problem = Problem(space, loss, tx, method.optimizer(tx), tx)
+  batch = Batch(images, jnp.zeros(len(images), jnp.int32), jax.random.key(0))
+
+  def run(phi, at):
+    theta = {'w': jnp.zeros(3)}
+    state: Any = Search(theta, phi, tx.init(theta), problem.tx_phi.init(phi['params']))
+    return state, step.update(method, problem, state, dict.fromkeys(step.batches, batch), Clock(at, 2))
+
+  where = _where(path)
+  with userfile.Told(path, where, 'the step'):
+    before, after = jax.eval_shape(run, phi, jnp.int32(1))
+  if not isinstance(after, tuple) or len(after) != 2 or not isinstance(after[1], dict):
+    raise UserError(f'{where}: the step gives {_told(after)}; it must give (state, {{name: a number worth logging}})')
+  state, metrics = after
+  for part in ('theta', 'phi', 'opt_theta', 'opt_phi'):
+    was, now = (jax.tree.map(lambda a: f'{a.dtype}{list(a.shape)}', getattr(each, part, None))
+                for each in (before, state))
+    if was != now:
+      raise UserError(f'{where}: the step gives a {part} of other names, shapes or types than it gets '
+                      f'({str(now)[:80]}, not {str(was)[:80]}): change the state by state.replace, and keep them')
+  for name in ('loss', 'accuracy', *metrics):
+    if getattr(metrics.get(name), 'shape', None) != ():
+      said = 'which is not a single number' if name in metrics else 'which it must log'
+      raise UserError(f'{where}: the step {"logs" if name in metrics else "does not log"} {name!r:.40}, {said}: it '
+                      'gives loss, accuracy and other single numbers')
 
 
 def _told(value: Any) -> str:

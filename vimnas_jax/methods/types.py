@@ -127,8 +127,8 @@ class Problem(NamedTuple):
 
   Attributes:
     space: the search space.
-    loss: `loss(theta, weights, key, images, labels) -> (loss, accuracy)`: mean cross-entropy and accuracy of the
-      supernet with mixing weights as `Method.sample` gives them.
+    loss: `loss(theta, weights, key, images, labels) -> (loss, accuracy)`: mean cross-entropy and accuracy, from 0 to 1,
+      of the supernet with mixing weights as `Method.sample` gives them.
     tx_theta: the optimiser of theta.
     tx_phi: that of phi['params'].
     tx_unrolled: that of theta without clipping, its state that of tx_theta: the inner step of an unrolled update.
