@@ -13,9 +13,8 @@ from vimnas_jax import config as config_lib
 from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock, gdas, pcdarts, rsps, sdarts, sgas
-from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.mixing import Mixture
-from vimnas_jax.networks.supernet import Supernet, shuffled
+from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import optim, steps
 from vimnas_jax.runs.state import SearchState
 
@@ -182,58 +181,6 @@ def test_gdas_supernet_puts_out_what_its_one_path_does(x64):
   assert not np.allclose(out(other, jnp.full((1, 6, 5), 0.2)), out(theta, jnp.full((1, 6, 5), 0.2)))
   np.testing.assert_allclose(out(other, hard), path, rtol=1e-12)
   assert not np.allclose(out(theta, Mixture(hard, shift=jnp.full((1, 6), 0.1))), path)
-
-
-def test_pcdarts_mixes_a_part_of_the_channels():
-  """Its shuffle and a whole cell against NumPy; its size is the published code's."""
-  x = np.arange(2 * 3 * 3 * 8.0).reshape(2, 3, 3, 8)
-  want = x.reshape(2, 3, 3, 4, 2).transpose(0, 1, 2, 4, 3).reshape(2, 3, 3, 8)
-  np.testing.assert_array_equal(shuffled(jnp.array(x), 4), want)
-  space = spaces.get('darts')
-  net = Supernet(space=space, cells=8, channels=16, num_classes=10, partial=4)
-  weights = {name: Mixture(jnp.zeros((1, 14, 8)), past=jnp.zeros((1, 14))) for name in space.cells}
-  shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), weights))
-  assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 299_578
-  size = {'cells': 8, 'channels': 16, 'num_classes': 10, 'partial': 4}
-  assert cost.supernet(space, **size) == 299_578 and round(cost.supernet_madds(space, **size) / 1e4) == 5660
-  with pytest.raises(UserError, match='in 4 parts: choose a multiple of 4'):
-    jax.eval_shape(lambda: net.clone(channels=6).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), weights))
-
-
-def test_pcdarts_weighs_the_edges_of_a_node(x64):
-  made, method_space = make('pcdarts'), spaces.get('darts')
-  phi = made.init(jax.random.key(0), method_space)
-  phi = {**phi, 'params': jax.tree.map(lambda p: p.astype(jnp.float64) * 1e3, phi['params'])}
-  weights, _ = made.sample(phi, jax.random.key(1), Clock(0, 9))
-  cell, own = method_space.cells['normal'], phi['params']['normal']
-  targets = np.array([t for _, t in cell.edges])
-  beta = np.array([np.exp(own['beta'][e]) / np.exp(own['beta'][targets == targets[e]]).sum() for e in range(14)])
-  np.testing.assert_allclose(weights['normal'].past[0], beta, rtol=1e-9)
-  np.testing.assert_allclose(weights['normal'].ops[0], beta[:, None] * jax.nn.softmax(own['alpha']), rtol=1e-9)
-  np.testing.assert_allclose(made.scores(phi)['normal'], weights['normal'].ops[0], rtol=1e-9)
-  assert [step.batches for _, step in made.before] == [('train',)]
-
-
-def test_a_partial_cell_is_the_whole_cell_of_what_it_says(x64):
-  """Operations that are all a skip connection: the network is then one that weighs and shuffles, written out."""
-  net = Supernet(space=SPACE, cells=1, channels=4, num_classes=3, partial=2, dtype=jnp.float64,
-                 param_dtype=jnp.float64)
-  images = jnp.array(np.random.default_rng(0).normal(size=(2, 8, 8, 3)))
-  skip = jnp.zeros((1, 6, 5)).at[..., SPACE.cells['cell'].ops[0].index('skip_connect')].set(1.0)
-  past = jnp.arange(1.0, 7.0)[None] / 4
-  theta = jax.jit(net.init)(jax.random.key(0), images, {'cell': Mixture(skip, past)})['params']
-  _, seen = net.apply({'params': theta}, images, {'cell': Mixture(skip * 3, past)}, capture_intermediates=True)
-  seen = seen['intermediates']
-  x = np.asarray(ops.normalise(ops.conv(images, theta['stem'])))
-  nodes = [x * np.asarray(theta['stem_norm_scale']) + np.asarray(theta['stem_norm_bias'])]
-  for target in (1, 2, 3):
-    into = [(e, s) for e, (s, t) in enumerate(SPACE.cells['cell'].edges) if t == target]
-    mixed = sum(3 * nodes[s][..., :2] for _, s in into)
-    left = sum(past[0, e] * nodes[s][..., 2:] for e, s in into)
-    whole = np.concatenate([mixed, left], -1)
-    nodes.append(np.stack([whole[..., :2], whole[..., 2:]], -1).reshape(*whole.shape))
-  first = next(name for name in seen if name.startswith('cell'))
-  np.testing.assert_allclose(seen[first]['__call__'][0], nodes[3], rtol=1e-9)
 
 
 def test_sdarts_perturbs_what_theta_sees_alone(x64):
