@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import Clock, gdas, pcdarts, rsps, sdarts, sgas
+from vimnas_jax.methods import Clock, gdas, pcdarts, rsps, sdarts, sgas, updates
 from vimnas_jax.networks.mixing import Mixture
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import optim, steps
@@ -311,3 +311,25 @@ def test_straight_through_and_edge_weights(x64):
   np.testing.assert_allclose(jax.jacobian(lambda p: gdas.straight_through(p))(p).reshape(6, 6), np.eye(6), atol=1e-12)
   np.testing.assert_allclose(pcdarts.edge_weights(jnp.array([0.0, 0.0, 5.0, 1.0]), jnp.array([2, 2, 3, 4])),
                              [0.5, 0.5, 1, 1], rtol=1e-9)
+
+
+@pytest.mark.parametrize('step, edges', [(-1, 0.0), (0, 0.5)])
+def test_a_mixture_is_pretrained_in_the_same_program(step, edges):
+  """Weights of edges and shifts hold in the search alone; before it the operations have what pretraining says."""
+  made, theta = make('gdas'), {'w': jnp.ones(3)}
+  own = Mixture(jnp.ones((1, 6, 5)), shift=jnp.full((1, 6), 0.5))
+  made = made._replace(sample=lambda phi, key, clock: ({'cell': own}, {}))
+  phi = {'params': {'cell': jnp.zeros((6, 5))}, 'fixed': {}}
+  seen = []
+
+  def loss(theta, weights, key, images, labels):
+    seen.append(weights['cell'])
+    return theta['w'].sum() + weights['cell'].shift.sum(), weights['cell'].ops.mean() + weights['cell'].shift.mean()
+
+  tx = optax.sgd(0.1)
+  joint = updates.single_level().after(lambda phi, key, clock: ({'cell': jnp.zeros((1, 6, 5))}, {}))
+  state = SearchState(jnp.int32(0), theta, phi, tx.init(theta), tx.init(phi['params']), None)
+  batch = methods.Batch(jnp.zeros((2, 4, 4, 3)), jnp.zeros(2, jnp.int32), jax.random.key(0))
+  problem = methods.Problem(SPACE, loss, tx, tx, tx)
+  _, metrics = joint.update(made, problem, state, {'train': batch}, Clock(jnp.int32(step), 4))
+  assert float(metrics['accuracy']) == edges + (step >= 0) and seen[0].past is None

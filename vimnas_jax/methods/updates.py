@@ -17,6 +17,7 @@ import optax
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods.types import Batch, Clock, Info, Method, Phi, Problem, PyTree, Sample, State, Step
+from vimnas_jax.networks.mixing import Mixture, whole
 
 UNROLLED = ('', 'exact', 'finite')
 _RADIUS = 0.01  # DARTS: the length of the difference that stands for the second derivative
@@ -120,12 +121,23 @@ def _switched(method: Method, pretrain: Sample, searching: jax.Array) -> Method:
 
   def sample(phi, key, clock):
     weights, info = method.sample(phi, key, clock)
-    return jax.tree.map(lambda own, other: jnp.where(searching, own, other), weights,
-                        pretrain(phi, key, clock)[0]), info
+    others = pretrain(phi, key, clock)[0]
+    return {name: _either(searching, own, others[name]) for name, own in weights.items()}, info
 
   own_penalty = method.penalty
   return method._replace(sample=sample, penalty=own_penalty and (
       lambda phi, weights: jnp.where(searching, own_penalty(phi, weights), 0.0)))
+
+
+def _either(searching: jax.Array, own: jax.Array | Mixture, other: jax.Array | Mixture) -> jax.Array | Mixture:
+  """Mixing weights `own` when `searching`, else `other`; what a Mixture does not say of `past` is 1, of `shift` 0."""
+  if not isinstance(own, Mixture) and not isinstance(other, Mixture):
+    return jnp.where(searching, own, other)
+  one, two = whole(own), whole(other)
+  past, shift = (None if a is None and b is None else jnp.where(searching, missing if a is None else a,
+                                                                missing if b is None else b)
+                 for a, b, missing in ((one.past, two.past, 1.0), (one.shift, two.shift, 0.0)))
+  return Mixture(jnp.where(searching, one.ops, two.ops), past, shift)
 
 
 def theta_only(sample: Sample | None = None) -> Step:
