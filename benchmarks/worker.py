@@ -77,7 +77,7 @@ def build(spec):
   c.space.name, c.method.name = spec['space'], 'vimnas'
   c = config.resolve(c)
   space, plan = spaces.get(c.space.name), steps.Plan(0, 390, 'noise')
-  method = methods.get(c.method, space.choices)
+  method = methods.get(c.method, space)
   net = (OneShot if space.topology else Supernet)(
       space=space, cells=spec['cells'], channels=spec['channels'], num_classes=CLASSES,
       dtype=jnp.dtype(spec['dtype']), remat=spec.get('remat', False))

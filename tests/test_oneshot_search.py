@@ -26,7 +26,7 @@ def setup(method='vimnas', pretrain=0, parts=1, **fields):
   config = config_lib.defaults()
   config.method = ConfigDict({'name': method, **methods.fields(method), **fields})
   config = config_lib.resolve(config)
-  made, plan = methods.get(config.method, space.choices), steps.Plan(pretrain, 10, 'noise', parts)
+  made, plan = methods.get(config.method, space), steps.Plan(pretrain, 10, 'noise', parts)
   tx = optim.theta(config.theta, plan.steps), made.optimizer(optim.phi(config.phi, plan.search_steps))
   found = steps.search_steps(net, made, space, plan, *tx, lambda key, x: x.astype(jnp.float32) / 255)
   found = {name: jax.jit(step) for name, step in found.items()}
@@ -69,7 +69,7 @@ def test_the_graph_moves_in_search_alone_by_an_adam_of_its_own():
 def test_every_method_has_the_graph_beside_it(name):
   space = spaces.get('oneshot3')
   config = ConfigDict({'name': name, **methods.fields(name)})
-  alone, method = methods.get(config), methods.get(config, space.choices)
+  alone, method = methods.get(config), methods.get(config, space)
   key = jax.random.key(0)
   phi, own = jax.jit(lambda: (method.init(key, space), alone.init(key, space)))()
   for a, b in zip(jax.tree.leaves(own), jax.tree.leaves({'params': phi['params']['method'], 'fixed': phi['fixed']}),

@@ -120,13 +120,13 @@ def test_augment_brings_photographs_to_the_size_of_the_network():
 def test_what_the_images_do_not_allow_is_told_before_the_first_step():
   split = data.Split(np.zeros((2, 4, 4, 1), np.uint8), np.zeros(2, np.int32))
   grey = data.Data('digits', split, split, 1, (0.5,), (0.5,))
-  asked = {'smallest': 0.0, 'pad': 4, 'jitter': 0.0, 'hue': 0.0}
-  augment.check(grey, asked)
+  asked = {'smallest': 0.0, 'pad': 4, 'jitter': 0.0, 'hue': 0.0, 'flip': True, 'cutout': 0}
+  augment.of(asked, grey)
   for field in ('jitter', 'hue'):
     with pytest.raises(UserError, match=rf"config.data.{field}=0.1 .*'digits' have 1: set config.data.{field}=0"):
-      augment.check(grey, asked | {field: 0.1})
+      augment.of(asked | {field: 0.1}, grey)
   held = dataclasses.replace(grey, train=dataclasses.replace(split, aspects=np.ones(2, np.float32)))
   for fields in ({}, {'smallest': 0.08}, {'pad': 0}):
     with pytest.raises(UserError, match='set config.data.smallest=0.08 and config.data.pad=0'):
-      augment.check(held, asked | fields)
-  augment.check(held, asked | {'smallest': 0.08, 'pad': 0})
+      augment.of(asked | fields, held)
+  augment.of(asked | {'smallest': 0.08, 'pad': 0}, held)

@@ -26,7 +26,7 @@ def setup(method, pretrain=0):
   config = config_lib.defaults()
   config.method = ConfigDict({'name': method})
   config = config_lib.resolve(config)
-  made = methods.get(config.method, SPACE.choices)
+  made = methods.get(config.method, SPACE)
   tx_theta, tx_phi = optim.theta(config.theta, 9), made.optimizer(optim.phi(config.phi, 9))
 
   @jax.jit

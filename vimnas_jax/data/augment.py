@@ -50,15 +50,15 @@ def _cutout(images, y, x, side: int):
   return jnp.where(hole[..., None], jnp.float32(0), images)
 
 
-def check(data, config):
-  """Whether the training images of `data` can be augmented as `config` (config.data) says.
+def of(config, data):
+  """`prepare(key, images, aspects=None)`: `augment` of the training images of `data`, as `config` (config.data) says.
 
   Args:
+    config: has pad, flip, cutout, smallest, jitter and hue.
     data: a `data.Data`.
-    config: has `smallest`, `pad`, `jitter` and `hue`.
 
   Raises:
-    UserError: it cannot.
+    UserError: these images cannot be augmented so.
   """
   channels = data.image_shape[-1]
   for field in ('jitter', 'hue'):
@@ -69,6 +69,12 @@ def check(data, config):
     raise UserError(f'config.data.smallest={config["smallest"]}, config.data.pad={config["pad"]}: of photographs that '
                     'are held whole, random parts are trained on: set config.data.smallest=0.08 and config.data.pad=0, '
                     'or config.data.photographs=0')
+  fields = {field: config[field] for field in ('pad', 'flip', 'cutout', 'smallest', 'jitter', 'hue')}
+
+  def prepare(key, images, aspects=None):
+    return augment(key, images, mean=data.mean, std=data.std, aspects=aspects, side=data.image_shape[0], **fields)
+
+  return prepare
 
 
 @jax.named_scope('augment')

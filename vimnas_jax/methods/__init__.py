@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import importlib
 import pathlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vimnas_jax import files
@@ -23,7 +22,7 @@ from vimnas_jax.spaces import Space
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
-__all__ = ['END', 'NAMES', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step', 'check',
+__all__ = ['END', 'NAMES', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step',
            'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'pretrain']
 
 # method -> (module, the name of a literal in it that changes its defaults)
@@ -53,26 +52,25 @@ def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
   return _literals(module), _literals(module)[changes] if changes else {}
 
 
-def get(config: ConfigDict, choices: Mapping[str, int] | None = None) -> Method:
-  """The method that config.method describes. Raises UserError on an unknown name or a bad field.
+def get(config: ConfigDict, space: Space | None = None) -> Method:
+  """The method that config.method describes, made ready for `space`, if one is given.
 
-  `choices` are those of a space whose graph is searched too: rows beside the method's architecture.
+  Where the space's graph is searched too, it has the graph's rows beside its architecture.
+
+  Raises:
+    UserError: the name is unknown, a field is bad, or the method does not fit the space.
   """
   _declared(config.name)
   if config.name.endswith('.py'):
     method = own.made(config)
+    if space:
+      own.check(config.name, method, space)
   else:
     method = importlib.import_module(f'{__name__}.{_MODULES[config.name][0]}').make(config)
-  if not choices:
-    return method
-  from vimnas_jax.methods import topology
-  return topology.beside(method, choices)
-
-
-def check(name: str, method: Method, space: Space) -> None:
-  """Raises UserError if the functions of a method of one's own do not fit each other; says nothing of others."""
-  if name.endswith('.py'):
-    own.check(name, method, space)
+  if space and space.choices:
+    from vimnas_jax.methods import topology
+    return topology.beside(method, space.choices)
+  return method
 
 
 def fingerprint(name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import optax
 
 from vimnas_jax.methods import Batch, Clock, Method, Problem, updates
 from vimnas_jax.methods.random import one_hot
+from vimnas_jax.runs import optim
 from vimnas_jax.runs.state import SearchState
 from vimnas_jax.spaces import Space
 
@@ -109,6 +110,22 @@ def loss_of(net, method: Method, space: Space) -> Callable[..., Any]:
             (logits.argmax(-1) == labels).mean())
 
   return loss
+
+
+class Optimisers(NamedTuple):
+  """What moves theta and phi; `unrolled` is that of theta without clipping, for steps that are looked ahead."""
+
+  theta: optax.GradientTransformation
+  phi: optax.GradientTransformation
+  unrolled: optax.GradientTransformation
+
+
+def optimisers(config, method: Method, plan: Plan) -> Optimisers:
+  """Those of a search, as config.theta and config.phi say; phi's rate begins where the method's own step does."""
+  waits = round(method.before[-1][0] * plan.search_steps) if method.before else 0
+  return Optimisers(optim.theta(config.theta, plan.steps, plan.per_epoch),
+                    method.optimizer(optim.phi(config.phi, plan.search_steps - waits)),
+                    optim.theta(config.theta, plan.steps, plan.per_epoch, clip=False))
 
 
 def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment,

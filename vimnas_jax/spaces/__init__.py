@@ -10,7 +10,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import custom, darts, nb201, oneshot, simplified
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
-__all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'custom', 'get', 'named', 'oneshot', 'NAMES']
+__all__ = ['Cell', 'Genotype', 'Space', 'Stage', 'check', 'custom', 'get', 'named', 'oneshot', 'NAMES']
 
 _MAKERS: dict[str, Callable[[], Space]] = {
     'darts': darts.make, 'nb201': nb201.make,
@@ -27,6 +27,15 @@ def get(name: str) -> Space:
     raise UserError(f'config.space.name={name!r}: unknown search space{files.close(name, NAMES)}; choose one of '
                     f'{", ".join(NAMES)}, or a file of your own, FILE.py')
   return _MAKERS[name]()
+
+
+def check(space: Space, cells: int, channels: int, ops: Iterable[str]) -> None:
+  """Raises UserError, naming the place, if a space of one's own does not fit together; says nothing of others.
+
+  Arguments as those of `custom.check`.
+  """
+  if space.name.endswith('.py'):
+    custom.check(space, cells, channels, ops)
 
 
 def named(name: Any, where: str, trust: Iterable[str] = ()) -> Space:

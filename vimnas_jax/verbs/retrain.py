@@ -84,12 +84,11 @@ class Training:
     self.test_name = 'test' if config.train_portion == 1 else 'valid'
     if len(self.train) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
-    augment.check(loaded, config.data)
+    self._prepare = augment.of(config.data, loaded)
     self.per_epoch = math.ceil(len(self.train) / config.batch_size)
     self.total = round(config.epochs * self.per_epoch)
     net = config.network
-    if space.name.endswith('.py'):  # at the size of the search it was checked there
-      spaces.custom.check(space, net.cells, net.channels, (*ops.OPS, 'none', 'noise'))
+    spaces.check(space, net.cells, net.channels, (*ops.OPS, 'none', 'noise'))  # that of the search was checked there
     size = {'cells': net.cells, 'channels': net.channels, 'num_classes': loaded.num_classes}
     self.net = Network(space=space, genotype=genotype, **size, auxiliary=net.auxiliary > 0, imagenet=net.imagenet,
                        dtype=jnp.dtype(config.dtype), kernels=True)
@@ -123,10 +122,7 @@ class Training:
     images, labels = (jax.lax.with_sharding_constraint(held[kind][index], mesh_batch) for kind in ('images', 'labels'))
     image_key, path_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key),
                                                                          state.step), 3)
-    images = augment.augment(image_key, images, mean=self.loaded.mean, std=self.loaded.std, pad=c.data.pad,
-                             flip=c.data.flip, cutout=c.data.cutout, smallest=c.data.smallest, jitter=c.data.jitter,
-                             hue=c.data.hue, aspects=held['aspects'][index] if 'aspects' in held else None,
-                             side=self.loaded.image_shape[0])
+    images = self._prepare(image_key, images, held['aspects'][index] if 'aspects' in held else None)
     # the ramp of DARTS: constant within an epoch, 0 in the first
     rate = c.network.drop_path * (state.step // self.per_epoch) / max(c.epochs, 1) if c.network.drop_path else 0.0
 

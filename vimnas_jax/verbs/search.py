@@ -12,7 +12,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
-from vimnas_jax.runs import loop, metrics, optim, parallel, runfolder, signals, state, steps
+from vimnas_jax.runs import loop, metrics, parallel, runfolder, signals, state, steps
 from vimnas_jax.verbs import outcome, standing
 
 
@@ -47,24 +47,24 @@ def _checked(config, loaded, console):
   """The parts of the search. Raises UserError for all that can be wrong with them: nothing has been written so far."""
   space = spaces.get(config.space.name)
   tabular.check(space, config.oracle, console.say)
-  separate = config.method.samples if config.method.get('separate') else 1
-  mesh = parallel.mesh(config.devices, config.batch_size, config.accumulate * separate)
-  run = _Run(config, space, loaded, mesh)
   side = min(loaded.image_shape[:2])
   if side < space.min_size:
     raise UserError(f'config.data.name={config.data.name!r} has images of side {side}; space {space.name!r} needs at '
                     f'least {space.min_size}')
+  spaces.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
+  method = methods.get(config.method, space)
+  mesh = parallel.mesh(config.devices, config.batch_size,
+                       config.accumulate * (method.samples if method.separate else 1))
+  if config.batch_size % (method.samples * config.accumulate):
+    raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={method.samples} '
+                    f'times config.accumulate={config.accumulate}')
+  run = _Run(config, space, method, loaded, mesh)
   for part, split in (('training', run.train), ('validation', run.valid if run.validates else run.train)):
     if len(split) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
                       f'config.train_portion={config.train_portion} leaves of {config.data.name!r}: lower one of them')
   if config.supernet_images:
     standing.check(config, run.valid)
-  samples = run.method.samples
-  if config.batch_size % (samples * config.accumulate):
-    raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={samples} times '
-                    f'config.accumulate={config.accumulate}')
-  augment.check(loaded, config.data)
   run.abstract()  # traces the network: what does not fit is told now
   return run
 
@@ -72,43 +72,31 @@ def _checked(config, loaded, console):
 class _Run:
   """The parts of one search, and how it goes from a state to the end."""
 
-  def __init__(self, config, space, loaded, mesh):
-    self.config, self.space, self.mesh, self.image_shape = config, space, mesh, loaded.image_shape
+  def __init__(self, config, space, method, loaded, mesh):
+    self.config, self.space, self.method, self.mesh = config, space, method, mesh
     self.train, self.valid = data.halves(loaded, config.train_portion, config.data.limit)
-    self.mean, self.std, self.class_names = loaded.mean, loaded.std, loaded.class_names
-    per_epoch = len(self.train) // config.batch_size
-    self.per_epoch = per_epoch
-    self.plan = steps.Plan(round(config.pretrain.epochs * per_epoch), round(config.epochs * per_epoch),
-                           config.pretrain.sampling, config.accumulate, max(per_epoch, 1))
+    self.image_shape, self.class_names = loaded.image_shape, loaded.class_names
+    self.mean, self.std = loaded.mean, loaded.std
+    self.per_epoch = len(self.train) // config.batch_size
+    self.plan = steps.Plan(round(config.pretrain.epochs * self.per_epoch), round(config.epochs * self.per_epoch),
+                           config.pretrain.sampling, config.accumulate, max(self.per_epoch, 1))
     self.total = self.plan.steps
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
-    if config.space.name.endswith('.py'):
-      spaces.custom.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
-    methods.check(config.method.name, methods.get(config.method), space)
-    self.method = methods.get(config.method, space.choices)
-    self.weights = cost.supernet(space, **self.size, partial=self.method.options.partial)
+    self.weights = cost.supernet(space, **self.size, partial=method.options.partial)
     form = OneShot if space.topology else Supernet
     self.net = form(space=space, cells=config.space.cells, channels=config.space.channels,
                     num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat,
-                    **self.method.options._asdict())
-    self.tx_theta = optim.theta(config.theta, self.plan.steps, max(per_epoch, 1))
-    waits = round(self.method.before[-1][0] * self.plan.search_steps) if self.method.before else 0
-    self.tx_phi = self.method.optimizer(optim.phi(config.phi, self.plan.search_steps - waits))
-
-    def prepare(key, images):
-      return augment.augment(key, images, mean=loaded.mean, std=loaded.std, pad=config.data.pad,
-                             flip=config.data.flip, cutout=config.data.cutout, smallest=config.data.smallest,
-                             jitter=config.data.jitter, hue=config.data.hue)
-
-    found = steps.search_steps(self.net, self.method, space, self.plan, self.tx_theta, self.tx_phi, prepare,
-                               optim.theta(config.theta, self.plan.steps, max(per_epoch, 1), clip=False))
-    self.phases = steps.phases(self.method, space, self.plan)
+                    **method.options._asdict())
+    self.phases = steps.phases(method, space, self.plan)
+    tx = steps.optimisers(config, method, self.plan)
+    programs = steps.search_steps(self.net, method, space, self.plan, tx.theta, tx.phi,
+                                  augment.of(config.data, loaded), tx.unrolled)
     jitted = {step: jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
-                            out_shardings=parallel.replicated(mesh)) for step in found.values()}
-    self._steps = {name: jitted[step] for name, step in found.items()}
-    self._create = jax.jit(lambda key: state.create(key, self.net, self.method, space, self.tx_theta, self.tx_phi,
-                                                    self.image_shape), out_shardings=parallel.replicated(mesh))
+                            out_shardings=parallel.replicated(mesh)) for step in programs.values()}
+    self._steps = {name: jitted[step] for name, step in programs.items()}
+    self._create = jax.jit(lambda key: state.create(key, self.net, method, space, tx.theta, tx.phi, self.image_shape),
+                           out_shardings=parallel.replicated(mesh))
     self.environment = runfolder.environment()  # of the start: the checkout may move on while a run lasts
 
   @property
@@ -153,10 +141,10 @@ class _Run:
     first = int(now.step)
     if first >= self.plan.steps:
       return now, None
-    held = {'images': self.train.images, 'labels': self.train.labels}
+    images = {'images': self.train.images, 'labels': self.train.labels}
     if self.validates:
-      held |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
-    held = jax.device_put(held, parallel.replicated(self.mesh))
+      images |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
+    images = jax.device_put(images, parallel.replicated(self.mesh))
     drawn = loop.batches(self.order, self.per_epoch, self.mesh)
 
     def index(at):
@@ -192,7 +180,7 @@ class _Run:
       note_architecture(0, *jax.device_get((self.method.probs(now.phi, clock), steps.dead_rows(self.method, now.phi),
                                             scores(now.phi, clock) if scores else None)))
     try:
-      return loop.advance(loop.Loop(self.plan.steps, self.step, held, index, note, self.config.log_steps,
+      return loop.advance(loop.Loop(self.plan.steps, self.step, images, index, note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr'),
                           now, saved, console, stop)
     finally:
