@@ -29,7 +29,8 @@ def saved(tmp_path):
 def restored(root, warnings=None):
   again = checkpoint.Checkpoints(root.parent)
   try:
-    return again.restore(LIKE, (lambda line: warnings.append(line)) if warnings is not None else pytest.fail)
+    return again.restore(lambda step: LIKE,
+                         (lambda line: warnings.append(line)) if warnings is not None else pytest.fail)
   finally:
     again.close()
 
@@ -71,7 +72,7 @@ def test_a_passing_read_error_changes_nothing(saved, monkeypatch):
 
     patched.setattr('pathlib.Path.open', failing)
     with pytest.raises(UserError, match=r'cannot be read \(Input/output error\): nothing was changed') as error:
-      again.restore(LIKE, pytest.fail)
+      again.restore(lambda step: LIKE, pytest.fail)
     one_line(error)
   assert {p: p.read_bytes() for p in saved.rglob('*') if p.is_file()} == before
   assert checkpoint.digest(restored(saved)) == checkpoint.digest(state(6))
@@ -81,7 +82,7 @@ def test_an_error_that_has_passed_is_none(saved, monkeypatch):
   again, real, faults = checkpoint.Checkpoints(saved.parent), checkpoint.Checkpoints._fault, ['EIO']
   monkeypatch.setattr(checkpoint.Checkpoints, '_fault',
                       lambda self, *args: faults.pop() if faults else real(self, *args))
-  assert checkpoint.digest(again.restore(LIKE, pytest.fail)) == checkpoint.digest(state(6))
+  assert checkpoint.digest(again.restore(lambda step: LIKE, pytest.fail)) == checkpoint.digest(state(6))
   again.close()
 
 
@@ -96,7 +97,7 @@ def test_no_permission_changes_nothing(saved):
 def test_another_network_is_refused_and_kept(saved):
   again = checkpoint.Checkpoints(saved.parent)
   with pytest.raises(UserError, match='another network, or of another version') as error:
-    again.restore({'b': LIKE['a']}, pytest.fail)
+    again.restore(lambda step: {'b': LIKE['a']}, pytest.fail)
   again.close()
   one_line(error)
   assert sorted(p.name for p in saved.iterdir()) == ['3', '6']

@@ -65,8 +65,8 @@ def test_the_graph_moves_in_search_alone_by_an_adam_of_its_own():
                                                           'output': (1, 5)}
 
 
-@pytest.mark.parametrize('name', methods.NAMES)
-def test_every_method_has_the_graph_beside_it(name):
+@pytest.mark.parametrize('name', ['vimnas', 'sgas', 'rsps'])
+def test_a_method_has_the_graph_beside_it(name):
   space = spaces.get('oneshot3')
   config = ConfigDict({'name': name, **methods.fields(name)})
   alone, method = methods.get(config), methods.get(config, space)

@@ -184,7 +184,7 @@ def test_gdas_supernet_puts_out_what_its_one_path_does(x64):
 
 
 def test_sdarts_perturbs_what_theta_sees_alone(x64):
-  made, step, now, batch, loss, config = setup('sdarts')
+  made, step, now, batch, loss, config = setup('sdarts_rs')
   key = jax.random.key(3)
   train_key, valid_key = (jax.random.split(key, 4)[i] for i in (XI, VALID_XI))
   clean = np.asarray(jax.nn.softmax(now.phi['params']['cell']))
@@ -297,7 +297,7 @@ def test_rsps_moves_theta_alone(x64):
 @pytest.mark.parametrize('name, fields, told', [
     ('gdas', {'tau': 0.0}, 'tau=0.0'), ('pcdarts', {'partial': 1}, 'partial=1'),
     ('pcdarts', {'warm_up': 1.0}, 'warm_up'),
-    ('sdarts', {'epsilon': -1.0}, 'epsilon=-1.0'), ('sgas', {'criterion': 3}, 'criterion=3'),
+    ('sdarts_rs', {'epsilon': -1.0}, 'epsilon=-1.0'), ('sgas', {'criterion': 3}, 'criterion=3'),
     ('sgas', {'first': 60}, 'first=60'), ('rsps', {'tries': 0}, 'tries=0'), ('darts', {'unrolled': 'no'}, "'no'"),
     ('darts', {'unrolled': 'exact', 'bilevel': False}, "'exact'")])
 def test_bad_fields_are_told(name, fields, told):

@@ -7,10 +7,10 @@ import pytest
 from conftest import one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, spaces
+from vimnas_jax import data, methods, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
-from vimnas_jax.runs import parallel
+from vimnas_jax.runs import parallel, steps
 from vimnas_jax.verbs import retrain, search
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
@@ -32,7 +32,11 @@ def parts(**fields):
   space = spaces.get('nb201')
   if config.task == 'retrain':
     return retrain.Training(config, space, genotypes.resolve(CELL), loaded, mesh)
-  return search._Run(config, space, loaded, mesh)
+  return search._Run(config, space, methods.get(config.method, space), loaded, mesh)
+
+
+def of_theta(run):
+  return steps.optimisers(run.config, run.method, run.plan).theta
 
 
 def rates(run, tx, steps):
@@ -50,9 +54,9 @@ def test_schedules_by_epochs_count_epochs_in_a_search_too():
   run = parts(**plain, **{'theta.schedule': 'cosine_epoch'})
   assert run.per_epoch == 5 and run.total == 20
   want = np.repeat(0.25 * (1 + np.cos(np.pi * np.arange(4) / 4)), 5)
-  np.testing.assert_allclose(rates(run, run.tx_theta, 20), want, rtol=1e-5)
+  np.testing.assert_allclose(rates(run, of_theta(run), 20), want, rtol=1e-5)
   run = parts(**plain, **{'theta.schedule': 'cosine_epoch', 'theta.warmup': 2})
-  np.testing.assert_allclose(rates(run, run.tx_theta, 10), np.repeat([0.25, 0.5], 5), rtol=1e-5)
+  np.testing.assert_allclose(rates(run, of_theta(run), 10), np.repeat([0.25, 0.5], 5), rtol=1e-5)
 
 
 def test_nasbench201_retrains_by_epochs():

@@ -81,7 +81,7 @@ def test_one_backward_pass_gives_both_gradients(x64):
     assert slope == pytest.approx(expected, rel=1e-3, abs=1e-5)
 
 
-@pytest.mark.parametrize('method', methods.NAMES)
+@pytest.mark.parametrize('method', ['vimnas', 'darts', 'rsps'])
 def test_step_is_traced_once_and_descends(x64, method):
   """With theta alone moved and the same xi again, the loss has fallen by what the gradient and a small rate say."""
   rate = 1e-6
@@ -97,7 +97,7 @@ def test_step_is_traced_once_and_descends(x64, method):
   for i in range(3):
     after, first = counted(start, batch, jax.random.key(i))
     moved = not np.array_equal(before, jax.device_get(made.probs(after.phi))['cell'])
-    assert moved == (method not in ('random', 'rsps'))
+    assert moved == (method != 'rsps')
     _, second = counted(start.replace(theta=after.theta), batch, jax.random.key(i))
     norm = float(first['grad_theta'])
     assert float(first['loss'] - second['loss']) == pytest.approx(rate * min(norm, 5.0) * norm, rel=0.1)

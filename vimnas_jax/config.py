@@ -308,7 +308,8 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
   """Applies what follows the colon of --config=FILE:ARG: words separated by commas.
 
   'smoke' turns the configuration, by `smoke(config)`, into a run of seconds through the same code; 'method=NAME'
-  chooses the method; 'strict' is VIM-NAS as the paper's text has it, without this project's recipe (docs/recipe.md).
+  chooses the method, and 'published' after it takes the settings with which its authors searched this space; 'strict'
+  is VIM-NAS as the paper's text has it, without this project's recipe (docs/recipe.md).
   `others` are further words, word=function, that a file has of its own.
   """
   for word in filter(None, arg.split(',')):
@@ -319,12 +320,15 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
     elif word == 'strict':
       when(config, 'vimnas', methods.STRICT)
       config.update_from_flattened_dict(methods.STRICT_THETA)
+    elif word == 'published':
+      for field, value in methods.published(config.method.name, config.space.name).items():
+        config.update_from_flattened_dict({field: value})
     elif word.startswith('method='):
       name = word.removeprefix('method=')
       methods.fields(name)  # raises on an unknown name
       admit(name, config)
       config.method.name = name
     else:
-      raise UserError(f'--config=…:{word}: after the colon goes {", ".join(("smoke", *others))}, strict or '
+      raise UserError(f'--config=…:{word}: after the colon goes {", ".join(("smoke", *others))}, strict, published or '
                       f'method=NAME ({", ".join(methods.NAMES)})')
   return config

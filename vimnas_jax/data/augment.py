@@ -69,10 +69,11 @@ def of(config, data):
     raise UserError(f'config.data.smallest={config["smallest"]}, config.data.pad={config["pad"]}: of photographs that '
                     'are held whole, random parts are trained on: set config.data.smallest=0.08 and config.data.pad=0, '
                     'or config.data.photographs=0')
-  fields = {field: config[field] for field in ('pad', 'flip', 'cutout', 'smallest', 'jitter', 'hue')}
 
   def prepare(key, images, aspects=None):
-    return augment(key, images, mean=data.mean, std=data.std, aspects=aspects, side=data.image_shape[0], **fields)
+    return augment(key, images, mean=data.mean, std=data.std, pad=config.pad, flip=config.flip, cutout=config.cutout,
+                   smallest=config.smallest, jitter=config.jitter, hue=config.hue, aspects=aspects,
+                   side=data.image_shape[0])
 
   return prepare
 

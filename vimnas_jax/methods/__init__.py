@@ -1,9 +1,9 @@
 """Search methods by name, and of one's own by the path of a file.
 
 A method's module has FIELDS (its fields of config.method, with their defaults), OPTIMIZER (that of phi), PRETRAIN
-(epochs of theta alone) and `make(config.method) -> Method`; examples/gumbel.py is a whole one. The first three are
-literals and are read without running the module: it imports JAX, which a command that is refused, or asks for help,
-need not wait for.
+(epochs of theta alone) and `make(config.method) -> Method`; examples/gumbel.py is a whole one. It may have PUBLISHED,
+{space: {field of config: value}}, the settings of its authors. All but `make` are literals and are read without running
+the module: it imports JAX, which a command that is refused, or asks for help, need not wait for.
 """
 
 from __future__ import annotations
@@ -23,12 +23,21 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
 __all__ = ['END', 'NAMES', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step',
-           'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'pretrain']
+           'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'pretrain', 'published']
 
 # method -> (module, the name of a literal in it that changes its defaults)
-_MODULES = {'vimnas': ('vimnas', ''), 'darts': ('darts', ''), 'darts_noise': ('darts', 'NOISE'),
-            'random': ('random', ''), 'gdas': ('gdas', ''), 'pcdarts': ('pcdarts', ''), 'sdarts': ('sdarts', ''),
-            'sgas': ('sgas', ''), 'rsps': ('rsps', '')}
+_MODULES = {
+    'vimnas': ('vimnas', ''),
+    'darts': ('darts', ''),
+    'darts_second': ('darts', 'SECOND'),
+    'darts_noise': ('darts', 'NOISE'),
+    'gdas': ('gdas', ''),
+    'pcdarts': ('pcdarts', ''),
+    'sdarts_rs': ('sdarts', ''),
+    'sgas': ('sgas', ''),
+    'rsps': ('rsps', ''),
+    'random': ('random', ''),
+}
 NAMES = tuple(_MODULES)
 
 
@@ -96,6 +105,20 @@ def optimizer(config: ConfigDict) -> dict[str, Any]:
   found = literals['OPTIMIZER']
   found = {**found, **{field: value for field, value in changed.items() if field in found}}
   return {'lr_end': found['lr'], 'schedule': 'linear', 'fall': 0.0, **found}
+
+
+def published(name: str, space: str) -> dict[str, Any]:
+  """Settings {field of config: value} with which the method's authors searched the space of that name.
+
+  Raises UserError if they did not, or the file of a method of one's own does not say.
+  """
+  literals, _ = _declared(name)
+  known = literals.get('PUBLISHED', {})
+  family = 'darts' if space in ('s1', 's2', 's3', 's4') else 'oneshot' if space.startswith('oneshot') else space
+  if family not in known:
+    raise UserError(f'--config=…:published: of method {name!r} there are published settings for '
+                    f'{", ".join(known) or "no space"}, not for {space!r}: leave it out')
+  return dict(known[family])
 
 
 def pretrain(config: ConfigDict) -> float:

@@ -7,16 +7,32 @@ as there, whatever the method does with its own; they stand still while theta is
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import optax
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods.types import END, Method
+from vimnas_jax.methods.types import END, Method, Rate, Rows
 
 INIT = 1e-3  # standard deviation at the start
 LR, BETAS, WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3  # Adam; the decay is L2, added to the gradient
 _KEY = 1 << 16  # folded into the key of phi, beyond the cells that a method folds in
+
+
+class _Beside(NamedTuple):
+  """A `Rate` of architectures without the graph's rows, which are `rows`."""
+
+  rate: Rate
+  rows: Rows
+
+  def __call__(self, weights, i):
+    """Accuracy in % with the rows beside `weights`."""
+    return self.rate({**weights, **self.rows}, i)
+
+  def batch(self, i):
+    """Batch `i`."""
+    return self.rate.batch(i)
 
 
 def beside(method: Method, choices: Mapping[str, int]) -> Method:
@@ -58,10 +74,21 @@ def beside(method: Method, choices: Mapping[str, int]) -> Method:
 
     return end and after
 
+  def grown(change):
+    def grow(phi, other):
+      moved = change(own(phi), other)
+      return {'params': {**phi['params'], 'method': moved['params']}, 'fixed': moved['fixed']}
+
+    return change and grow
+
   def derived(find):
     def derive(rate, phi, key):
       rows = mixed(phi)
-      return {**find(lambda weights, i: rate({**weights, **rows}, i), own(phi), key), **rows}
+      if method.asks == 'benchmark':
+        raise UserError('this method asks a benchmark for whole architectures and finds no graph: choose another '
+                        'config.method.name for this space')
+
+      return {**find(_Beside(rate, rows), own(phi), key), **rows}
 
     return find and derive
 
@@ -72,7 +99,8 @@ def beside(method: Method, choices: Mapping[str, int]) -> Method:
       init=init, sample=sampled(method.sample), sample_theta=sampled(method.sample_theta),
       probs=scored(method.probs), scores=scored(method.scores),
       step=method.step.beside(('topology',)), penalty=alone(method.penalty), after=ended(method.after),
-      derive=derived(method.derive), features=alone(method.features), logits=alone(method.logits),
+      derive=derived(method.derive), grow=grown(method.grow), carry=grown(method.carry), stopped=alone(method.stopped),
+      features=alone(method.features), logits=alone(method.logits),
       outputs=alone(method.outputs), optimizer=optimizer)
 
 

@@ -114,12 +114,26 @@ class Read(Protocol):
     """Reads numbers off phi, without noise."""
 
 
+class Rate(Protocol):
+  """Rates architectures at the end of a search."""
+
+  def __call__(self, weights: Rows, i: int, /) -> float:
+    """Accuracy in % with mixing weights {cell: [edges, ops]} on batch `i` of the validation half."""
+
+  def batch(self, i: int, /) -> tuple[jax.Array, jax.Array]:
+    """Batch `i`: normalised images [n, h, w, c] and labels [n]."""
+
+
 class Update(Protocol):
   """`update(method, problem, state, batches, clock) -> (state, metrics)`."""
 
   def __call__(self, method: Method, problem: Problem, state: State, batches: Mapping[str, Batch], clock: Clock,
                /) -> tuple[State, Info]:
     """Does a step."""
+
+
+def _none(*args):
+  raise NotImplementedError('a step asks its Problem for what this one does not have')
 
 
 class Problem(NamedTuple):
@@ -133,6 +147,9 @@ class Problem(NamedTuple):
     tx_phi: that of phi['params'].
     tx_unrolled: that of theta without clipping, its state that of tx_theta: the inner step of an unrolled update.
     parts: in how many parts, one after the other, a batch goes through the supernet.
+    plain: `loss` without the CPU's kernels, which can be differentiated twice.
+    fresh: `fresh(key) -> theta`: weights as a search starts with.
+    decayed: `decayed(weight_decay)`: tx_theta with this weight decay, a number or a scalar of the program.
   """
 
   space: Space
@@ -141,6 +158,9 @@ class Problem(NamedTuple):
   tx_phi: optax.GradientTransformation
   tx_unrolled: optax.GradientTransformation
   parts: int = 1
+  plain: Callable[..., tuple[jax.Array, jax.Array]] = _none
+  fresh: Callable[[jax.Array], PyTree] = _none
+  decayed: Callable[[Any], optax.GradientTransformation] = _none
 
 
 class Step(NamedTuple):
@@ -169,11 +189,15 @@ class Options(NamedTuple):
   Attributes:
     partial: one part of so many of a node's channels, the first, goes through the operations of an edge; the others go
       past them (PC-DARTS).
+    auxiliary: whether every edge has a skip connection beside its operations, weighted by Mixture.skip (DARTS-).
+    dropout: whether Mixture.dropout drops skip connections in part (P-DARTS).
     kernels: whether the CPU's kernels may be used. They have no second derivative and no batching rule: a method that
       differentiates a gradient, or calls `vmap` around the supernet, says False.
   """
 
   partial: int = 1
+  auxiliary: bool = False
+  dropout: bool = False
   kernels: bool = True
 
 
@@ -191,12 +215,20 @@ class Method(NamedTuple):
       None: `probs`.
     before: pairs (part of the search, Step), parts rising: until that part is done this step is taken in place of
       `step`.
+    trains: whether there are steps at all; without, config.epochs counts for nothing and `derive` does it all.
+    depths: for a supernet that grows, pairs (part of the search, cells), parts rising to 1: until that part is done it
+      has so many cells beside those of config.space.cells. With every new one theta starts anew; () for one supernet.
+    grow: `grow(phi, key) -> phi`, called where a new supernet starts; or None.
+    carry: `carry(phi, theta) -> phi`: what phi holds of the weights that a search starts with; or None.
+    stopped: `stopped(phi) -> bool []`: whether the search is at its end before its last step; or None.
     penalty: `penalty(phi, weights) -> scalar`, added to the loss of phi; None for nothing.
     after: `after(phi, clock) -> phi`, called at the end of every step with the clock after it: SGAS commits edges; or
       None.
     derive: `derive(rate, phi, key) -> {cell: [edges, ops]}`: scores that the architecture is read off in place of
-      `probs`, found by trying architectures; rate(weights, i) gives the supernet's accuracy in % with mixing weights
-      {cell: [edges, ops]} on batch i of the validation half. It is no part of a program. Or None.
+      `probs`, found by trying architectures; `rate` is a `Rate` of the final supernet. It is no part of a program. Or
+      None.
+    asks: whom `rate` asks: 'supernet', or 'benchmark' for the validation accuracy that a table of the field has of the
+      architecture with the largest weights, without a batch.
     samples: architectures per step, each serving an equal group of the batch.
     separate: whether every group goes through the supernet by itself, so that BatchNorm sees one architecture.
     options: what the method wants of the supernet.
@@ -214,9 +246,15 @@ class Method(NamedTuple):
   sample_theta: Sample | None = None
   scores: Read | None = None
   before: tuple[tuple[float, Step], ...] = ()
+  trains: bool = True
+  depths: tuple[tuple[float, int], ...] = ()
+  grow: Callable[[Phi, jax.Array], Phi] | None = None
+  carry: Callable[[Phi, PyTree], Phi] | None = None
+  stopped: Callable[[Phi], jax.Array] | None = None
   penalty: Callable[[Phi, Weights], jax.Array] | None = None
   after: Callable[[Phi, Clock], Phi] | None = None
-  derive: Callable[[Callable[[Rows, int], float], Phi, jax.Array], Rows] | None = None
+  derive: Callable[[Rate, Phi, jax.Array], Rows] | None = None
+  asks: str = 'supernet'
   samples: int = 1
   separate: bool = False
   options: Options = Options()

@@ -42,6 +42,7 @@ class _At:
     size: height and width of the maps, in pixels.
     widths: channels of the last two outputs, older first; at the beginning those of the image.
     partial: in how many parts a node's channels are taken, of which one goes through the operations.
+    auxiliary: whether every edge has a skip connection beside its operations.
   """
 
   space: Space
@@ -50,6 +51,7 @@ class _At:
   size: int
   widths: tuple[int, ...]
   partial: int = 1
+  auxiliary: bool = False
 
 
 def _stem(at: _At, stage: Stage) -> Iterator[_Part]:
@@ -89,6 +91,9 @@ def _cell(at, stage):
   at.size = -(-at.size // stage.stride)
   for op, source, _ in at.edges[stage.cell]:
     yield from _operation(at.space, op, c // at.partial, stage.stride if source < cell.inputs else 1, at.size ** 2)
+  for source, _ in cell.edges if at.auxiliary else ():
+    yield from _operation(at.space, 'skip_connect', c // at.partial, stage.stride if source < cell.inputs else 1,
+                          at.size ** 2)
   at.widths = (at.widths[-1], c * len(cell.output))
 
 
@@ -101,9 +106,9 @@ _STAGES = {'stem': _stem, 'stem0': _stem0, 'stem1': _stem1, 'residual': _residua
 
 
 def _parts(space: Space, edges: dict, stages: Sequence[Stage], num_classes: int, in_channels: int,
-           size: int, partial: int = 1) -> Iterator[_Part]:
+           size: int, partial: int = 1, auxiliary: bool = False) -> Iterator[_Part]:
   """The layers of the network whose cells have `edges`: {cell: [(op, source, target)]}; `size` is the image's side."""
-  at = _At(space, edges, num_classes, size, (in_channels,), partial)
+  at = _At(space, edges, num_classes, size, (in_channels,), partial, auxiliary)
   for stage in stages:
     yield from _STAGES[stage.kind](at, stage)
 
@@ -169,14 +174,15 @@ def _total(parts):
 
 
 def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_channels: int = 3,
-             partial: int = 1) -> int:
+             partial: int = 1, auxiliary: bool = False) -> int:
   """Number of weights theta of the search network, with every candidate operation on every edge.
 
   BatchNorm inside cells has no parameters; that of the stem, of residual blocks and of the head has. In the one-shot
   network of NAS-Bench-1Shot1 all have but the last. The architecture parameters are not counted. (The NAS-Bench-201
-  authors' own supernet gives its convolutions biases; this one has none.) `partial` is that of Supernet.
+  authors' own supernet gives its convolutions biases; this one has none.) `partial` and `auxiliary` are those of
+  Supernet.
   """
-  parts = _supernet(space, cells, channels, num_classes, in_channels, 2, partial)
+  parts = _supernet(space, cells, channels, num_classes, in_channels, 2, partial, auxiliary)
   if space.topology:
     return _total(parts).params
   return sum(part.weights + part.biases + (0 if part.in_cell else 2 * part.norms) for part in parts)
@@ -188,13 +194,13 @@ def supernet_madds(space: Space, *, cells: int, channels: int, num_classes: int,
   return _total(_supernet(space, cells, channels, num_classes, in_channels, image_size, partial)).madds
 
 
-def _supernet(space, cells, channels, num_classes, in_channels, size, partial):
+def _supernet(space, cells, channels, num_classes, in_channels, size, partial=1, auxiliary=False):
   stages = space.macro(cells, channels)
   if space.topology:
     return _oneshot(space, stages, num_classes, in_channels, size)
   edges = {name: [(op, *edge) for edge, ops in zip(cell.edges, cell.ops) for op in ops]
            for name, cell in space.cells.items()}
-  return _parts(space, edges, stages, num_classes, in_channels, size, partial)
+  return _parts(space, edges, stages, num_classes, in_channels, size, partial, auxiliary)
 
 
 def _oneshot(space: Space, stages: Sequence[Stage], num_classes: int, in_channels: int, size: int) -> Iterator[_Part]:

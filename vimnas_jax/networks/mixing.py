@@ -17,11 +17,15 @@ class Mixture(NamedTuple):
     ops: of the operations, [samples, edges, ops].
     past: of the channels that go past the operations (Supernet.partial), [samples, edges]; None counts as 1.
     shift: a number added to an edge's output, [samples, edges]; None for nothing.
+    skip: of the skip connection beside the operations (Supernet.auxiliary), [samples, edges]; None for nothing.
+    dropout: probability that a number of the operation skip_connect, at a stride of 1, is dropped, []; None for none.
   """
 
   ops: jax.Array
   past: jax.Array | None = None
   shift: jax.Array | None = None
+  skip: jax.Array | None = None
+  dropout: jax.Array | None = None
 
 
 def whole(weights) -> Mixture:

@@ -124,9 +124,11 @@ class OneShot(Supernet):
     """
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     mixing.check_groups(len(x), weights)
-    if self.partial > 1:
-      raise UserError('config.method.name: this method sends a part of the channels through the operations, which the '
-                      'network of NAS-Bench-1Shot1 does not do here: choose another method or config.space.name')
+    if wish := ('a part of the channels through the operations' if self.partial > 1 else
+                'a skip connection beside the operations' if self.auxiliary else
+                'skip connections that are dropped in part' if self.dropout else ''):
+      raise UserError(f'config.method.name: this method wants {wish}, which the network of NAS-Bench-1Shot1 does not '
+                      'have: choose another method or config.space.name')
     x, weights = x.astype(self.dtype), jax.tree.map(lambda w: w.astype(self.dtype), dict(weights))
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':

@@ -44,7 +44,8 @@ class Module(nn.Module):
     return x @ kernel + bias[None]
 
 
-PAST, SHIFT = 'past', 'shift'  # beside the operations in `by_source`
+# Beside the operations in `by_source`, as the fields of Mixture.
+PAST, SHIFT, SKIP, DROPOUT = 'past', 'shift', 'skip', 'dropout'
 
 
 def carriers(cell: Cell, edges):
@@ -55,16 +56,18 @@ def carriers(cell: Cell, edges):
 
 def by_source(cell: Cell, weights):
   """Mixing weights, a Mixture or [samples, edges, ops], as {source node: {operation: [samples, its edges that leave the
-  node]}}; PAST and SHIFT, where they are given, stand for operations that every edge carries.
+  node]}}; PAST, SHIFT and SKIP, where they are given, stand for operations that every edge carries. DROPOUT is [].
   """
   mixture = whole(weights)
   sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
   found = {s: {op: jnp.stack([mixture.ops[:, e, cell.ops[e].index(op)] for e in edges], 1)
                for op, edges in carriers(cell, leaving).items()} for s, leaving in sources.items()}
-  for name, rows in ((PAST, mixture.past), (SHIFT, mixture.shift)):
+  for name, rows in ((PAST, mixture.past), (SHIFT, mixture.shift), (SKIP, mixture.skip)):
     for s, leaving in sources.items():
       if rows is not None:
         found[s][name] = rows[:, jnp.array(leaving, int)]
+  if mixture.dropout is not None:
+    found = {s: {**rows, DROPOUT: mixture.dropout} for s, rows in found.items()}
   return found
 
 
@@ -93,6 +96,7 @@ class MixedCell(Module):
   stage: Stage = None
   pool_norm: bool = False
   partial: int = 1
+  auxiliary: bool = False
   kernels: bool = True
   own_ops: Mapping[str, ops.Op] | None = None  # operations that the space brings
 
@@ -106,7 +110,7 @@ class MixedCell(Module):
     Args:
       inputs: outputs of the previous cells, [n, h, w, *] each, older first.
       weights: mixing weights as `by_source` sorts them.
-      key: of the operation `noise`, for cells that have it.
+      key: of the operation `noise`, for cells that have it, and of DROPOUT.
 
     Returns:
       [n, h / stride, w / stride, channels * len(cell.output)].
@@ -127,9 +131,14 @@ class MixedCell(Module):
       x = nodes[source] if self.partial == 1 else nodes[source][..., :width]
       if SHIFT in weights[source]:
         self._add_shift(before, x, stride, weights[source][SHIFT])
+      if SKIP in weights[source]:
+        self._add_skip(before, x, stride, weights[source][SKIP], params(SKIP, leaving, stride))
       for op, edges in carriers(cell, leaving).items():
         if op == 'noise':
           self._add_noise(before, x.shape, stride, leaving, edges, weights[source][op], key)
+          continue
+        if op == 'skip_connect' and stride == 1 and DROPOUT in weights[source]:
+          self._add_dropped(before, x, leaving, edges, weights[source], key)
           continue
         banks[op] = tuple(leaving.index(e) for e in edges)
         own[op] = params(op, edges, stride)
@@ -160,6 +169,25 @@ class MixedCell(Module):
       y = jnp.broadcast_to(per_image(weights[:, i], n), (n, -(-h // stride), -(-w // stride), c))
       before[i] = y if before[i] is None else before[i] + y
 
+  def _add_skip(self, before, x, stride, weights, params):
+    """Adds to `before`, maps of the edges that leave the node x, the skip connection beside their operations."""
+    z = ops.named('skip_connect').apply(x, params, stride, ops.normalise)
+    for i in range(len(before)):
+      part = z if stride == 1 else z[..., i * x.shape[-1]:(i + 1) * x.shape[-1]]
+      y = per_image(weights[:, i], len(x)) * part
+      before[i] = y if before[i] is None else before[i] + y
+
+  def _add_dropped(self, before, x, leaving, edges, weights, key):
+    """Adds to `before` the skip connections on `edges` from x, of whose numbers a part DROPOUT is dropped, the others
+    scaled up.
+    """
+    keep = 1 - weights[DROPOUT]
+    for i, e in enumerate(edges):
+      kept = jax.random.bernoulli(jax.random.fold_in(jax.random.wrap_key_data(key), e), keep, x.shape)
+      y = per_image(weights['skip_connect'][:, i], len(x)) * jnp.where(kept, x / keep, 0)
+      at = leaving.index(e)
+      before[at] = y if before[at] is None else before[at] + y
+
   def _add_noise(self, before, shape, stride, leaving, edges, weights, key):
     """Adds to `before`, maps of the edges `leaving` a node of `shape`, what the operation `noise` on `edges` gives."""
     n, h, w, c = shape
@@ -183,6 +211,14 @@ class MixedCell(Module):
         stacks[op, stride] = edges, {
             name: self.weight(f'{op}_{name}' + ('_stride2' if stride == 2 else ''), (len(edges), *shape), fan_in)
             for name, (shape, fan_in) in shapes.items()}
+
+    if self.auxiliary:
+      for stride in {1, self.stage.stride}:
+        edges = [e for e, (s, _) in sorted(enumerate(cell.edges), key=lambda item: item[1][0])
+                 if stride == (self.stage.stride if s < cell.inputs else 1)]
+        shapes = ops.named('skip_connect').shapes(self.stage.channels // self.partial, stride)
+        stacks[SKIP, stride] = edges, {name: self.weight(f'auxiliary_{name}', (len(edges), *shape), fan_in)
+                                       for name, (shape, fan_in) in shapes.items()}
 
     def pick(op, edges, stride):
       stacked, values = stacks[op, stride]
@@ -246,6 +282,8 @@ class Supernet(Module):
   num_classes: int = 10
   remat: bool = False  # whether the backward pass computes every cell again instead of keeping what is inside it
   partial: int = 1  # the first of so many parts of a node's channels goes through its edges' operations (PC-DARTS)
+  auxiliary: bool = False  # whether every edge has a skip connection beside its operations (DARTS-)
+  dropout: bool = False  # whether skip connections may be dropped in part (P-DARTS): an rng 'noise' is needed then
   kernels: bool = True  # whether the CPU's kernels are used; they have no second derivative and no batching rule
 
   def run(self, module, name, inputs, weights, key=None):
@@ -265,7 +303,7 @@ class Supernet(Module):
       weights: {cell: mixing weights [samples, edges, ops], or a Mixture}; n must be a multiple of samples, or UserError
         is raised.
 
-    A space with the operation `noise` needs an rng of that name.
+    A space with the operation `noise`, and `dropout`, need an rng of the name 'noise'.
     """
     kinds = {'dtype': self.dtype, 'param_dtype': self.param_dtype}
     x = x.astype(self.dtype)
@@ -273,7 +311,7 @@ class Supernet(Module):
     check_groups(len(x), weights)
     weights = {name: by_source(cell, jax.tree.map(lambda rows: rows.astype(self.dtype), weights[name]))
                for name, cell in self.space.cells.items()}
-    noise = self.make_rng('noise') if self.space.noisy else None
+    noise = self.make_rng('noise') if self.space.noisy or self.dropout else None
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
         x = self.batch_norm('stem_norm', ops.conv(x, self.weight('stem', (3, 3, x.shape[-1], stage.channels),
@@ -281,12 +319,13 @@ class Supernet(Module):
         outputs = (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
-        key = jax.random.key_data(jax.random.fold_in(noise, index)) if self.space.noisy else None
+        key = None if noise is None else jax.random.key_data(jax.random.fold_in(noise, index))
         if stage.channels % self.partial:
           raise UserError(f'config.space.channels: a cell has {stage.channels} channels, which this method takes in '
                           f'{self.partial} parts: choose a multiple of {self.partial}')
         module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, partial=self.partial,
-                           kernels=self.kernels, own_ops=self.space.own_ops, name=f'cell_{index}', **kinds)
+                           auxiliary=self.auxiliary, kernels=self.kernels, own_ops=self.space.own_ops,
+                           name=f'cell_{index}', **kinds)
         x = self.run(module, f'cell_{index}', outputs[-cell.inputs:], weights[stage.cell], key)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':

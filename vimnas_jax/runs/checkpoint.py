@@ -89,7 +89,7 @@ class Checkpoints:
     """The newest state that is whole, or None.
 
     Args:
-      like: abstract state with shardings, for shapes and placement.
+      like: `like(step)`: abstract state with shardings, for shapes and placement.
       warn: called with one line for each checkpoint that is damaged; such a one is set aside, in `checkpoints` under
         a name that begins with `damaged`.
 
@@ -97,11 +97,11 @@ class Checkpoints:
       UserError: a checkpoint cannot be read, or is whole but has other parts than `like`. Nothing is changed then.
     """
     for step in self.steps():
-      fault = self._fault(step, like)
+      fault = self._fault(step, like(step))
       if not isinstance(fault, str):
         return fault
       self._readable(self._root / str(step))
-      again = self._fault(step, like)  # all of it can be read now: was it no more than a passing error?
+      again = self._fault(step, like(step))  # all of it can be read now: was it no more than a passing error?
       if not isinstance(again, str):
         return again
       try:

@@ -11,7 +11,7 @@ import numpy as np
 
 from vimnas_jax import files
 from vimnas_jax.errors import Diverged
-from vimnas_jax.runs import checkpoint, parallel, signals, state
+from vimnas_jax.runs import checkpoint, parallel, signals
 
 
 class Loop(NamedTuple):
@@ -29,6 +29,9 @@ class Loop(NamedTuple):
     remedy: what to change when the loss stops being finite.
     after: `after(at, state)`, called every `after_steps` steps and after the last, before the checkpoint; or None.
     after_steps: see `after`.
+    before: `before(at, state) -> state`, called before step `at` (from 0): a supernet that grows is another one; or
+      None.
+    stopped: `stopped(state)`: whether the run is at its end before its last step; or None.
   """
 
   total: int
@@ -41,13 +44,14 @@ class Loop(NamedTuple):
   remedy: str
   after: Callable[[int, Any], None] | None = None
   after_steps: int = 0
+  before: Callable[[int, Any], Any] | None = None
+  stopped: Callable[[Any], bool] | None = None
 
 
-def abstract(create, seed: int, mesh):
-  """Shapes, types and placement of the state that `create(key)` makes, the same on every device of the mesh."""
+def abstract(create, source, mesh):
+  """Shapes, types and placement of the state that `create(source)` makes, the same on every device of the mesh."""
   on = parallel.replicated(mesh)
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on),
-                      jax.eval_shape(create, state.root(seed)))
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), jax.eval_shape(create, source))
 
 
 def batches(order, per_epoch: int, mesh):
@@ -75,20 +79,20 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   Returns its result; None if a signal ended it early, all saved. A run that is finished already is not run again.
 
   Args:
-    run: has `total` (steps in all), start(), abstract() and advance(state, folder, saved, console, stop), which gives
-      the state and the seconds of a step.
+    run: has `total` (steps in all), start(), abstract(step), finished(state) and advance(state, folder, saved, console,
+      stop), which gives the state and the seconds of a step.
     folder: the run folder.
     console: metrics.Console.
     stop: signals.Stop, entered.
     write: `write(state, seconds) -> result`, after the last step.
   """
   saved = checkpoint.Checkpoints(folder)
-  now = saved.restore(run.abstract(), console.say)
+  now = saved.restore(run.abstract, console.say)
   if now is None:
     now = signals.interruptible(run.start)
-  elif int(now.step) < run.total:
+  elif not run.finished(now):
     console.say(f'resuming {files.printable(folder)} after step {int(now.step)} of {run.total}')
-  first = int(now.step)
+  first, over = int(now.step), run.finished(now)
   if not checkpoint.finite(now):
     raise Diverged(f'the state of step {first} in {files.printable(folder)} has numbers that are not finite: give '
                    'another --workdir')
@@ -96,10 +100,10 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
     now, seconds = run.advance(now, folder, saved, console, stop)
   finally:
     saved.close()
-  if int(now.step) < run.total:
+  if not run.finished(now):
     console.say(f'stopped after step {int(now.step)} of {run.total}, all saved: run the same command to go on')
     return None
-  if first == run.total and (folder / 'result.json').exists():
+  if over and (folder / 'result.json').exists():
     console.say(f'{files.printable(folder)} holds the finished run:')
     return files.read_json(folder / 'result.json', 'remove it, and the same command writes it again')
   return write(now, seconds)
@@ -119,7 +123,7 @@ def advance(loop: Loop, now, saved, console, stop):
     stop: signals.Stop, entered.
   """
   first = int(now.step)
-  if first >= loop.total:
+  if first >= loop.total or (loop.stopped and loop.stopped(now)):
     return now, None
   programs, last = {}, time.monotonic()
 
@@ -138,6 +142,8 @@ def advance(loop: Loop, now, saved, console, stop):
       last = time.monotonic()
     return programs[key]
 
+  if loop.before:
+    now = loop.before(first, now)
   program(first, loop.index(first))
   times, pending = [], None
 
@@ -155,16 +161,18 @@ def advance(loop: Loop, now, saved, console, stop):
       told = ', '.join([f'loss {loss}', *(f'norm of {name} {norm}' for name, norm in norms.items())])
       raise Diverged(f'step {at}: {told}: not finite. The checkpoints hold the last good state; {loop.remedy} and give '
                      'another --workdir')
-    if at % loop.log_steps == 0 or at == loop.total:
+    if at % loop.log_steps == 0 or at == loop.total or values.get('stopped'):
       console.step(at, loop.total, f'loss {loss:.3f}  {loop.note(at, values, times[-1])}')
 
   with console.progress(loop.total, first), stop.noted():
     for at in range(first, loop.total):
       index = loop.index(at)
+      if loop.before and at > first:
+        now = loop.before(at, now)
       now, values = program(at, index)(now, loop.held, index)
       settle()
       pending = at + 1, values
-      done = at + 1 == loop.total
+      done = at + 1 == loop.total or (loop.stopped is not None and loop.stopped(now))
       due = loop.after is not None and (done or (at + 1) % loop.after_steps == 0)
       if done or due or stop.asked or (at + 1) % loop.checkpoint_steps == 0:
         settle()
@@ -172,6 +180,6 @@ def advance(loop: Loop, now, saved, console, stop):
           loop.after(at + 1, now)
         saved.save(at + 1, now)
         last = time.monotonic()
-      if stop.asked and not done:
+      if done or stop.asked:
         break
   return now, float(np.median(times))

@@ -35,14 +35,29 @@ def root(seed: int):
   return jax.random.key_data(jax.random.key(seed))
 
 
+def weights(key, net, space, image_shape):
+  """Theta as a search starts with it, by a jax.random key; to be called under jax.jit."""
+  rows = {name: jnp.full((1, *cell.shape), 1 / cell.shape[1]) for name, cell in space.cells.items()}
+  rows |= {name: jnp.full((1, count), 1 / count) for name, count in space.choices.items()}
+  rngs, images = {'params': key, 'noise': key}, jnp.zeros((1, *image_shape))
+  return initial.from_one_draw(lambda: net.init(rngs, images, rows)['params'], key)
+
+
 def create(key, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:
   """The state at step 0; everything in it is a function of `key`, uint32 [2], as `root` gives it."""
   key = jax.random.wrap_key_data(key)
   theta_key, phi_key, step_key = jax.random.split(key, 3)
-  weights = {name: jnp.full((1, *cell.shape), 1 / cell.shape[1]) for name, cell in space.cells.items()}
-  weights |= {name: jnp.full((1, count), 1 / count) for name, count in space.choices.items()}
-  rngs, images = {'params': theta_key, 'noise': phi_key}, jnp.zeros((1, *image_shape))
-  theta = initial.from_one_draw(lambda: net.init(rngs, images, weights)['params'], theta_key)
-  phi = method.init(phi_key, space)
+  theta, phi = weights(theta_key, net, space, image_shape), method.init(phi_key, space)
+  if method.carry:
+    phi = method.carry(phi, theta)
   return SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
                      jax.random.key_data(step_key))
+
+
+def grown(now: SearchState, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:
+  """The state with which a supernet that grows starts anew, from that at the end of the one before."""
+  theta_key, phi_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(now.key), now.step))
+  theta, phi = weights(theta_key, net, space, image_shape), now.phi
+  if method.grow:
+    phi = method.grow(phi, phi_key)
+  return now.replace(theta=theta, phi=phi, opt_theta=tx_theta.init(theta), opt_phi=tx_phi.init(phi['params']))

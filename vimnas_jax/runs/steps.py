@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
 from vimnas_jax.methods import Batch, Clock, Method, Problem, updates
 from vimnas_jax.methods.random import one_hot
@@ -46,12 +47,14 @@ class Phase:
     end: the step after its last one.
     step: how it learns.
     after: as Method.after, or None.
+    depth: which of Method.depths it belongs to, 0 where there are none.
   """
 
   name: str
   end: int
   step: Any
   after: Any = None
+  depth: int = 0
 
 
 def phases(method: Method, space: Space, plan: Plan) -> tuple[Phase, ...]:
@@ -66,8 +69,15 @@ def phases(method: Method, space: Space, plan: Plan) -> tuple[Phase, ...]:
 
   stages = [*((round(part * plan.search_steps), step) for part, step in method.before),
             (plan.search_steps, method.step)]
-  found = [Phase('search' if step is method.step else f'search_{i}', plan.pretrain_steps + end, step, method.after)
-           for i, (end, step) in enumerate(stages) if end > (stages[i - 1][0] if i else 0)]
+  depths = [round(part * plan.search_steps) for part, _ in method.depths] or [plan.search_steps]
+  found, last = [], 0
+  for i, end in enumerate(sorted({end for end, _ in stages} | set(depths))):
+    if end > last:
+      step = next(step for until, step in stages if until >= end)
+      depth = next(i for i, until in enumerate(depths) if until >= end)
+      whole = step is method.step and depth == len(depths) - 1
+      found.append(Phase('search' if whole else f'search_{i}', plan.pretrain_steps + end, step, method.after, depth))
+      last = end
   if not plan.pretrain_steps:
     return tuple(found)
   if found and found[0].step.after:
@@ -98,7 +108,8 @@ def loss_of(net, method: Method, space: Space) -> Callable[..., Any]:
     """Logits; group i of a method whose samples go separately is every so many-th image: every device has its share."""
     groups = []
     for i in range(separate):
-      rngs = {'noise': jax.random.fold_in(key, len(space.cells) + i)} if space.noisy else None
+      noisy = space.noisy or method.options.dropout
+      rngs = {'noise': jax.random.fold_in(key, len(space.cells) + i)} if noisy else None
       own = weights if separate == 1 else jax.tree.map(  # a graph's rows serve all
           lambda rows, i=i: rows[i:i + 1] if len(rows) > 1 else rows, weights)
       groups.append(net.apply({'params': theta}, images[i::separate], own, rngs=rngs))
@@ -113,29 +124,53 @@ def loss_of(net, method: Method, space: Space) -> Callable[..., Any]:
 
 
 class Optimisers(NamedTuple):
-  """What moves theta and phi; `unrolled` is that of theta without clipping, for steps that are looked ahead."""
+  """What moves theta and phi.
+
+  Attributes:
+    theta: the optimiser of theta.
+    phi: that of phi['params'].
+    unrolled: that of theta without clipping, for steps that are looked ahead.
+    decayed: `decayed(weight_decay)`: that of theta with another weight decay.
+  """
 
   theta: optax.GradientTransformation
   phi: optax.GradientTransformation
   unrolled: optax.GradientTransformation
+  decayed: Callable[[Any], optax.GradientTransformation]
 
 
-def optimisers(config, method: Method, plan: Plan) -> Optimisers:
-  """Those of a search, as config.theta and config.phi say; phi's rate begins where the method's own step does."""
-  waits = round(method.before[-1][0] * plan.search_steps) if method.before else 0
-  return Optimisers(optim.theta(config.theta, plan.steps, plan.per_epoch),
-                    method.optimizer(optim.phi(config.phi, plan.search_steps - waits)),
-                    optim.theta(config.theta, plan.steps, plan.per_epoch, clip=False))
+def optimisers(config, method: Method, plan: Plan, depth: int = 0) -> Optimisers:
+  """Those of a search, as config.theta and config.phi say; phi's rate begins where the method's own step does.
+
+  Of a supernet that grows every `depth` has the whole schedule of theta for itself.
+  """
+  waits = round(method.before[-1][0] * plan.search_steps) if method.before and not method.depths else 0
+  ends = [0, *(round(part * plan.search_steps) for part, _ in method.depths)]
+  length = ends[depth + 1] - ends[depth] + (0 if depth else plan.pretrain_steps) if method.depths else plan.steps
+
+  def theta(clip=True, **changes):
+    return optim.theta(ConfigDict({**config.theta, **changes}), length, plan.per_epoch, clip=clip)
+
+  return Optimisers(theta(), method.optimizer(optim.phi(config.phi, plan.search_steps - waits)), theta(clip=False),
+                    lambda weight_decay: theta(weight_decay=weight_decay))
 
 
-def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment,
-                 tx_unrolled=None) -> dict[str, Callable[..., Any]]:
-  """The step of every phase, {its name: function}; see `search_step`. `tx_unrolled` is tx_theta where it is None."""
-  problem = Problem(space, loss_of(net, method, space), tx_theta, tx_phi, tx_unrolled or tx_theta, plan.parts)
+def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment, tx_unrolled=None,
+                 fresh=None, decayed=None, depth: int = 0) -> dict[str, Callable[..., Any]]:
+  """The step of every phase of a `depth`, {its name: function}; see `search_step`.
+
+  `tx_unrolled` is tx_theta where it is None; `fresh` and `decayed` are those of Problem.
+  """
+  def plain(*args):
+    return loss_of(net.clone(kernels=False), method, space)(*args)
+
+  problem = Problem(space, loss_of(net, method, space), tx_theta, tx_phi, tx_unrolled or tx_theta, plan.parts, plain,
+                    fresh, decayed)
   made = {}
   for phase in phases(method, space, plan):
-    shared = (step for other, step in made.values() if other.step is phase.step and other.after is phase.after)
-    made[phase.name] = phase, next(shared, None) or search_step(method, problem, plan, phase, augment)
+    if phase.depth == depth:
+      shared = (step for other, step in made.values() if other.step is phase.step and other.after is phase.after)
+      made[phase.name] = phase, next(shared, None) or search_step(method, problem, plan, phase, augment)
   return {name: step for name, (_, step) in made.items()}
 
 
@@ -156,6 +191,8 @@ def search_step(method: Method, problem: Problem, plan: Plan, phase: Phase, augm
     clock = plan.clock(state.step + 1)
     if phase.after:
       state = state.replace(phi=phase.after(state.phi, clock))
+    if method.stopped:
+      metrics['stopped'] = method.stopped(state.phi).astype(jnp.float32)
     if method.scores:
       metrics['scores'] = method.scores(state.phi, clock)
     metrics |= {'norm_theta': optax.tree.norm(state.theta), 'norm_phi': optax.tree.norm(state.phi['params']),

@@ -10,7 +10,7 @@ from vimnas_jax.spaces import Space
 from vimnas_jax.tabular import nasbench101, nasbench201, nasbench301
 from vimnas_jax.tabular.types import Figure, Table, Tabular
 
-__all__ = ['BENCHMARKS', 'COLUMNS', 'FIELDS', 'Figure', 'Table', 'Tabular', 'check', 'network', 'of']
+__all__ = ['BENCHMARKS', 'COLUMNS', 'FIELDS', 'Figure', 'Table', 'Tabular', 'check', 'network', 'of', 'rater']
 
 BENCHMARKS = (nasbench201.BENCHMARK, nasbench101.BENCHMARK, nasbench301.BENCHMARK)
 FIELDS = tuple(field for benchmark in BENCHMARKS for field in benchmark.fields)  # of config.oracle
@@ -36,6 +36,40 @@ def check(space: Space, oracle, say=None):
                       f'those of {space.name!r}: leave it out')
   for benchmark in of(space, oracle):
     benchmark.load(oracle, say)
+
+
+class Rater:
+  """The validation accuracy of whole architectures, in %, as a benchmark has it: `Method.derive`."""
+
+  def __init__(self, benchmark: Tabular, table: Table, space: Space, data: str):
+    self._benchmark, self._table, self._space, self._data = benchmark, table, space, data
+
+  def __call__(self, weights, i: int = 0) -> float:
+    """That of the architecture that `weights` {cell: [edges, ops]} stand for."""
+    del i
+    figures = self._table.query(self._space.genotype(weights))
+    return self._benchmark.accuracy(figures, self._data)
+
+  def batch(self, i: int):
+    """A table has no images."""
+    raise NotImplementedError
+
+
+def rater(space: Space, oracle, data: str) -> Rater:
+  """The first benchmark that covers `space` and can answer; figures of the data set `data`.
+
+  Raises UserError if there is none, or it has no figures of `data`.
+  """
+  for benchmark in of(space, oracle):
+    if benchmark.accuracy:
+      if not benchmark.known(data):
+        raise UserError(f'config.method.name: this method asks {benchmark.name} for accuracies, which has those of '
+                        f'{", ".join(benchmark.data)}, not of config.data.name={data!r}: choose another method')
+      return Rater(benchmark, benchmark.load(oracle, None), space, benchmark.known(data))
+  known = [benchmark.name for benchmark in BENCHMARKS if benchmark.accuracy and benchmark.covers(space)]
+  raise UserError(f'config.method.name: this method asks a benchmark for accuracies, and there is none for space '
+                  f'{space.name!r}: ' + (f'give the files of {" or ".join(known)} with config.oracle' if known else
+                                         'choose another method or config.space.name'))
 
 
 def network(space: Space) -> Tabular | None:

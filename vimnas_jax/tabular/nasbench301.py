@@ -175,6 +175,6 @@ BENCHMARK = Tabular(
     name='NAS-Bench-301', key='nasbench301', fields=('nasbench301',), data=('cifar10',), covers=covers,
     load=lambda config, say: load(config.nasbench301), summary=_summary,
     figures=(Figure(('valid',), 'predicted valid %'), Figure(('percentile',), 'percentile', digits=1)),
-    knows='darts, s1, s2 and s3', remark=_remark,
+    knows='darts, s1, s2 and s3', remark=_remark, accuracy=lambda figures, data: figures['valid'],
     predicts='what its surrogate, a model fitted to trained cells, predicts on CIFAR-10, and the share of random cells '
              'of the DARTS space that lie below')

@@ -69,6 +69,8 @@ class Tabular(NamedTuple):
     predicts: '' if it trained the architecture itself; else what its figures are, in words.
     regrets: kinds, as 'test', of whose KIND_regret a report draws the course over a search.
     remark: `remark(table)`: a line that a report has beside its table, or None.
+    accuracy: `accuracy(figures, data)`: the validation accuracy, in %, on one of `data` that is among figures of
+      `Table.query`; None if methods that ask a table may not ask this one.
     cost: `cost(genotype)`: parameters and multiply-adds of the network that the benchmark trained, where its spaces
       have no network outside it; None where networks.cost counts.
   """
@@ -87,6 +89,7 @@ class Tabular(NamedTuple):
   regrets: tuple[str, ...] = ()
   remark: Callable[[Any], str] | None = None
   cost: Callable[[Genotype], Cost] | None = None
+  accuracy: Callable[[dict, str], float] | None = None
 
   def given(self, oracle) -> str:
     """The first field of config.oracle that names a file of the benchmark, '' if there is none."""
@@ -97,12 +100,16 @@ class Tabular(NamedTuple):
     answer = {self.key: self.load(oracle, None).query(genotype)}
     return answer if self.predicts else answer | {f'{self.key}_of': self.whose(data)}
 
+  def known(self, data: str) -> str:
+    """Which of its data sets config.data.name=`data` is, '' if it has no figures of that."""
+    name = data.removeprefix('tfds/').split('/')[0].lower()
+    return next((each for each in self.data if each.lower() == name), '')
+
   def whose(self, data: str) -> str:
     """Whose the figures are, in words: never those of config.data.name=`data`."""
-    known = data.removeprefix('tfds/').split('/')[0].lower() in [name.lower() for name in self.data]
     trained = 'data sets' if len(self.data) > 1 else self.data[0]
     return (f'figures of the benchmark for this cell, trained on its own {trained}' +
-            ('' if known else f', not on yours ({data})'))
+            ('' if self.known(data) else f', not on yours ({data})'))
 
   def lines(self, result: dict) -> Iterator[str]:
     """What the end of a search tells of the benchmark: each line names it, the first whose figures these are."""

@@ -83,7 +83,7 @@ def write(folder, run, now, seconds, command) -> dict:
   result = {
       'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
       'classes': list(run.class_names),
-      'seed': config.seed, 'steps': run.plan.steps, 'pretrain_steps': run.plan.pretrain_steps,
+      'seed': config.seed, 'steps': int(now.step), 'pretrain_steps': run.plan.pretrain_steps,
       'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs, space),
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
@@ -91,9 +91,11 @@ def write(folder, run, now, seconds, command) -> dict:
       'params': size.params, 'madds': size.madds,
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
       'seconds_per_step': seconds and round(seconds, 4),
-      'seconds_estimated': seconds and round(seconds * run.plan.steps, 1),  # median step times steps, no compile
+      'seconds_estimated': seconds and round(seconds * int(now.step), 1),  # median step times steps, no compile
       'state_sha256': checkpoint.digest(now),
   }
+  if int(now.step) < run.plan.steps:
+    result['stopped'] = True  # by the method, before the last step
   if method.derive:
     result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:
@@ -110,7 +112,8 @@ def write(folder, run, now, seconds, command) -> dict:
 def _scores(run, now, probs):
   """What the architecture of the final state `now` is read off: the method's scores, its own derivation, or `probs`."""
   if run.method.derive:
-    rate = standing.rater(run, now.theta)
+    rate = (standing.Rater(run, now.theta) if run.method.asks == 'supernet' else
+            tabular.rater(run.space, run.config.oracle, run.config.data.name))
     return jax.device_get(run.method.derive(rate, now.phi, jax.random.fold_in(jax.random.key(run.config.seed), 0)))
   scores = run.method.scores
   return jax.device_get(scores(now.phi, run.plan.clock(run.plan.steps))) if scores else probs

@@ -112,9 +112,14 @@ class Training:
     """The state at step 0; everything in it is a function of config.seed."""
     return self._create(state.root(self.config.seed))
 
-  def abstract(self):
-    """Shapes, types and placement of a state."""
-    return loop.abstract(self._create, self.config.seed, self.mesh)
+  def abstract(self, step=0):
+    """Shapes, types and placement of a state, after whatever `step`."""
+    del step
+    return loop.abstract(self._create, state.root(self.config.seed), self.mesh)
+
+  def finished(self, now) -> bool:
+    """Whether the state `now` is that of the end."""
+    return int(now.step) >= self.total
 
   def _step(self, state, held, index):
     """One step: `(state, data on the device, indices [n]) -> (state, metrics)`."""

@@ -53,6 +53,8 @@ def _checked(config, loaded, console):
                     f'least {space.min_size}')
   spaces.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
   method = methods.get(config.method, space)
+  if method.asks == 'benchmark':
+    tabular.rater(space, config.oracle, config.data.name)
   mesh = parallel.mesh(config.devices, config.batch_size,
                        config.accumulate * (method.samples if method.separate else 1))
   if config.batch_size % (method.samples * config.accumulate):
@@ -78,35 +80,59 @@ class _Run:
     self.image_shape, self.class_names = loaded.image_shape, loaded.class_names
     self.mean, self.std = loaded.mean, loaded.std
     self.per_epoch = len(self.train) // config.batch_size
-    self.plan = steps.Plan(round(config.pretrain.epochs * self.per_epoch), round(config.epochs * self.per_epoch),
-                           config.pretrain.sampling, config.accumulate, max(self.per_epoch, 1))
+    epochs = (config.pretrain.epochs, config.epochs) if method.trains else (0, 0)
+    self.plan = steps.Plan(*(round(length * self.per_epoch) for length in epochs), config.pretrain.sampling,
+                           config.accumulate, max(self.per_epoch, 1))
     self.total = self.plan.steps
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
-    self.weights = cost.supernet(space, **self.size, partial=method.options.partial)
-    form = OneShot if space.topology else Supernet
-    self.net = form(space=space, cells=config.space.cells, channels=config.space.channels,
-                    num_classes=loaded.num_classes, dtype=jnp.dtype(config.dtype), remat=config.remat,
-                    **method.options._asdict())
     self.phases = steps.phases(method, space, self.plan)
-    tx = steps.optimisers(config, method, self.plan)
-    programs = steps.search_steps(self.net, method, space, self.plan, tx.theta, tx.phi,
-                                  augment.of(config.data, loaded), tx.unrolled)
-    jitted = {step: jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
-                            out_shardings=parallel.replicated(mesh)) for step in programs.values()}
-    self._steps = {name: jitted[step] for name, step in programs.items()}
-    self._create = jax.jit(lambda key: state.create(key, self.net, method, space, tx.theta, tx.phi, self.image_shape),
-                           out_shardings=parallel.replicated(mesh))
+    self._steps, self._starts = {}, []
+    prepare = augment.of(config.data, loaded)
+    for depth, (_, more) in enumerate(method.depths or ((1.0, 0),)):
+      self._add(depth, config.space.cells + more, prepare)
     self.environment = runfolder.environment()  # of the start: the checkout may move on while a run lasts
+
+  def _add(self, depth, cells, prepare):
+    """Adds the supernet of `cells`: its steps, and the state that it starts with."""
+    config, space, method, mesh = self.config, self.space, self.method, self.mesh
+    options = method.options
+    self.weights = cost.supernet(space, **self.size | {'cells': cells}, partial=options.partial,
+                                 auxiliary=options.auxiliary)
+    form = OneShot if space.topology else Supernet
+    self.net = net = form(space=space, cells=cells, channels=config.space.channels,
+                          num_classes=self.size['num_classes'], dtype=jnp.dtype(config.dtype), remat=config.remat,
+                          **options._asdict())
+    tx = steps.optimisers(config, method, self.plan, depth)
+    programs = steps.search_steps(net, method, space, self.plan, tx.theta, tx.phi, prepare, tx.unrolled,
+                                  lambda key: state.weights(key, net, space, self.image_shape), tx.decayed, depth)
+    whole = parallel.replicated(mesh)
+    jitted = {step: jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0, out_shardings=whole)
+              for step in programs.values()}
+    self._steps |= {name: jitted[step] for name, step in programs.items()}
+    start = state.grown if depth else state.create
+    self._starts.append(jax.jit(lambda key_or_state: start(key_or_state, net, method, space, tx.theta, tx.phi,
+                                                           self.image_shape), out_shardings=whole))
 
   @property
   def validates(self) -> bool:
     """Whether any phase takes batches of the validation half."""
-    return bool(self.method.derive) or any('valid' in phase.step.batches for phase in self.phases)
+    tries = self.method.derive is not None and self.method.asks == 'supernet'
+    return tries or any('valid' in phase.step.batches for phase in self.phases)
 
   def phase(self, at) -> steps.Phase:
     """The stage that step `at` (from 0) belongs to."""
     return next(phase for phase in self.phases if at < phase.end)
+
+  def _grown(self, at, now):
+    """`now`, or where step `at` is the first of another supernet the state with which that starts."""
+    before, depth = (self.phase(max(step, 0)).depth for step in (at - 1, at))
+    return now if before == depth else self._starts[depth](now)
+
+  def finished(self, now) -> bool:
+    """Whether the state `now` is that of the end."""
+    stopped = self.method.stopped
+    return int(now.step) >= self.total or (stopped is not None and bool(stopped(now.phi)))
 
   def step(self, at):
     """The jitted step `at`: `f(state, data, index) -> (state, metrics)`."""
@@ -114,11 +140,14 @@ class _Run:
 
   def start(self):
     """The state at step 0."""
-    return self._create(state.root(self.config.seed))
+    return self._starts[0](state.root(self.config.seed))
 
-  def abstract(self):
-    """Shapes, types and placement of a state."""
-    return loop.abstract(self._create, self.config.seed, self.mesh)
+  def abstract(self, step=0):
+    """Shapes, types and placement of the state after `step` steps."""
+    shapes = loop.abstract(self._starts[0], state.root(self.config.seed), self.mesh)
+    for start in self._starts[1:self.phase(step - 1).depth + 1] if step else ():
+      shapes = loop.abstract(start, shapes, self.mesh)
+    return shapes
 
   def order(self, epoch):
     """Batches of an epoch as indices {'train': int32 [per_epoch, n], 'valid': ...}: a function of (seed, epoch).
@@ -139,7 +168,7 @@ class _Run:
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end of the plan or to a stop. Returns the state and the seconds per step (median)."""
     first = int(now.step)
-    if first >= self.plan.steps:
+    if self.finished(now):
       return now, None
     images = {'images': self.train.images, 'labels': self.train.labels}
     if self.validates:
@@ -181,7 +210,9 @@ class _Run:
                                             scores(now.phi, clock) if scores else None)))
     try:
       return loop.advance(loop.Loop(self.plan.steps, self.step, images, index, note, self.config.log_steps,
-                                    self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr'),
+                                    self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
+                                    before=self._grown if self.method.depths else None,
+                                    stopped=self.finished if self.method.stopped else None),
                           now, saved, console, stop)
     finally:
       log.close()

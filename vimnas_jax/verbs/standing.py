@@ -54,24 +54,37 @@ def accuracies(run, theta, probs, images: int) -> dict:
   return found
 
 
-def rater(run, theta):
-  """`rate(weights, i)`: the supernet's accuracy in % with mixing weights {cell: [edges, ops]} on batch `i` of the
-  validation half, counted round and not augmented; BatchNorm uses the batch's statistics. `run` is as for `accuracies`.
+class Rater:
+  """The supernet's accuracy on batches of the validation half, counted round and not augmented: `Method.derive`.
+
+  BatchNorm uses the batch's statistics. `run` is as for `accuracies`.
   """
-  size, split = run.config.batch_size, run.valid
 
-  @jax.jit
-  def right(theta, weights, images, labels):
-    x = augment.normalise(images, run.mean, run.std)
-    weights = _sampled(run.space, weights)
-    logits = run.net.apply({'params': theta}, x, weights, rngs={'noise': jax.random.key(0)})
-    return (logits.argmax(-1) == labels).mean()
+  def __init__(self, run, theta):
+    self._run, self._theta = run, theta
 
-  def rate(weights, i):
+    @jax.jit
+    def right(theta, weights, images, labels):
+      weights = _sampled(run.space, weights)
+      logits = run.net.apply({'params': theta}, augment.normalise(images, run.mean, run.std), weights,
+                             rngs={'noise': jax.random.key(0)})
+      return (logits.argmax(-1) == labels).mean()
+
+    self._right = right
+
+  def _part(self, i):
+    size, split = self._run.config.batch_size, self._run.valid
     at = i % (len(split) // size) * size
-    return 100 * float(right(theta, weights, split.images[at:at + size], split.labels[at:at + size]))
+    return split.images[at:at + size], split.labels[at:at + size]
 
-  return rate
+  def __call__(self, weights, i: int) -> float:
+    """Accuracy in % with mixing weights {cell: [edges, ops]} on batch `i`."""
+    return 100 * float(self._right(self._theta, weights, *self._part(i)))
+
+  def batch(self, i: int):
+    """Batch `i`: normalised images [n, h, w, c] and labels [n]."""
+    images, labels = self._part(i)
+    return augment.normalise(images, self._run.mean, self._run.std), labels
 
 
 def _sampled(space, weights):
