@@ -14,6 +14,19 @@ from vimnas_jax.errors import Diverged
 from vimnas_jax.runs import checkpoint, parallel, signals
 
 
+class Pace(NamedTuple):
+  """What the steps of a run took.
+
+  Attributes:
+    seconds: of a step, median.
+    bytes: of the largest step's program on a device, as XLA accounts for it: arguments (the data set among them),
+      results and all between; None where it does not say.
+  """
+
+  seconds: float
+  bytes: int | None
+
+
 class Loop(NamedTuple):
   """What a run does at each step.
 
@@ -80,11 +93,11 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
 
   Args:
     run: has `total` (steps in all), start(), abstract(step), finished(state) and advance(state, folder, saved, console,
-      stop), which gives the state and the seconds of a step.
+      stop), which gives the state and the Pace, or None if there was no step.
     folder: the run folder.
     console: metrics.Console.
     stop: signals.Stop, entered.
-    write: `write(state, seconds) -> result`, after the last step.
+    write: `write(state, pace) -> result`, after the last step.
   """
   saved = checkpoint.Checkpoints(folder)
   now = saved.restore(run.abstract, console.say)
@@ -97,7 +110,7 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
     raise Diverged(f'the state of step {first} in {files.printable(folder)} has numbers that are not finite: give '
                    'another --workdir')
   try:
-    now, seconds = run.advance(now, folder, saved, console, stop)
+    now, pace = run.advance(now, folder, saved, console, stop)
   finally:
     saved.close()
   if not run.finished(now):
@@ -106,14 +119,21 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   if over and (folder / 'result.json').exists():
     console.say(f'{files.printable(folder)} holds the finished run:')
     return files.read_json(folder / 'result.json', 'remove it, and the same command writes it again')
-  return write(now, seconds)
+  return write(now, pace)
+
+
+def _bytes(program) -> int | None:
+  """See `Pace`."""
+  found = program.memory_analysis()
+  sizes = [getattr(found, f'{kind}_size_in_bytes', None) for kind in ('argument', 'output', 'temp', 'alias')]
+  return None if None in sizes else int(sum(sizes[:3]) - sizes[3])  # what is given back in place counts once
 
 
 def advance(loop: Loop, now, saved, console, stop):
   """Takes the state `now`, which has its `step`, to the end of the loop or to a stop.
 
-  Returns the state and the median seconds of a step. Raises Diverged when the loss or any of the parameters stop
-  being finite; the checkpoints then hold the last good state.
+  Returns the state and the Pace, or None if there was no step. Raises Diverged when the loss or any of the parameters
+  stop being finite; the checkpoints then hold the last good state.
 
   Args:
     loop: what to do.
@@ -182,4 +202,5 @@ def advance(loop: Loop, now, saved, console, stop):
         last = time.monotonic()
       if done or stop.asked:
         break
-  return now, float(np.median(times))
+  sizes = [_bytes(each) for each in programs.values()]
+  return now, Pace(float(np.median(times)), None if None in sizes else max(sizes))

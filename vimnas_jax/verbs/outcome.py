@@ -57,11 +57,11 @@ def dead_warnings(dead, space, step, pretraining):
                             'vanishes; its architecture is no choice. Try another config.seed or a lower config.phi.lr')
 
 
-def write(folder, run, now, seconds, command) -> dict:
+def write(folder, run, now, pace, command) -> dict:
   """Writes genotype.json, the pictures and result.json of the final state `now`; returns the result.
 
   `run` has the parts of the search: space, method, config, plan, size, image_shape, class_names, environment, start().
-  `seconds` is the median time of a step, or None.
+  `pace` is what its steps took, a loop.Pace, or None.
   """
   space, method, config = run.space, run.method, run.config
   probs = jax.device_get(method.probs(now.phi, run.plan.clock(run.plan.steps)))
@@ -83,19 +83,19 @@ def write(folder, run, now, seconds, command) -> dict:
   result = {
       'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
       'classes': list(run.class_names),
-      'seed': config.seed, 'steps': int(now.step), 'pretrain_steps': run.plan.pretrain_steps,
+      'seed': config.seed, 'steps': int(now.step), 'planned_steps': run.plan.steps,
+      'pretrain_steps': run.plan.pretrain_steps,
       'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs, space),
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
       'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
       'params': size.params, 'madds': size.madds,
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
-      'seconds_per_step': seconds and round(seconds, 4),
-      'seconds_estimated': seconds and round(seconds * int(now.step), 1),  # median step times steps, no compile
+      'seconds_per_step': pace and round(pace.seconds, 4),
+      'seconds_estimated': pace and round(pace.seconds * int(now.step), 1),  # median step times steps, no compile
+      'bytes_per_step': pace and pace.bytes,
       'state_sha256': checkpoint.digest(now),
   }
-  if int(now.step) < run.plan.steps:
-    result['stopped'] = True  # by the method, before the last step
   if method.derive:
     result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:
@@ -145,8 +145,11 @@ def _lines(result, space):
     lines.append('graph          by how much probability the weakest input kept leads the strongest left out: ' +
                  ', '.join(f'{name} {margin:.2g}' for name, margin in result['graph_margins'].items()))
   lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
+  if result['steps'] < result.get('planned_steps', 0):
+    lines.append(f'length         {result["steps"]} of {result["planned_steps"]} steps: the method was at its end')
   if result['seconds_per_step']:
-    lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
+    lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)' + (
+        f', {result["bytes_per_step"] / 2 ** 20:,.0f} MiB' if result.get('bytes_per_step') else ''))
   if 'supernet' in result:
     row = result['supernet']
     lines.append(f'supernet       {row["mixed"]:.2f} % of {row["images"]:,} validation images with all it has' + (

@@ -122,7 +122,8 @@ _FIELDS = {
     **dict.fromkeys(('seed', 'steps', 'pretrain_steps', 'unchanged_steps', 'params'),
                     (_whole, 'a whole number', False)),
     **dict.fromkeys(('one_hot', 'epochs'), (lambda v: _number(v) and v >= 0, 'a number', False)),
-    'seconds_per_step': (lambda v: v is None or _number(v), 'a number', True),
+    **dict.fromkeys(('seconds_per_step', 'seconds_estimated', 'bytes_per_step', 'planned_steps'),
+                    (lambda v: v is None or _number(v), 'a number', True)),
     'supernet': (lambda v: _numbers(v) and 'mixed' in v, 'numbers by name', True),
     **{benchmark.key: _figures(benchmark) for benchmark in tabular.BENCHMARKS}}
 _TRAINED = {'params': _FIELDS['params'], **{f'{part}_top1': (_number, 'a number', True) for part in ('test', 'valid')}}

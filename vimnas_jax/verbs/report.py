@@ -153,7 +153,8 @@ def _regrets(space, table, members, kind):
 
 
 def _per_epoch(result) -> float | None:
-  return (result['steps'] - result['pretrain_steps']) / result['epochs'] if result['epochs'] else None
+  steps = result.get('planned_steps', result['steps'])
+  return (steps - result['pretrain_steps']) / result['epochs'] if result['epochs'] else None
 
 
 def _spread(values) -> dict | None:
@@ -172,8 +173,9 @@ def _row(space, results) -> dict:
       'epochs': results[0]['steps'] / per_epoch if per_epoch else 0.0,
       'one_hot': _spread([r['one_hot'] for r in results]),
       'unchanged_steps': _spread([r['unchanged_steps'] for r in results]),
-      'params': _spread([r['params'] for r in results]), 'seconds_per_step': _spread([r.get('seconds_per_step')
-                                                                                         for r in results]),
+      'params': _spread([r['params'] for r in results]),
+      **{key: _spread([r.get(key) for r in results]) for key in ('seconds_per_step', 'seconds_estimated',
+                                                                 'bytes_per_step')},
       'agreement': agreement(space, [r['genotype'] for r in results]),
       'skips': _spread([_count(space, r['genotype'], 'skip_connect') for r in results]),
       'pools': _spread([_count(space, r['genotype'], 'pool') for r in results]),

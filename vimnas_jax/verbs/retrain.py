@@ -61,7 +61,7 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
     console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
                 f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.total} steps of {config.batch_size}')
     result = loop.to_the_end(run, folder, console, stop,
-                             lambda now, seconds: run.finish(folder, now, seconds, command, console))
+                             lambda now, pace: run.finish(folder, now, pace, command, console))
     for line in evaluate.summary(result, folder) if result else ():
       console.say(line)
     return result
@@ -160,7 +160,7 @@ class Training:
     return {'params': state.params, 'batch_stats': state.stats}
 
   def advance(self, now, folder, saved, console, stop):
-    """Takes `now` to the end or to a stop. Returns the state and the seconds per step (median)."""
+    """Takes `now` to the end or to a stop. Returns the state and the loop.Pace, or None."""
     first = int(now.step)
     if first >= self.total:
       return now, None
@@ -191,7 +191,7 @@ class Training:
       log.close()
       curve.close()
 
-  def finish(self, folder, now, seconds, command, console):
+  def finish(self, folder, now, pace, command, console):
     """Exports and evaluates the final state; writes result.json and the pictures; returns the result."""
     model = export.Model(self.space, self.genotype, self.net, self.variables(now), self.loaded.image_shape,
                          self.loaded.mean, self.loaded.std, self.config.data.name, self.loaded.class_names,
@@ -208,7 +208,7 @@ class Training:
         'command': command, 'task': 'retrain', 'space': self.space.name, 'data': self.config.data.name,
         'genotype': self.space.write(self.genotype), 'seed': self.config.seed, 'steps': self.total,
         'epochs': self.config.epochs, 'params': self.size.params, 'madds': self.size.madds,
-        'seconds_per_step': seconds and round(seconds, 4),
+        'seconds_per_step': pace and round(pace.seconds, 4), 'bytes_per_step': pace and pace.bytes,
         **evaluate.measure(model, self.test, self.test_name, folder, self.config, console),
         'state_sha256': checkpoint.digest(now)}
     result |= self.environment

@@ -37,7 +37,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
                 f'{run.total} steps of {config.batch_size}, {run.weights:,} weights')
     result = loop.to_the_end(run, folder, console, stop,
-                             lambda now, seconds: outcome.write(folder, run, now, seconds, command))
+                             lambda now, pace: outcome.write(folder, run, now, pace, command))
     for line in outcome.summary(result, folder, run.space) if result else ():
       console.say(line)
     return result
@@ -166,7 +166,7 @@ class _Run:
     return batches
 
   def advance(self, now, folder, saved, console, stop):
-    """Takes `now` to the end of the plan or to a stop. Returns the state and the seconds per step (median)."""
+    """Takes `now` to the end of the plan or to a stop. Returns the state and the loop.Pace, or None."""
     first = int(now.step)
     if self.finished(now):
       return now, None

@@ -31,18 +31,22 @@ def _cell(spread, digits=2, scale=1.0) -> str:
   return mean if spread['std'] is None else f'{mean} ± {spread["std"] / scale:.{digits}f}'
 
 
-# columns that only some reports have: key of a row -> heading
-_COLUMNS = {'supernet_mixed': 'supernet %', 'supernet_derived': 'architecture in it %', 'retrained': 'retrained %'}
+# columns that only some reports have: key of a row -> heading, what its values are divided by
+_COLUMNS = {'seconds_per_step': ('s a step', 1.0), 'seconds_estimated': ('minutes', 60.0),
+            'bytes_per_step': ('MiB', 2.0 ** 20), 'supernet_mixed': ('supernet %', 1.0),
+            'supernet_derived': ('architecture in it %', 1.0), 'retrained': ('retrained %', 1.0)}
 _TRAINED = ' or '.join(benchmark.name for benchmark in tabular.BENCHMARKS if not benchmark.predicts)
 _PREDICTED = ' '.join(f'{benchmark.name}: {benchmark.predicts}.' for benchmark in tabular.BENCHMARKS
                       if benchmark.predicts)
 LEGEND = textwrap.fill(f"""\
 Means and standard deviations over seeds. Epochs count pretraining. Agreement: the share of edges, with their
 operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at the width and depth of
-the search. Supernet: its accuracy on validation images at the end of the search, mixed by the probabilities, and with
-the architecture alone; retrained: of the derived network, trained from scratch, on the images that its result.json
-names. Columns that begin with {_TRAINED} are figures of that benchmark: of the architecture as it trained it, on its
-own data sets, which are not those of the runs unless their names say so. {_PREDICTED}""", 120)
+the search. Minutes: seconds of a step times steps, without compiling. MiB: of a step on one device, as XLA accounts for
+it, the data set included. Supernet: its accuracy on validation images at the end of the search, mixed by the
+probabilities, and with the architecture alone; retrained: of the derived network, trained from scratch, on the images
+that its result.json names. Columns that begin with {_TRAINED} are figures of that
+benchmark: of the architecture as it trained it, on its own data sets, which are not those of the runs unless their
+names say so. {_PREDICTED}""", 120)
 
 
 def table(rows) -> str:
@@ -51,14 +55,15 @@ def table(rows) -> str:
                                if figure.of(row.get(benchmark.key, {}))))
   columns = {key: head for key, head in _COLUMNS.items() if any(row.get(key) for row in rows.values())}
   head = ['experiment', 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
-          'agreement', *columns.values(), *(f'{benchmark.name} {figure.heading}' for benchmark, figure in figures)]
+          'agreement', *(heading for heading, _ in columns.values()),
+          *(f'{benchmark.name} {figure.heading}' for benchmark, figure in figures)]
   lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
   for name, row in rows.items():
     cells = [plain(name), str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3),
              _cell(row['skips'], 1), _cell(row['pools'], 1), _cell(row['convolutions'], 1),
              _cell(row['params'], 3, 1e6),
              '–' if row['agreement'] is None else f'{row["agreement"]:.2f}',
-             *(_cell(row.get(key)) for key in columns),
+             *(_cell(row.get(key), scale=scale) for key, (_, scale) in columns.items()),
              *(_cell(figure.of(row.get(benchmark.key, {})), figure.digits) for benchmark, figure in figures)]
     lines.append('| ' + ' | '.join(cells) + ' |')
   return '\n'.join(lines)
