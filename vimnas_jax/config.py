@@ -157,7 +157,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     if c.phi[field] is None:
       c.phi[field] = value
   if c.pretrain.epochs is None:
-    c.pretrain.epochs = methods.pretrain(c.method)
+    c.pretrain.epochs = methods.pretrain(c.method.name)
   if c.train_portion is None:
     c.train_portion = 1.0 if c.task == 'retrain' else 0.5
   if c.data.pad is None:

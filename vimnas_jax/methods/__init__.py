@@ -2,8 +2,9 @@
 
 A method's module has FIELDS (its fields of config.method, with their defaults), OPTIMIZER (that of phi), PRETRAIN
 (epochs of theta alone) and `make(config.method) -> Method`; examples/gumbel.py is a whole one. It may have PUBLISHED,
-{space: {field of config: value}}, the settings of its authors. All but `make` are literals and are read without running
-the module: it imports JAX, which a command that is refused, or asks for help, need not wait for.
+{space: {field of config: value}}, the settings of its authors, and PASSES, how often a step goes through the supernet
+and back. All but `make` are literals and are read without running the module: it imports JAX, which a command that is
+refused, or asks for help, need not wait for.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
 __all__ = ['END', 'NAMES', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step',
-           'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'pretrain', 'published']
+           'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain', 'published']
 
 # method -> (module, the name of a literal in it that changes its defaults)
 _MODULES = {
@@ -107,6 +108,12 @@ def optimizer(config: ConfigDict) -> dict[str, Any]:
   return {'lr_end': found['lr'], 'schedule': 'linear', 'fall': 0.0, **found}
 
 
+def passes(name: str) -> int:
+  """How often a step of the method goes through the supernet and back, each time with a batch; 0 if it takes none."""
+  literals, changed = _declared(name)
+  return changed.get('passes', literals.get('PASSES', 1))
+
+
 def published(name: str, space: str) -> dict[str, Any]:
   """Settings {field of config: value} with which the method's authors searched the space of that name.
 
@@ -121,7 +128,7 @@ def published(name: str, space: str) -> dict[str, Any]:
   return dict(known[family])
 
 
-def pretrain(config: ConfigDict) -> float:
+def pretrain(name: str) -> float:
   """The method's default length, in epochs, of the stage in which theta is trained alone."""
-  literals, changed = _declared(config.name)
+  literals, changed = _declared(name)
   return changed.get('pretrain', literals['PRETRAIN'])

@@ -31,14 +31,15 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}  # momentum: Adam's beta 1
 PRETRAIN = 0.0
+PASSES = 2
 PUBLISHED = {
     'darts': {'epochs': 50.0},
     'nb201': {'epochs': 50.0, 'batch_size': 64, 'method.phi_first': False},
     'oneshot': {'epochs': 50.0},
 }
-SECOND = {'unrolled': 'finite'}
+SECOND = {'unrolled': 'finite', 'passes': 5}
 NOISE = {'noise': 1.0, 'bilevel': False, 'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0,
-         'samples': 8, 'pretrain': 1.0}
+         'samples': 8, 'pretrain': 1.0, 'passes': 1}
 
 
 def make(config: ConfigDict) -> Method:

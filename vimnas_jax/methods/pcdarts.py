@@ -27,6 +27,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 6e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+PASSES = 2
 
 
 def edge_weights(beta: jax.Array, targets: jax.Array) -> jax.Array:

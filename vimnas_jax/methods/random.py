@@ -15,6 +15,7 @@ from vimnas_jax.methods.types import END, Method
 FIELDS: dict[str, Any] = {}
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
+PASSES = 0
 
 
 def one_hot(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

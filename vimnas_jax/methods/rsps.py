@@ -21,6 +21,7 @@ from vimnas_jax.spaces import Space
 FIELDS = {'tries': 100}  # architectures that are rated at the end
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
+PASSES = 1
 
 Rule = dict[str, jax.Array]  # what `rules` says of a cell
 

@@ -26,6 +26,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+PASSES = 2
 
 
 def to_probabilities(rows: jax.Array) -> jax.Array:

@@ -54,6 +54,7 @@ FIELDS = {
 # Chosen in docs/recipe.md; momentum as for theta, no decay.
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.1, 'momentum': 0.9, 'weight_decay': 0.0}
 PRETRAIN = 1.0
+PASSES = 1
 # What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
 # momentum of 0.9 and no decay are by analogy with theta.
 STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.centred': False,

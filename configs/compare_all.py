@@ -1,0 +1,41 @@
+"""Every method side by side on NAS-Bench-201 with CIFAR-10 at 16x16, on equal passes over the training half.
+
+  python -m vimnas_jax.main --config=configs/compare_all.py --config.data.dir=DIR --workdir=runs/compare_all
+
+Each method has as many epochs as make its passes through the supernet and back (methods.passes: one a step for VIM-NAS,
+two for DARTS, five for its second order), those before the search included, equal to PASSES epochs of one pass a step.
+The optimiser of what a method learns, and all else of its own, are its defaults. Four seeds each; a study that was
+interrupted goes on. Test accuracies: --config.oracle.test_csv.
+"""
+
+from vimnas_jax import methods
+from vimnas_jax.config import defaults, with_arguments
+
+PASSES = 3.0
+
+
+def member(name):
+  """One method with its share of the passes."""
+  before, each = methods.pretrain(name), methods.passes(name)
+  return f'{name} method.name={name} epochs={(PASSES - before) / each if each else 0:g}'
+
+
+MEMBERS = tuple(map(member, methods.NAMES))
+
+
+def smoke(config):
+  config.space.cells, config.space.channels = 1, 4
+  config.data.limit, config.batch_size = 512, 32
+  config.study.seeds, config.study.members = (0,), tuple(
+      f'{name} method.name={name} epochs={1 if methods.passes(name) else 0}' for name in methods.NAMES)
+
+
+def get_config(arg=''):
+  config = defaults()
+  config.task = 'study'
+  config.study.members, config.study.seeds = MEMBERS, (300, 301, 302, 303)
+  config.space.name, config.space.cells = 'nb201', 5
+  config.data.shrink, config.data.pad = 2, 2
+  config.theta.weight_decay = 5e-4  # NAS-Bench-201's own search settings
+  config.theta.nesterov = True
+  return with_arguments(config, arg, smoke)
