@@ -137,34 +137,34 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   path = folder / 'config.json'
   if not path.exists():
     return {}
-  held = files.read_json(path, 'restore it, or give an empty --workdir')
-  if not isinstance(held.get('config'), dict) or not isinstance(held.get('data_fingerprint'), str):
+  stored = files.read_json(path, 'restore it, or give an empty --workdir')
+  if not isinstance(stored.get('config'), dict) or not isinstance(stored.get('data_fingerprint'), str):
     raise UserError(f'{files.printable(path)} is damaged (config or data_fingerprint is missing): restore it, or give '
                     'an empty --workdir')
-  asked, own = config.to_dict(), _own_space(config)
-  flat = files.flatten(held['config'])
-  for name, value in files.flatten(json.loads(json.dumps(asked))).items():
+  fields, space = config.to_dict(), _own_space(config)
+  flat = files.flatten(stored['config'])
+  for name, value in files.flatten(json.loads(json.dumps(fields))).items():
     by_content = str(flat.get(name)).endswith('.py') and (
-        (name == 'space.name' and own) or (name == 'method.name' and _own_method(config))
+        (name == 'space.name' and space) or (name == 'method.name' and _own_method(config))
         or (name == 'data.name' and value.endswith('.py')))
     if name not in FREE and not by_content and flat.get(name, value) != value:
       raise UserError(f'{files.printable(folder)} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it '
                       'back, or give another --workdir')
   method = _own_method(config)
-  if method and held.get('method_fingerprint', method) != method:
+  if method and stored.get('method_fingerprint', method) != method:
     raise UserError(f'{files.printable(folder)} holds a run with {config.method.name} as it was: its code has changed '
                     'since; set it back, or give another --workdir')
-  if own and held.get('space_fingerprint', own) != own:
+  if space and stored.get('space_fingerprint', space) != space:
     raise UserError(f'{files.printable(folder)} holds a run with {config.space.name} as it was: cells, stages or '
                     'operations have changed since; set them back, or give another --workdir')
-  known = held.get('genotype')  # an older run has only the text
-  if genotype and (known != genotype if known else flat.get('genotype') != asked.get('genotype')):
+  known = stored.get('genotype')  # an older run has only the text
+  if genotype and (known != genotype if known else flat.get('genotype') != fields.get('genotype')):
     raise UserError(f'{files.printable(folder)} holds a run with another architecture than config.genotype='
                     f'{config.genotype!r}: give the one it began with, or another --workdir')
-  if fingerprint and held['data_fingerprint'] != fingerprint:
-    raise UserError(f'{files.printable(folder)} holds a run on other data (config.data.name={asked["data"]["name"]!r}, '
+  if fingerprint and stored['data_fingerprint'] != fingerprint:
+    raise UserError(f'{files.printable(folder)} holds a run on other data (config.data.name={config.data.name!r}, '
                     'another fingerprint): point config.data.dir at the same data, or give another --workdir')
-  return held
+  return stored
 
 
 def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str | None = None) -> list[str]:
@@ -173,13 +173,13 @@ def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str |
   Returns the fields of the oracle in which they differ. It is called when all else has been checked: what is refused
   leaves no config.json.
   """
-  if held := check(folder, config, fingerprint, genotype):
-    flat = files.flatten(held['config'])
+  if stored := check(folder, config, fingerprint, genotype):
+    flat = files.flatten(stored['config'])
     return [name for name, value in files.flatten(config.to_dict()).items()
             if name.startswith('oracle.') and flat.get(name) != value]
-  own = _own_space(config)
+  space = _own_space(config)
   files.write_json(folder / 'config.json', {
-      'config': config.to_dict(), 'data_fingerprint': fingerprint, **({'space_fingerprint': own} if own else {}),
+      'config': config.to_dict(), 'data_fingerprint': fingerprint, **({'space_fingerprint': space} if space else {}),
       **({'method_fingerprint': method} if (method := _own_method(config)) else {}),
       **({'genotype': genotype} if genotype else {}), **environment()})
   return []

@@ -70,15 +70,15 @@ class Scores:
 
 def measure(model: export.Model, split, name: str, folder: pathlib.Path, config, console) -> dict:
   """Evaluates `model` on `split`, called `name`; draws folder/confusion.png; returns what result.json holds of it."""
-  found = Scores(model.net, model, config.eval_batch).of(model.variables, split)
-  draw.confusion(found.confusion, folder / 'confusion.png', model.class_names)
-  classes = len(found.confusion)
-  row = {f'{name}_images': len(split), f'{name}_top1': round(found.top1, 4),
-         f'{name}_top5': round(found.top5, 4) if classes > TOP else None,  # of five all are among the first five
-         f'{name}_loss': round(found.loss, 6), 'classes': list(model.class_names) or None,
-         'confusion': found.confusion.tolist(),  # rows and per_class in the order of classes
+  scores = Scores(model.net, model, config.eval_batch).of(model.variables, split)
+  draw.confusion(scores.confusion, folder / 'confusion.png', model.class_names)
+  classes = len(scores.confusion)
+  row = {f'{name}_images': len(split), f'{name}_top1': round(scores.top1, 4),
+         f'{name}_top5': round(scores.top5, 4) if classes > TOP else None,  # of five all are among the first five
+         f'{name}_loss': round(scores.loss, 6), 'classes': list(model.class_names) or None,
+         'confusion': scores.confusion.tolist(),  # rows and per_class in the order of classes
          'per_class': [round(100 * float(r[i]) / int(r.sum()), 2) if r.sum() else None
-                       for i, r in enumerate(found.confusion)]}
+                       for i, r in enumerate(scores.confusion)]}
   if config.measure_batches:
     console.say('measuring latency …')
     row['latency'] = [latency(model, batch) for batch in config.measure_batches]
@@ -174,17 +174,17 @@ def _same_size(model, loaded, config):
   """Raises UserError, with the field that brings the data to the network's size, where they differ."""
   if loaded.image_shape == model.image_shape:
     return
-  (height, width, channels), found, asked = model.image_shape, loaded.image_shape, config.data
-  by = found[0] * asked.shrink // height
+  (height, width, channels), given, fields = model.image_shape, loaded.image_shape, config.data
+  by = given[0] * fields.shrink // height
   remedy = f'set config.data.name={model.data} and config.data.dir' + (
       f' and config.data.image_size={height}' if _sized(model.data) else '')
-  if channels == found[-1] and height == width and _sized(asked.name):
-    remedy = f'set config.data.image_size={height * asked.shrink}'
-  elif channels == found[-1] and [side * asked.shrink for side in found[:2]] == [height * by, width * by]:
+  if channels == given[-1] and height == width and _sized(fields.name):
+    remedy = f'set config.data.image_size={height * fields.shrink}'
+  elif channels == given[-1] and [side * fields.shrink for side in given[:2]] == [height * by, width * by]:
     remedy = f'set config.data.shrink={by}'
   raise UserError(f'the network of config.genotype={config.genotype!r} reads images of {height}x{width} pixels and '
-                  f'{channels} channels, those of config.data.name={asked.name!r} have {found[0]}x{found[1]} and '
-                  f'{found[2]}: {remedy}')
+                  f'{channels} channels, those of config.data.name={fields.name!r} have {given[0]}x{given[1]} and '
+                  f'{given[2]}: {remedy}')
 
 
 def summary(result, folder) -> list[str]:

@@ -95,19 +95,19 @@ def write(folder, model: Model):
     parts['space.py'] = model.code or files.read_bytes(pathlib.Path(model.space.name).expanduser())
   for name, content in parts.items():
     files.write(folder / name, content)
-  told = {
+  facts = {
       'space': model.space.name, 'genotype': json.loads(model.genotype.to_json()),
       **{name: getattr(net, name) for name in _SIZES}, 'dtype': jnp.dtype(net.dtype).name,
       'image_shape': list(model.image_shape), 'mean': list(model.mean), 'std': list(model.std), 'data': model.data,
       'class_names': list(model.class_names), 'recipe': dict(model.recipe),
       'sha256': {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}}
-  files.write_json(folder / 'model.json', told | {'content_sha256': _digest(told)})
+  files.write_json(folder / 'model.json', facts | {'content_sha256': _digest(facts)})
 
 
-def _digest(told) -> str:
+def _digest(facts) -> str:
   """Of what model.json says, however it is laid out."""
-  own = {name: value for name, value in told.items() if name != 'content_sha256'}
-  return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+  content = {name: value for name, value in facts.items() if name != 'content_sha256'}
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def locate(folder) -> pathlib.Path:
@@ -143,54 +143,54 @@ def read(folder, trusted: Iterable = ()) -> Model:
       All is checked before a network is built.
   """
   folder = locate(folder)
-  told, where = _told(folder), files.printable(folder / 'model.json')
+  facts, where = _facts(folder), files.printable(folder / 'model.json')
   raw = {name: files.read_bytes(folder / name) for name in ('weights.safetensors', 'network.jaxexport', 'space.py')
          if (folder / name).is_file()}
   for name, content in raw.items():
-    _same(folder / name, content, told)
+    _same(folder / name, content, facts)
   try:
-    own = told['space'].endswith('.py')
-    if own:
+    brought = facts['space'].endswith('.py')
+    if brought:
       path = str(folder / 'space.py')
-      found = spaces.named(path, files.printable(folder), [str(path) for path in trusted])
-      space = dataclasses.replace(found, name=told['space'])
+      named = spaces.named(path, files.printable(folder), [str(path) for path in trusted])
+      space = dataclasses.replace(named, name=facts['space'])
     else:
-      space = spaces.named(told['space'], where)
-    genotype = space.validate(Genotype.from_json(json.dumps(told['genotype'])))
-    size = {name: told[name] for name in _SIZES}
-    counted = cost.count(space, genotype, **size, image_size=min(told['image_shape'][:2]),
-                         in_channels=told['image_shape'][-1])
+      space = spaces.named(facts['space'], where)
+    genotype = space.validate(Genotype.from_json(json.dumps(facts['genotype'])))
+    size = {name: facts[name] for name in _SIZES}
+    counted = cost.count(space, genotype, **size, image_size=min(facts['image_shape'][:2]),
+                         in_channels=facts['image_shape'][-1])
   except UserError as e:
     raise UserError(str(e) if '--config.trust' in str(e) else f'{where} is damaged ({e}): {_REMEDY}') from None
-  net = Network(space=space, genotype=genotype, **size, dtype=jnp.dtype(told['dtype']), kernels=True)
-  image_shape = tuple(told['image_shape'])
+  net = Network(space=space, genotype=genotype, **size, dtype=jnp.dtype(facts['dtype']), kernels=True)
+  image_shape = tuple(facts['image_shape'])
   variables = _variables(folder / 'weights.safetensors', raw['weights.safetensors'], net, image_shape, counted.params)
-  return Model(space, genotype, net, variables, image_shape, tuple(told['mean']), tuple(told['std']), told['data'],
-               tuple(told.get('class_names', ())), told.get('recipe', {}), raw.get('space.py'))
+  return Model(space, genotype, net, variables, image_shape, tuple(facts['mean']), tuple(facts['std']), facts['data'],
+               tuple(facts.get('class_names', ())), facts.get('recipe', {}), raw.get('space.py'))
 
 
-def _told(folder) -> dict:
+def _facts(folder) -> dict:
   """What model.json says, its types and sizes checked."""
   path = folder / 'model.json'
-  told = files.read_json(path, _REMEDY)
+  facts = files.read_json(path, _REMEDY)
   try:
-    changed = 'content_sha256' in told and told['content_sha256'] != _digest(told)
+    changed = 'content_sha256' in facts and facts['content_sha256'] != _digest(facts)
   except RecursionError:  # nested too deep to be written again: no model.json of ours
     changed = True
   if changed:
     raise UserError(f'{files.printable(path)} is damaged (it is not as it was written): {_REMEDY}')
   for name, (fits, wanted) in _FIELDS.items():
-    if (name in told or name not in _NEWER) and not (name in told and fits(told[name])):
-      raise UserError(f'{files.printable(path)} is damaged ({name}={told.get(name)!r:.60}, it must be {wanted}): '
+    if (name in facts or name not in _NEWER) and not (name in facts and fits(facts[name])):
+      raise UserError(f'{files.printable(path)} is damaged ({name}={facts.get(name)!r:.60}, it must be {wanted}): '
                       f'{_REMEDY}')
-  channels, names = told['image_shape'][-1], told.get('class_names')
-  if len(told['mean']) != channels or len(told['std']) != channels or min(told['std']) <= 0:
-    raise UserError(f'{files.printable(path)} is damaged (mean={told["mean"]!r:.60} and std={told["std"]!r:.60} need '
+  channels, names = facts['image_shape'][-1], facts.get('class_names')
+  if len(facts['mean']) != channels or len(facts['std']) != channels or min(facts['std']) <= 0:
+    raise UserError(f'{files.printable(path)} is damaged (mean={facts["mean"]!r:.60} and std={facts["std"]!r:.60} need '
                     f'{channels} numbers, std above 0): {_REMEDY}')
-  if names and (len(names) != told['num_classes'] or len(set(names)) != len(names)):
+  if names and (len(names) != facts['num_classes'] or len(set(names)) != len(names)):
     raise UserError(f'{files.printable(path)} is damaged ({len(names)} names, {len(set(names))} of them different, for '
-                    f'{told["num_classes"]} classes): {_REMEDY}')
-  return told
+                    f'{facts["num_classes"]} classes): {_REMEDY}')
+  return facts
 
 
 def _count(most, value) -> bool:
@@ -215,9 +215,9 @@ _FIELDS = {
     'recipe': (lambda v: isinstance(v, dict), 'an object'), 'sha256': (lambda v: isinstance(v, dict), 'an object')}
 
 
-def _same(path, content, told):
+def _same(path, content, facts):
   """Raises UserError where model.json has another digest of a file."""
-  wanted = told.get('sha256', {}).get(path.name) if isinstance(told.get('sha256'), dict) else None
+  wanted = facts.get('sha256', {}).get(path.name) if isinstance(facts.get('sha256'), dict) else None
   if wanted is not None and wanted != hashlib.sha256(content).hexdigest():
     raise UserError(f'{files.printable(path)} is damaged or of another export (its SHA-256 is not the one in '
                     f'model.json): {_REMEDY}')
@@ -240,8 +240,8 @@ def _variables(path, content, net, image_shape, params):
   for name in sorted(wanted.keys() | flat.keys()):
     like, found = (of.get(name) for of in (wanted, flat))
     if like is None or found is None or (like.shape, like.dtype) != (found.shape, found.dtype):
-      told = [f'{a.dtype} of shape {a.shape}' if a is not None else 'nothing' for a in (like, found)]
-      raise UserError(f'{shown}: {name} should be {told[0]}, found {told[1]}: these weights are of another network '
+      words = [f'{a.dtype} of shape {a.shape}' if a is not None else 'nothing' for a in (like, found)]
+      raise UserError(f'{shown}: {name} should be {words[0]}, found {words[1]}: these weights are of another network '
                       f'than model.json says; {_REMEDY}')
     if not np.isfinite(found).all() or (name.startswith('batch_stats/') and name.endswith('/var') and found.min() < 0):
       raise UserError(f'{shown} is damaged ({name} has numbers that are not finite, or a variance below 0): {_REMEDY}')

@@ -20,17 +20,17 @@ def report(config, workdir) -> dict:
   roots = [pathlib.Path(p.strip()).expanduser() for p in config.report.runs.split(',') if p.strip()]
   if not roots:
     raise UserError('config.report.runs names no folder: give --config.report.runs=DIR, where DIR holds run folders')
-  found = []
+  runs = []
   for root in roots:
     if not root.is_dir():
       raise UserError(f'config.report.runs: {files.printable(root)} is no folder')
-    found += sorted(p.parent for p in root.rglob('result.json') if (p.parent / 'config.json').exists()
+    runs += sorted(p.parent for p in root.rglob('result.json') if (p.parent / 'config.json').exists()
                     and 'task' not in files.read_json(p))  # what trained or evaluated a network names its task
-  if not found:
+  if not runs:
     raise UserError(f'config.report.runs={config.report.runs!r}: no finished search below it (result.json beside '
                     'config.json)')
   with runfolder.opened(workdir) as folder:
-    return across(found, folder, config.oracle, genotypes.trusted(config))
+    return across(runs, folder, config.oracle, genotypes.trusted(config))
 
 
 def across(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
@@ -45,12 +45,12 @@ def across(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   if len(of) == 1:
     return _compare(*of.values(), folder, oracles)
   places = _places(of)
-  rows = {space: _compare(own, folder / places[space], oracles) for space, own in of.items()}
+  rows = {space: _compare(members, folder / places[space], oracles) for space, members in of.items()}
   draw.comparison(tables.panels(rows), folder / 'comparison.png')
   files.write_json(folder / 'report.json', rows)
   lines = ['# Report', '', '![comparison](comparison.png)', '', tables.LEGEND, '']
-  for space, own in rows.items():
-    lines += [f'## [{tables.plain(space)}]({places[space]}/report.md)', '', tables.table(own), '']
+  for space, members in rows.items():
+    lines += [f'## [{tables.plain(space)}]({places[space]}/report.md)', '', tables.table(members), '']
   files.write(folder / 'report.md', '\n'.join(lines))
   return rows
 
@@ -84,18 +84,18 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
     oracles: config.oracle; None does without.
     trust: Python files that may be executed, where a run is of a space of one's own.
   """
-  found = records.read(runs, trust)
-  names = {run.space.name for run in found}
+  searches = records.read(runs, trust)
+  names = {run.space.name for run in searches}
   if len(names) > 1:
     raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
-  return _compare(found, pathlib.Path(folder), oracles)
+  return _compare(searches, pathlib.Path(folder), oracles)
 
 
 def _compare(runs, folder, oracles):
   groups, space = _experiments(runs), runs[0].space
   console = metrics.Console()
-  asked = [benchmark for benchmark in tabular.of(space, oracles or {}) if not benchmark.always]
-  looked_up = {benchmark.key: benchmark.load(oracles, console.say) for benchmark in asked}
+  benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {}) if not benchmark.always]
+  looked_up = {benchmark.key: benchmark.load(oracles, console.say) for benchmark in benchmarks}
   for run, (key, table) in itertools.product(runs, looked_up.items()):
     run.result[key] = table.query(space.read(run.result['genotype']))
   rows = {name: _row(space, [run.result for run in members]) for name, members in groups.items()}
@@ -109,12 +109,12 @@ def _compare(runs, folder, oracles):
                       for name, (_, probs) in traces.items()}, folder / 'distributions.png')
   draw.comparison(tables.panels({space.name: rows}), folder / 'comparison.png')
   pictures = ['first_edge.png', 'distributions.png', 'comparison.png']
-  for benchmark in asked:
+  for benchmark in benchmarks:
     for kind in benchmark.regrets:
       draw.regret({name: _regrets(space, looked_up[benchmark.key], members, kind) for name, members in groups.items()},
                   folder / f'regret_{kind}.png', kind)
       pictures.append(f'regret_{kind}.png')
-  remarks = [benchmark.remark(looked_up[benchmark.key]) for benchmark in asked if benchmark.remark]
+  remarks = [benchmark.remark(looked_up[benchmark.key]) for benchmark in benchmarks if benchmark.remark]
   files.write_json(folder / 'report.json', rows)
   files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, remarks))
   console.say(tables.table(rows))
@@ -124,13 +124,13 @@ def _compare(runs, folder, oracles):
 
 def _experiments(runs) -> dict:
   """{name: [run]}, in the order of the runs."""
-  found = {}
+  groups = {}
   for run in runs:
     alike = {k: v for k, v in run.config.items() if k != 'seed' and k not in runfolder.FREE}
     key = run.folder.resolve().parent, json.dumps(alike, sort_keys=True)
-    found.setdefault(key, []).append(run)
+    groups.setdefault(key, []).append(run)
   names = {}
-  for (parent, _), members in found.items():
+  for (parent, _), members in groups.items():
     called = files.printable(parent.name)
     same = sum(name.partition(' #')[0] == called for name in names)
     names[f'{called} #{same + 1}' if same else called] = members
@@ -142,11 +142,11 @@ def _regrets(space, table, members, kind):
   steps, values = None, []
   for run in members:
     path = run.folder / 'arch.jsonl'
-    found = {row['step']: row['genotype'] for row in records.trace(run)}
+    by_step = {row['step']: row['genotype'] for row in records.trace(run)}
     known = {text: table.query(records.architecture(space, text, path))[f'{kind}_regret']
-             for text in set(found.values())}
-    values.append({step: known[text] for step, text in found.items()})
-    steps = set(found) if steps is None else steps & set(found)
+             for text in set(by_step.values())}
+    values.append({step: known[text] for step, text in by_step.items()})
+    steps = set(by_step) if steps is None else steps & set(by_step)
   at = sorted(steps)
   per_epoch = _per_epoch(members[0].result) or 1
   return [step / per_epoch for step in at], np.array([[of[step] for step in at] for of in values])

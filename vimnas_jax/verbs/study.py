@@ -33,23 +33,23 @@ def study(config, workdir, command: str = '') -> dict | None:
   with runfolder.opened(workdir) as folder:
     runs, loaded = list(members(config, folder)), {}
 
-    def held(asked):
+    def data_of(fields):
       nonlocal loaded
-      key = json.dumps({field: value for field, value in asked.to_dict().items() if field not in _AFTERWARDS})
+      key = json.dumps({field: value for field, value in fields.to_dict().items() if field not in _AFTERWARDS})
       if key not in loaded:
-        loaded = {key: data.get(asked)}
+        loaded = {key: data.get(fields)}
       return loaded[key]
 
     for number, (where, changes, searched, following) in enumerate(runs, 1):
       path = folder / where
-      own = shlex.join([*(word for word in shlex.split(command) if not word.startswith('--workdir')),
+      run_command = shlex.join([*(word for word in shlex.split(command) if not word.startswith('--workdir')),
                         '--config.task=search', *(f'--config.{change}' for change in shlex.split(changes)),
                         f'--workdir={path}'])
-      for verb, asked, place in ((search.search, searched, path), (retrain.retrain, following, path / 'retrain')):
-        if asked is None or runfolder.finished(place, asked):
+      for verb, run_config, place in ((search.search, searched, path), (retrain.retrain, following, path / 'retrain')):
+        if run_config is None or runfolder.finished(place, run_config):
           continue
-        console.say(f'run {number} of {len(runs)}: {where}' + (', retraining' if asked is following else ''))
-        if verb(asked, place, own, held(asked.data)) is None:
+        console.say(f'run {number} of {len(runs)}: {where}' + (', retraining' if run_config is following else ''))
+        if verb(run_config, place, run_command, data_of(run_config.data)) is None:
           return None
     trust = [searched.space.name for _, _, searched, _ in runs]  # the user named them, in the config or a member
     return report.across([folder / where for where, *_ in runs], folder, config.oracle, trust)
