@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import ROOT, data_config, one_line
+from conftest import ONE_EDGE, ROOT, data_config, one_line
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import data
@@ -15,7 +15,6 @@ from vimnas_jax.runs import runfolder
 from vimnas_jax.verbs import evaluate, retrain, search
 
 PATH = str(ROOT / 'examples' / 'own_data.py')
-TWO_NODES = str(ROOT / 'examples' / 'two_nodes.py')  # compiles in half the time of the package's
 ARRAYS = '''
 import numpy as np
 
@@ -28,7 +27,7 @@ def load(config):
 
 def configured(path=PATH):
   c = config_lib.defaults()
-  c.space.name, c.space.cells, c.space.channels, c.devices = TWO_NODES, 1, 4, 1
+  c.space.name, c.space.cells, c.space.channels, c.devices = ONE_EDGE, 1, 4, 1
   c.data.name, c.data.num_train, c.data.image_size, c.batch_size = str(path), 64, 8, 16
   return c
 
@@ -42,7 +41,7 @@ def test_the_example_is_searched_trained_evaluated_and_resumed(tmp_path, capsys)
   trained = retrain.retrain(following, tmp_path / 'retrain')
   assert trained['classes'] == ['square', 'disc', 'cross', 'ring'] and trained['test_images'] == 128
 
-  c.task, c.genotype, c.trust, c.measure_batches = 'evaluate', str(tmp_path / 'retrain'), TWO_NODES, ()
+  c.task, c.genotype, c.trust, c.measure_batches = 'evaluate', str(tmp_path / 'retrain'), ONE_EDGE, ()
   again = evaluate.evaluate(config_lib.resolve(c), tmp_path / 'evaluation')
   assert again['test_loss'] == pytest.approx(trained['test_loss'], rel=1e-4)
   c.data.image_size = 16
