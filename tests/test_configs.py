@@ -83,7 +83,8 @@ def traced(config, folder, monkeypatch, genotype=None):
 
 
 # More members, or spaces, of what others trace.
-LONG = ('ablation_darts', 'compare_simplified', 'compare_nb201', 'oneshot_c10:space2')
+LONG = ('ablation_darts', 'compare_simplified', 'compare_nb201', 'oneshot_c10:space2',
+        'oneshot_c10:space3')
 
 
 @pytest.mark.parametrize('config', [pytest.param(config, marks=SLOW) if config in LONG else config

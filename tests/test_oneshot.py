@@ -93,7 +93,8 @@ def same(forward, reference, params, weights, x):
   return got[1]
 
 
-@pytest.mark.parametrize('name, side, samples', [('oneshot2', 5, 2), pytest.param('oneshot3', 7, 1, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize('name, side, samples', [('oneshot2', 5, 2), ('oneshot3', 7, 1)])
 def test_cell_equals_one_layer_at_a_time(x64, name, side, samples):
   space = spaces.get(name)
   cell = Cell(topology=space.topology, stage=Stage('cell', 3, cell='cell'), dtype=jnp.float64, param_dtype=jnp.float64)

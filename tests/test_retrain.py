@@ -159,6 +159,7 @@ assert not [m for m in sys.modules if m.split('.')[0] in ('tensorflow_datasets',
 '''
 
 
+@SLOW
 def test_a_fresh_process_gives_the_same_logits(trained, tmp_path):
   images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
   np.save(tmp_path / 'images.npy', images)
@@ -206,9 +207,9 @@ def test_another_architecture_in_the_same_folder_is_refused(trained):
     retrain.retrain(tiny(genotype=other), trained[0])
 
 
+@SLOW
 @pytest.mark.parametrize('space, changes', [
-    (ONE_EDGE, 'epochs=1 data.limit=1408 eval_batch=359 measure_batches=()'),  # as few programs as can be
-    pytest.param('nb201', 'epochs=8', marks=SLOW)])
+    (ONE_EDGE, 'epochs=1 data.limit=1408 eval_batch=359 measure_batches=()'), ('nb201', 'epochs=8')])
 def test_a_search_goes_on_to_an_exported_network(tmp_path, space, changes):
   """The first command of the README, in short, on real images: the handwritten digits."""
   out = subprocess.run(
