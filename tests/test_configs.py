@@ -82,7 +82,9 @@ def traced(config, folder, monkeypatch, genotype=None):
   return run
 
 
-LONG = ('ablation_darts', 'compare_simplified')  # more members of what darts_c10 and simplified_c10 trace
+# More members, or spaces, of what others trace.
+LONG = ('ablation_darts', 'compare_simplified', 'compare_nb201', 'oneshot_c10:space2',
+        'oneshot_c10:space3')
 
 
 @pytest.mark.parametrize('config', [pytest.param(config, marks=SLOW) if config in LONG else config

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SLOW
 from ml_collections import ConfigDict
 
 from vimnas_jax import methods, spaces
@@ -19,7 +20,8 @@ def _make(name, **fields):
 
 
 @pytest.mark.parametrize('name', methods.NAMES)
-@pytest.mark.parametrize('space', spaces.NAMES)
+@pytest.mark.parametrize('space', ['s2', 'oneshot1', *(pytest.param(space, marks=SLOW) for space in spaces.NAMES
+                                                       if space not in ('s2', 'oneshot1'))])
 def test_interface(name, space):
   space = spaces.get(space)
   method = methods.get(ConfigDict({'name': name, **methods.fields(name)}))

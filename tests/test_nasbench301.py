@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import SHARED, one_line
+from conftest import SHARED, SLOW, one_line
 
 import vimnas_jax
 from vimnas_jax import spaces
@@ -99,6 +99,7 @@ def test_bad_folders_are_refused_in_a_line(surrogate, tmp_path):
     assert 'v2' in one_line(error), name
 
 
+@SLOW
 def test_a_search_ends_with_the_prediction(surrogate, tmp_path, capsys):
   config = vimnas_jax.configure('darts_c10:smoke', {
       'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 'method.name': 'random',

@@ -231,6 +231,7 @@ def test_noise_is_fresh_also_in_evaluation(stride):
   assert abs(float(a.mean())) < 0.05 and abs(float(a.std()) - 1) < 0.05 and not np.array_equal(a, b)
 
 
+@SLOW
 def test_bfloat16_stays_near_float32():
   nets = [Network(space=NB201, genotype=MIXED, cells=1, channels=4, num_classes=3, dtype=d)
           for d in (jnp.float32, jnp.bfloat16)]

@@ -93,7 +93,8 @@ def same(forward, reference, params, weights, x):
   return got[1]
 
 
-@pytest.mark.parametrize('name, side, samples', [('oneshot2', 5, 2), pytest.param('oneshot3', 7, 1, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize('name, side, samples', [('oneshot2', 5, 2), ('oneshot3', 7, 1)])
 def test_cell_equals_one_layer_at_a_time(x64, name, side, samples):
   space = spaces.get(name)
   cell = Cell(topology=space.topology, stage=Stage('cell', 3, cell='cell'), dtype=jnp.float64, param_dtype=jnp.float64)
@@ -120,7 +121,8 @@ def test_network_equals_one_layer_at_a_time(x64, back):
 
 
 @pytest.mark.skipif(mixing.normed() is None, reason='the kernels are switched off')
-@pytest.mark.parametrize('name, what', [('oneshot1', 'cell'), pytest.param('oneshot3', 'network', marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize('name, what', [('oneshot1', 'cell'), ('oneshot3', 'network')])
 def test_kernels_change_nothing(x64, monkeypatch, name, what):
   """Of a width that has them, with a weight of 0 among those that mix."""
   space = spaces.get(name)
@@ -155,7 +157,8 @@ def test_pool_is_that_of_the_benchmark(sides):
   np.testing.assert_array_equal(pool(x), window(x, 2, 2))
 
 
-@pytest.mark.parametrize('name, count', [('oneshot1', 1_101_402), ('oneshot2', 1_101_402), ('oneshot3', 1_509_594)])
+@pytest.mark.parametrize('name, count', [
+    *(pytest.param(name, 1_101_402, marks=SLOW) for name in ('oneshot1', 'oneshot2')), ('oneshot3', 1_509_594)])
 def test_parameter_counts(name, count):
   space = spaces.get(name)
   assert cost.supernet(space, cells=9, channels=16, num_classes=10) == count

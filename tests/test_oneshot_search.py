@@ -163,8 +163,8 @@ def test_search_resumes_bit_exactly_and_is_reported_with_its_regret(tmp_path, ca
   assert 'test regret %' in (tmp_path / 'report' / 'report.md').read_text()
 
 
-@pytest.mark.parametrize('name, fields', [('rsps', {'tries': 2}),
-                                          pytest.param('sgas', {}, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize('name, fields', [('rsps', {'tries': 2}), ('sgas', {})])
 def test_methods_that_derive_and_decide_search_the_graph_too(tmp_path, name, fields):
   """In whole: the supernet rates what was tried, and stands on images of the validation half."""
   c, _ = asked(tmp_path)

@@ -5,7 +5,7 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, one_line
+from conftest import ROOT, SLOW, one_line
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
@@ -27,6 +27,7 @@ def all_own(name):
   return Genotype(name, {'cell': tuple(('se_conv_3x3', *edge) for edge in EDGES)})
 
 
+@SLOW
 def test_the_example_is_searched_trained_exported_and_evaluated(tmp_path):
   c = config_lib.defaults()
   c.space.name, c.space.cells, c.space.channels, c.devices = PATH, 1, 4, 1

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SLOW
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
@@ -105,6 +105,7 @@ def test_darts_of_second_order_goes_through_a_step_of_theta(x64, unrolled, toler
   np.testing.assert_allclose(moment, second['cell'] + 1e-3 * params['cell'], rtol=tolerance, atol=tolerance)
 
 
+@SLOW
 def test_second_derivatives_of_the_supernet_are_those_of_differences(x64):
   """`exact` on the real network: pools, depthwise convolutions and BatchNorm among its operations."""
   space = spaces.get(str(ROOT / 'examples' / 'two_nodes.py'))
@@ -164,6 +165,7 @@ def test_gdas_runs_one_path_and_learns_through_it(x64):
   assert float(metrics['grad_phi']) == pytest.approx(float(jnp.linalg.norm(jax.grad(soft)(alpha))), rel=1e-8)
 
 
+@SLOW
 def test_gdas_supernet_puts_out_what_its_one_path_does(x64):
   """With everything else taken out of the network by hand, and a shift that is seen everywhere."""
   net = Supernet(space=SPACE, cells=1, channels=4, num_classes=3, dtype=jnp.float64, param_dtype=jnp.float64)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SLOW
 from ml_collections import ConfigDict
 
 from vimnas_jax import methods, spaces
@@ -47,6 +48,7 @@ def test_pcdarts_weighs_the_edges_of_a_node(x64):
   assert [step.batches for _, step in made.before] == [('train',)]
 
 
+@SLOW
 def test_a_partial_cell_is_the_whole_cell_of_what_it_says(x64):
   """Operations that are all a skip connection: the network is then one that weighs and shuffles, written out."""
   net = Supernet(space=SPACE, cells=1, channels=4, num_classes=3, partial=2, dtype=jnp.float64,

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import QUICK, ROOT, SLOW, Cut
+from conftest import ONE_EDGE, QUICK, ROOT, SLOW, Cut
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import data
@@ -159,6 +159,7 @@ assert not [m for m in sys.modules if m.split('.')[0] in ('tensorflow_datasets',
 '''
 
 
+@SLOW
 def test_a_fresh_process_gives_the_same_logits(trained, tmp_path):
   images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
   np.save(tmp_path / 'images.npy', images)
@@ -206,15 +207,15 @@ def test_another_architecture_in_the_same_folder_is_refused(trained):
     retrain.retrain(tiny(genotype=other), trained[0])
 
 
-@pytest.mark.parametrize('changes', [
-    'epochs=1 data.limit=1408 eval_batch=359 measure_batches=()',  # as few programs as can be
-    pytest.param('epochs=8', marks=SLOW)])
-def test_a_search_goes_on_to_an_exported_network(tmp_path, changes):
+@SLOW
+@pytest.mark.parametrize('space, changes', [
+    (ONE_EDGE, 'epochs=1 data.limit=1408 eval_batch=359 measure_batches=()'), ('nb201', 'epochs=8')])
+def test_a_search_goes_on_to_an_exported_network(tmp_path, space, changes):
   """The first command of the README, in short, on real images: the handwritten digits."""
   out = subprocess.run(
       [sys.executable, '-m', 'vimnas_jax.main', '--config=configs/quickstart.py:smoke', '--config.then=retrain',
        f'--config.then_changes=network.cells=1 network.channels=8 batch_size=64 {changes}',
-       '--config.space.channels=8', f'--workdir={tmp_path}'],
+       f'--config.space.name={space}', '--config.space.channels=8', f'--workdir={tmp_path}'],
       cwd=ROOT, env=ENV, capture_output=True, text=True, check=False)
   assert out.returncode == 0 and 'one-hotness' in out.stdout, out.stdout + out.stderr
   found = json.loads((tmp_path / 'result.json').read_text())

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import ONE_EDGE
+from conftest import ONE_EDGE, SLOW
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
@@ -104,7 +104,7 @@ def test_step_is_traced_once_and_descends(x64, method):
   assert len(traced) == 1
 
 
-@pytest.mark.parametrize('separate', [False, True])
+@pytest.mark.parametrize('separate', [pytest.param(False, marks=SLOW), True])
 def test_parts_of_a_batch_and_recomputed_cells(x64, separate):
   """Two parts give the mean of their gradients; computing cells again changes nothing.
 

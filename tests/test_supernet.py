@@ -13,7 +13,7 @@ from vimnas_jax import spaces
 from vimnas_jax.networks import cost, initial, mixing, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import MixedCell, Supernet, by_source
-from vimnas_jax.spaces import Stage
+from vimnas_jax.spaces import Cell, Stage, custom
 
 
 @pytest.mark.parametrize('name, cells, classes, expected', [
@@ -60,8 +60,8 @@ def two_nodes(cell):
 
 @pytest.mark.parametrize('name, cell_name, stride, shrunk, side, samples, form', [
     ('darts', 'normal', 1, True, 5, 2, 'kernels'), ('nb201', 'cell', 1, False, 6, 4, 'plain'),
-    ('s4', 'reduce', 2, False, 7, 2, 'kernels'),
     *(pytest.param(*case, marks=SLOW) for case in (
+        ('s4', 'reduce', 2, False, 7, 2, 'kernels'),
         ('darts', 'reduce', 2, False, 7, 1, 'kernels'), ('nb201', 'cell', 1, False, 5, 1, 'kernels'),
         ('nb201', 'cell', 1, False, 6, 4, 'kernels'), ('s1', 'reduce', 2, False, 6, 1, 'kernels')))])
 def test_cell_equals_one_operation_at_a_time(x64, monkeypatch, name, cell_name, stride, shrunk, side, samples, form):
@@ -102,7 +102,7 @@ def _pulled(form, other, *args):
   return [(y, pull(dy)) for y, pull in pairs]
 
 
-@pytest.mark.parametrize('n, h, w', [(16, 7, 6), (3, 8, 5)])
+@pytest.mark.parametrize('n, h, w', [pytest.param(16, 7, 6, marks=SLOW), (3, 8, 5)])
 def test_depthwise_and_its_gradients(x64, n, h, w):
   @jax.jit
   def both():
@@ -116,7 +116,7 @@ def test_depthwise_and_its_gradients(x64, n, h, w):
     _close(got, want, 1e-12)
 
 
-@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('stride', [pytest.param(1, marks=SLOW), 2])
 def test_pools(x64, stride):
   @jax.jit
   def both():
@@ -148,10 +148,12 @@ def test_bfloat16_stays_near_float32():
   assert not np.array_equal(full, half)
 
 
-@pytest.mark.parametrize('remat', [pytest.param(False, marks=SLOW), True])
+@pytest.mark.parametrize('remat', [False, True])
 def test_noise_is_fresh_for_every_key_and_wants_its_rng(remat):
-  space = spaces.get('s4')
-  net = Supernet(space=space, cells=3, channels=8, num_classes=3, remat=remat)
+  space = custom.space(
+      {'cell': Cell(inputs=1, edges=((0, 1), (0, 2), (1, 2)), ops=(('skip_connect', 'noise'),) * 3, output=(2,))},
+      lambda cells, c: (Stage('stem', c), Stage('cell', c, cell='cell'), Stage('head', norm=True)))
+  net = Supernet(space=space, cells=1, channels=8, num_classes=3, remat=remat)
   x = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
   weights = {name: jnp.full((1, *cell.shape), 0.5) for name, cell in space.cells.items()}
   params = drawn(jax.eval_shape(net.init, {'params': jax.random.key(1), 'noise': jax.random.key(2)}, x, weights))
@@ -167,6 +169,7 @@ def test_noise_is_fresh_for_every_key_and_wants_its_rng(remat):
     jax.eval_shape(net.apply, params, x, weights)
 
 
+@SLOW
 def test_recomputed_cells_give_the_same_in_less_memory(x64):
   """To rounding: the two programs may be fused, and so rounded, otherwise."""
   space = spaces.get('nb201')

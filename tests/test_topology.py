@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import SLOW
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
@@ -49,7 +50,8 @@ def setup(method, pretrain=0):
   return made, step, now, batch
 
 
-@pytest.mark.parametrize('method', ['vimnas', 'darts_noise', 'random', 'darts'])
+@pytest.mark.parametrize('method', ['vimnas', 'darts', *(pytest.param(name, marks=SLOW) for name in
+                                                         ('darts_noise', 'random'))])
 def test_the_graph_descends_the_validation_batch_whatever_the_operations_do(method):
   made, step, now, batch = setup(method)
   assert 'valid' in made.step.batches

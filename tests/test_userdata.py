@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import ROOT, data_config, one_line
+from conftest import ONE_EDGE, ROOT, SLOW, data_config, one_line
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import data
@@ -15,7 +15,6 @@ from vimnas_jax.runs import runfolder
 from vimnas_jax.verbs import evaluate, retrain, search
 
 PATH = str(ROOT / 'examples' / 'own_data.py')
-TWO_NODES = str(ROOT / 'examples' / 'two_nodes.py')  # compiles in half the time of the package's
 ARRAYS = '''
 import numpy as np
 
@@ -28,21 +27,20 @@ def load(config):
 
 def configured(path=PATH):
   c = config_lib.defaults()
-  c.space.name, c.space.cells, c.space.channels, c.devices = TWO_NODES, 1, 4, 1
+  c.space.name, c.space.cells, c.space.channels, c.devices = ONE_EDGE, 1, 4, 1
   c.data.name, c.data.num_train, c.data.image_size, c.batch_size = str(path), 64, 8, 16
   return c
 
 
-def test_the_example_is_searched_trained_evaluated_and_resumed(tmp_path, capsys):
+@SLOW
+def test_the_example_is_trained_and_evaluated(tmp_path):
   c = configured()
-  found = search.search(config_lib.resolve(c), tmp_path)
-  assert found['data'] == PATH
-  assert '4 classes, training/test images: square 16/32, disc 16/32, cross 16/32, ring 16/32' in capsys.readouterr().out
+  search.search(config_lib.resolve(c), tmp_path)
   following = config_lib.following(c, 'epochs=1 batch_size=16 measure_batches=() eval_batch=32', tmp_path)
   trained = retrain.retrain(following, tmp_path / 'retrain')
   assert trained['classes'] == ['square', 'disc', 'cross', 'ring'] and trained['test_images'] == 128
 
-  c.task, c.genotype, c.trust, c.measure_batches = 'evaluate', str(tmp_path / 'retrain'), TWO_NODES, ()
+  c.task, c.genotype, c.trust, c.measure_batches = 'evaluate', str(tmp_path / 'retrain'), ONE_EDGE, ()
   again = evaluate.evaluate(config_lib.resolve(c), tmp_path / 'evaluation')
   assert again['test_loss'] == pytest.approx(trained['test_loss'], rel=1e-4)
   c.data.image_size = 16
@@ -50,6 +48,11 @@ def test_the_example_is_searched_trained_evaluated_and_resumed(tmp_path, capsys)
     evaluate.evaluate(config_lib.resolve(c), tmp_path / 'other')
   one_line(error)
 
+
+def test_the_example_is_searched_and_told_again(tmp_path, capsys):
+  found = search.search(config_lib.resolve(configured()), tmp_path)
+  assert found['data'] == PATH
+  assert '4 classes, training/test images: square 16/32, disc 16/32, cross 16/32, ring 16/32' in capsys.readouterr().out
   moved = shutil.copy(PATH, tmp_path / 'moved.py')
   assert search.search(config_lib.resolve(configured(moved)), tmp_path) == found  # finished: told again
   text = pathlib.Path(moved).read_text()

@@ -291,8 +291,8 @@ class Supernet(Module):
     if not self.remat or self.is_initializing():
       return module(inputs, weights, key)
     free = module.clone(parent=None, name=None)
-    return computed_again(lambda params, *args: free.apply({'params': params}, *args), self.variables['params'][name],
-                          inputs, weights, key)
+    params = self.variables['params'].get(name, {})  # a cell may have none
+    return computed_again(lambda params, *args: free.apply({'params': params}, *args), params, inputs, weights, key)
 
   @nn.compact
   def __call__(self, x, weights: Mapping[str, jax.Array]):
