@@ -41,7 +41,10 @@ class Run:
   def start(self):
     return State(jnp.zeros((), jnp.int32), jnp.arange(3.0))
 
-  def abstract(self):
+  def finished(self, now):
+    return int(now.step) >= TOTAL
+
+  def abstract(self, step=0):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.start())
 
   def advance(self, now, folder, saved, console, stop):
