@@ -31,6 +31,8 @@ _MODULES = {
     'darts': ('darts', ''),
     'darts_second': ('darts', 'SECOND'),
     'darts_noise': ('darts', 'NOISE'),
+    'snas': ('snas', ''),
+    'data': ('data', ''),
     'gdas': ('gdas', ''),
     'pcdarts': ('pcdarts', ''),
     'sdarts_rs': ('sdarts', ''),
