@@ -31,6 +31,7 @@ _MODULES = {
     'darts': ('darts', ''),
     'darts_second': ('darts', 'SECOND'),
     'darts_noise': ('darts', 'NOISE'),
+    'darts_plus': ('darts_plus', ''),
     'darts_minus': ('darts_minus', ''),
     'snas': ('snas', ''),
     'data': ('data', ''),
