@@ -7,7 +7,7 @@ import optax
 import pytest
 from test_papers import SPACE, VALID_XI, XI, first_adam_step, make, same, setup
 
-from vimnas_jax import methods, spaces
+from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock, data
 
@@ -152,7 +152,3 @@ def test_data_runs_as_many_operations_as_its_draws_are_apart():
 def test_bad_fields_are_told(name, fields, told):
   with pytest.raises(UserError, match=told):
     make(name, **fields)
-
-
-def test_their_published_settings():
-  assert methods.published('snas', 'darts')['epochs'] == 150.0 and methods.published('data', 's2')['epochs'] == 100.0
