@@ -88,7 +88,7 @@ def test_its_update_is_that_of_darts(x64):
   assert metrics['stopped'] == 0.0 and 'skips/cell' in metrics
 
 
-def test_a_search_ends_early_and_stays_ended(tmp_path):
+def test_a_search_ends_early_and_stays_ended(tmp_path, capsys):
   """One skip connection is enough here, after half of ten turns; the run resumed says the same."""
   config = vimnas_jax.configure('nb201_c10', {
       'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 'space.name': ONE_EDGE, 'space.cells': 1,
@@ -100,6 +100,7 @@ def test_a_search_ends_early_and_stays_ended(tmp_path):
       break
   result = vimnas_jax.search(config, tmp_path / 'run')
   assert result['steps'] == 4 and result['stopped'] and 'skip_connect' in result['genotype']
+  assert 'by the method after 4 steps' in capsys.readouterr().out
   assert vimnas_jax.search(config, tmp_path / 'run') == result
 
 
