@@ -36,6 +36,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+LACKS = {'skips': 'no skip connection', 'ranking': 'no edge with two operations that have weights'}
 
 
 def learnable(space: Space, op: str) -> bool:
@@ -77,10 +78,10 @@ def make(config: ConfigDict) -> Method:
     able = {'skips': any('skip_connect' in row for row in rows),
             'ranking': any(sum(learnable(space, op) for op in row) > 1 for row in rows)}
     if not (any(able.values()) if config.stop_by == 'either' else able[config.stop_by]):
-      raise UserError(f'config.method.stop_by={config.stop_by!r}: on space {space.name!r} it cannot be met, with '
-                      f'{"" if able["skips"] else "no skip connection"}{"" if any(able.values()) else " and "}'
-                      f'{"" if able["ranking"] else "no edge with two operations that have weights"}: choose another '
-                      f'criterion{"" if any(able.values()) else ", method"} or config.space.name')
+      lacks = ' and '.join(what for name, what in LACKS.items() if not able[name])
+      remedy = 'config.method.stop_by=either' if any(able.values()) else 'another config.method.name'
+      raise UserError(f'config.method.stop_by={config.stop_by!r}: it cannot be met on space {space.name!r}, which has '
+                      f'{lacks}: set {remedy}, or another config.space.name')
 
   def init(key, space):
     check(space)

@@ -146,7 +146,7 @@ def _lines(result, space):
                  ', '.join(f'{name} {margin:.2g}' for name, margin in result['graph_margins'].items()))
   lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
   if result.get('stopped'):
-    lines.append(f'ended          by the method after {result["steps"]} steps, before the last')
+    lines.append(f'ended          by the method after step {result["steps"]}, before the last')
   if result['seconds_per_step']:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)')
   if 'supernet' in result:
