@@ -68,6 +68,27 @@ def test_switching_the_method_takes_its_own_fields_and_optimiser():
   assert found.method.noise == 1.0 and not found.method.bilevel and found.phi.lr == 0.025
 
 
+def test_published_settings_are_fields_with_values_that_they_may_have():
+  families, seen = {'darts': 'darts', 'nb201': 'nb201', 'oneshot': 'oneshot1', 's2': 's2'}, set()
+  for name in methods.NAMES:
+    for family, space in families.items():
+      config = config_lib.defaults()
+      config.space.name = space
+      try:
+        settings = methods.published(name, space)
+      except UserError:
+        continue
+      found = config_lib.resolve(config_lib.with_arguments(config, f'method={name},published', None))
+      flat = flatten(found.to_dict())
+      assert {field: flat[field] for field in settings} == settings and settings
+      seen |= {(name, family)}
+  assert {('vimnas', 'nb201'), ('snas', 'darts'), ('data', 's2'), ('gdas', 'oneshot')} <= seen
+  config = config_lib.defaults()
+  config.space.name = 'nb201'
+  with pytest.raises(UserError, match=r"method 'snas' there are published settings for darts, not for 'nb201'"):
+    config_lib.with_arguments(config, 'method=snas,published', None)
+
+
 @pytest.mark.parametrize('field, value', [
     ('epochs', -1.0), ('batch_size', 0), ('theta.lr', float('nan')), ('dtype', 'float16'), ('task', 'find'),
     ('phi.optimizer', 'lion'), ('pretrain.sampling', 'none'), ('data.pad', -1), ('train_portion', 1.5),

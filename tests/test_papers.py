@@ -31,11 +31,11 @@ class Net:
 
   def apply(self, variables, images, weights, rngs=None):
     rows = weights['cell']
-    shift = rows.shift if isinstance(rows, Mixture) else None
+    more = [part for part in rows[2:4] if part is not None] if isinstance(rows, Mixture) else []  # shift, skip
     rows = rows.ops if isinstance(rows, Mixture) else rows
     told = jnp.tanh(rows.mean(0).ravel() @ variables['params']['v'])
-    if shift is not None:
-      told = told + shift.sum()
+    for part in more:
+      told = told + part.sum()
     return jnp.tanh(images.mean((1, 2)) @ variables['params']['w']) * told[None]
 
 
@@ -315,18 +315,20 @@ def test_straight_through_and_edge_weights(x64):
                              [0.5, 0.5, 1, 1], rtol=1e-9)
 
 
-@pytest.mark.parametrize('step, edges', [(-1, 0.0), (0, 0.5)])
-def test_a_mixture_is_pretrained_in_the_same_program(step, edges):
+@pytest.mark.parametrize('step, told', [(-1, 0.0), (0, 1 + 0.5 + 20 + 25)])
+def test_a_mixture_is_pretrained_in_the_same_program(step, told):
   """Weights of edges and shifts hold in the search alone; before it the operations have what pretraining says."""
   made, theta = make('gdas'), {'w': jnp.ones(3)}
-  own = Mixture(jnp.ones((1, 6, 5)), shift=jnp.full((1, 6), 0.5))
+  own = Mixture(jnp.ones((1, 6, 5)), shift=jnp.full((1, 6), 0.5), skip=jnp.full((1, 6), 2.0), dropout=jnp.float32(0.25))
   made = made._replace(sample=lambda phi, key, clock: ({'cell': own}, {}))
   phi = {'params': {'cell': jnp.zeros((6, 5))}, 'fixed': {}}
   seen = []
 
   def loss(theta, weights, key, images, labels):
     seen.append(weights['cell'])
-    return theta['w'].sum() + weights['cell'].shift.sum(), weights['cell'].ops.mean() + weights['cell'].shift.mean()
+    rows = weights['cell']
+    return (theta['w'].sum() + rows.shift.sum(),
+            rows.ops.mean() + rows.shift.mean() + 10 * rows.skip.mean() + 100 * rows.dropout)
 
   tx = optax.sgd(0.1)
   joint = updates.single_level().after(lambda phi, key, clock: ({'cell': jnp.zeros((1, 6, 5))}, {}))
@@ -334,4 +336,4 @@ def test_a_mixture_is_pretrained_in_the_same_program(step, edges):
   batch = methods.Batch(jnp.zeros((2, 4, 4, 3)), jnp.zeros(2, jnp.int32), jax.random.key(0))
   problem = methods.Problem(SPACE, loss, tx, tx, tx)
   _, metrics = joint.update(made, problem, state, {'train': batch}, Clock(jnp.int32(step), 4))
-  assert float(metrics['accuracy']) == edges + (step >= 0) and seen[0].past is None
+  assert float(metrics['accuracy']) == told and seen[0].past is None

@@ -34,8 +34,9 @@ PRETRAIN = 0.0
 PASSES = 2
 PUBLISHED = {
     'darts': {'epochs': 50.0},
-    'nb201': {'epochs': 50.0, 'batch_size': 64, 'method.phi_first': False},
-    'oneshot': {'epochs': 50.0},
+    'nb201': {'epochs': 50.0, 'batch_size': 64, 'theta.nesterov': True, 'theta.weight_decay': 5e-4,
+              'method.phi_first': False},
+    'oneshot': {'epochs': 50.0, 'batch_size': 96},
 }
 SECOND = {'unrolled': 'finite', 'passes': 5}
 NOISE = {'noise': 1.0, 'bilevel': False, 'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0,

@@ -28,6 +28,7 @@ FIELDS = {
 OPTIMIZER = {'optimizer': 'adam', 'lr': 6e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
 PASSES = 2
+PUBLISHED = {'darts': {'epochs': 50.0, 'batch_size': 256, 'theta.lr': 0.1, 'theta.lr_end': 0.0}}
 
 
 def edge_weights(beta: jax.Array, targets: jax.Array) -> jax.Array:

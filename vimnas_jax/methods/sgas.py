@@ -33,6 +33,7 @@ FIELDS = {
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
 PASSES = 2
+PUBLISHED = {'darts': {'epochs': 50.0, 'batch_size': 64}}
 HISTORY = 4  # turns that the stability looks back
 OPEN, DROPPED = -1, -2  # in `chosen`, where an operation has its place among the candidates
 

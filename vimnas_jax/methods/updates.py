@@ -129,15 +129,19 @@ def _switched(method: Method, pretrain: Sample, searching: jax.Array) -> Method:
       lambda phi, weights: jnp.where(searching, own_penalty(phi, weights), 0.0)))
 
 
+_MISSING = {'past': 1.0, 'shift': 0.0, 'skip': 0.0, 'dropout': 0.0}  # what a Mixture that does not say it has
+
+
 def _either(searching: jax.Array, own: jax.Array | Mixture, other: jax.Array | Mixture) -> jax.Array | Mixture:
-  """Mixing weights `own` when `searching`, else `other`; what a Mixture does not say of `past` is 1, of `shift` 0."""
+  """Mixing weights `own` when `searching`, else `other`, each with what a Mixture means where it says nothing."""
   if not isinstance(own, Mixture) and not isinstance(other, Mixture):
     return jnp.where(searching, own, other)
-  one, two = whole(own), whole(other)
-  past, shift = (None if a is None and b is None else jnp.where(searching, missing if a is None else a,
-                                                                missing if b is None else b)
-                 for a, b, missing in ((one.past, two.past, 1.0), (one.shift, two.shift, 0.0)))
-  return Mixture(jnp.where(searching, one.ops, two.ops), past, shift)
+  one, two, more = whole(own), whole(other), {}
+  for name, missing in _MISSING.items():
+    a, b = getattr(one, name), getattr(two, name)
+    if a is not None or b is not None:
+      more[name] = jnp.where(searching, missing if a is None else a, missing if b is None else b)
+  return Mixture(jnp.where(searching, one.ops, two.ops), **more)
 
 
 def theta_only(sample: Sample | None = None) -> Step:

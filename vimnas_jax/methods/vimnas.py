@@ -63,6 +63,15 @@ STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'meth
           'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
 # Its section 4.1 trains theta as its DARTS search does on every space, NAS-Bench-201 included.
 STRICT_THETA = {'theta.weight_decay': 3e-4, 'theta.nesterov': False}
+# What of these differs from the defaults, with the lengths of its searches.
+PUBLISHED = {
+    'darts': {'epochs': 1.0, 'batch_size': 64, 'method.samples': 1, 'method.last': 'relu', 'phi.lr': 0.025,
+              'pretrain.epochs': 0.0},
+    'nb201': {'epochs': 1.0, 'batch_size': 64, 'method.samples': 1, 'method.last': 'relu', 'phi.lr': 0.025,
+              'pretrain.epochs': 0.0, 'theta.weight_decay': 3e-4, 'theta.nesterov': False},
+    'oneshot': {'epochs': 50.0, 'batch_size': 96, 'method.samples': 1, 'method.last': 'relu', 'phi.lr': 0.025,
+                'pretrain.epochs': 0.0},
+}
 
 
 def make(config: ConfigDict) -> Method:
