@@ -34,6 +34,7 @@ _MODULES = {
     'gdas': ('gdas', ''),
     'pcdarts': ('pcdarts', ''),
     'sdarts_rs': ('sdarts', ''),
+    'sdarts_adv': ('sdarts', 'ADVERSARIAL'),
     'sgas': ('sgas', ''),
     'rsps': ('rsps', ''),
     'random': ('random', ''),
