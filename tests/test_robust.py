@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_papers import VALID_XI, XI, first_adam_step, make, same, setup
+from test_papers import VALID_XI, XI, Net, first_adam_step, fresh, make, same, setup
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import sdarts
+from vimnas_jax.methods import rdarts, sdarts
 
 
 def projected(rows):
@@ -66,7 +66,65 @@ def test_an_attack_that_lowers_the_loss_is_taken_back(x64):
   np.testing.assert_array_equal(found(-1.0)['cell'], p['cell'])
 
 
-@pytest.mark.parametrize('name, fields, told', [('sdarts_adv', {'attack': -1}, 'attack=-1')])
+def test_rdarts_is_four_searches_of_which_the_best_stays(x64):
+  """Each written out: new theta, the same alpha, three times the weight decay, the whole cosine; errors by the way."""
+  made, step, now, batch, loss, _ = setup('rdarts_l2', {'lr': 1.0}, total=12, unrolled='', judged=0.7)
+  start, ends = now.phi['params'], []
+
+  @jax.jit
+  def by_hand(theta, params, trace, mean, square, keys, i, search):
+    g = jax.tree.map(lambda g, p: g + 1e-3 * p, jax.grad(loss, 1)(theta, params, 'valid_', keys[VALID_XI]), params)
+    mean = jax.tree.map(lambda m, g: 0.5 * m + 0.5 * g, mean, g)
+    square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, square, g)
+    params = jax.tree.map(lambda p, m, v: p - 3e-4 * m / (1 - 0.5 ** (i + 1)) / (
+        jnp.sqrt(v / (1 - 0.999 ** (i + 1))) + 1e-8), params, mean, square)
+    g = jax.grad(loss)(theta, params, '', keys[XI])
+    scale = jnp.minimum(1.0, 5 / optax.tree.norm(g))
+    trace = jax.tree.map(lambda t, g, w: 0.9 * t + scale * g + 3e-4 * 3.0 ** search * w, trace, g, theta)
+    rate = 0.001 + 0.5 * 0.999 * (1 + jnp.cos(jnp.pi * i / 3))
+    theta = jax.tree.map(lambda w, t: w - rate * t, theta, trace)
+    logits = Net().apply({'params': theta}, batch['valid_images'] / 255, {'cell': jax.nn.softmax(params['cell'])[None]})
+    return theta, params, trace, mean, square, 1 - (logits.argmax(-1) == batch['valid_labels']).mean()
+
+  for search in range(4):
+    theta, zeros, errors = now.theta, jax.tree.map(jnp.zeros_like, (now.theta, start, start)), []
+    values = theta, start, *zeros
+    for i in range(3):
+      key = jax.random.key(3 * search + i)
+      keys = jax.random.split(key, 4)
+      if search and not i:
+        values = fresh(jax.random.fold_in(keys[XI], 4)), start, *zeros
+      *values, error = by_hand(*values, keys, i, search)
+      errors += [float(error)] if i else []  # the last two of three
+      now, metrics = step(now, batch, key)
+      assert int(metrics['search']) == search
+      if search < 3 or i < 2:
+        same((now.theta, now.phi['params']), tuple(values[:2]), rtol=1e-5, atol=1e-8)
+    ends.append((np.mean(errors), *values[:2]))
+  best = min(ends, key=lambda end: end[0])
+  assert len({end[0] for end in ends}) >= 3 and best is not ends[3]
+  assert float(metrics['best_error']) == pytest.approx(best[0])
+  same((now.theta, now.phi['params']), best[1:], rtol=1e-5, atol=1e-8)
+
+
+def test_drop_path_is_a_mask_of_images_and_edges(x64):
+  rows = jnp.array(np.random.default_rng(0).dirichlet(np.ones(5), (1, 6)))
+  graph = jnp.array([[0.3, 0.7]])
+  draw = rdarts.dropped(lambda phi, key, clock: ({'cell': rows, 'graph': graph}, {}), ('cell',), 4000, 0.4)
+  weights, _ = draw(None, jax.random.key(0), None)
+  assert weights['graph'] is graph and weights['cell'].shape == (4000, 6, 5)
+  kept = np.asarray(weights['cell']).any(-1)
+  np.testing.assert_allclose(weights['cell'], kept[..., None] * np.asarray(rows) / 0.6, rtol=1e-9)
+  np.testing.assert_allclose(kept.mean(0), 0.6, atol=0.03)
+  assert np.abs(np.corrcoef(kept.T) - np.eye(6)).max() < 0.06  # edges by themselves
+  made, step, now, batch, _, _ = setup('rdarts_dp', total=8, unrolled='')
+  rates = [float(step(now.replace(step=jnp.int32(i)), batch, jax.random.key(0))[1]['drop_path']) for i in range(8)]
+  np.testing.assert_allclose(rates, [0, 0, 0, 0.1, 0, 0.2, 0, 0.3], atol=1e-9)
+
+
+@pytest.mark.parametrize('name, fields, told', [
+    ('sdarts_adv', {'attack': -1}, 'attack=-1'), ('rdarts_l2', {'searches': 0}, 'searches=0'),
+    ('rdarts_l2', {'judged': 0.0}, 'judged=0.0'), ('rdarts_dp', {'drop_path': 0.4}, 'drop_path=0.4')])
 def test_bad_fields_of_the_robust_are_told(name, fields, told):
   with pytest.raises(UserError, match=told):
     make(name, **fields)

@@ -35,6 +35,8 @@ _MODULES = {
     'pcdarts': ('pcdarts', ''),
     'sdarts_rs': ('sdarts', ''),
     'sdarts_adv': ('sdarts', 'ADVERSARIAL'),
+    'rdarts_l2': ('rdarts', ''),
+    'rdarts_dp': ('rdarts', 'DROP_PATH'),
     'sgas': ('sgas', ''),
     'rsps': ('rsps', ''),
     'random': ('random', ''),
