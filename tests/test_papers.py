@@ -29,6 +29,9 @@ def make(name, **fields):
 class Net:
   """Logits that are smooth in theta and in the mixing weights, and not linear in either."""
 
+  def clone(self, **fields):
+    return self
+
   def apply(self, variables, images, weights, rngs=None):
     rows = weights['cell']
     shift = rows.shift if isinstance(rows, Mixture) else None

@@ -8,7 +8,7 @@ import pytest
 from test_papers import VALID_XI, XI, Net, first_adam_step, fresh, make, same, setup
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import rdarts, sdarts
+from vimnas_jax.methods import curvature, darts_es, rdarts, sdarts
 
 
 def projected(rows):
@@ -122,7 +122,84 @@ def test_drop_path_is_a_mask_of_images_and_edges(x64):
   np.testing.assert_allclose(rates, [0, 0, 0, 0.1, 0, 0.2, 0, 0.3], atol=1e-9)
 
 
+def test_the_largest_eigenvalue_is_that_of_the_whole_hessian(x64):
+  """At the theta and alpha after the step, on its validation batch; and of matrices that are known."""
+  made, step, now, batch, loss, _ = setup('darts_es', total=2, iterations=30, unrolled='', evaluations=1)
+  key = jax.random.key(3)
+  after, metrics = step(now, batch, key)
+  hessian = jax.jit(jax.hessian(lambda flat: loss(after.theta, {'cell': flat.reshape(6, 5)}, 'valid_',
+                                                  jax.random.split(key, 4)[VALID_XI])))(
+      after.phi['params']['cell'].ravel())
+  largest = float(np.linalg.eigvalsh(hessian)[-1])
+  assert largest > 1e-3 and float(metrics['eigenvalue']) == pytest.approx(largest + 1e-3, rel=1e-5)
+  found = jax.jit(lambda matrix, n: curvature.largest_eigenvalue(lambda v: matrix @ v, jnp.ones(4), n),
+                  static_argnums=1)
+  turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+  for values in ([-9.0, -1.0, 2.0, 3.0], [-4.0, -3.0, -2.0, -1.0], [1.0, 1.0, 1.0, 1.0]):
+    matrix = jnp.array(turn @ np.diag(values) @ turn.T)
+    assert float(found(matrix, 4)) == pytest.approx(max(values), rel=1e-9)
+  assert float(found(matrix * jnp.eye(4), 2)) == pytest.approx(1.0)
+
+
+def recorded(values, wait):
+  """(evaluation that ends a recorded sequence, evaluation that is gone back to) by the rule in lists, or None."""
+  averages = {}
+  for j in range(len(values)):
+    if j >= 2:
+      averages[j - 2] = np.mean(values[max(j - 4, 0):j + 1])  # of the middle of its window
+      back = j - 2 - 4
+      if back >= wait and back in averages and averages[j - 2] / averages[back] > 1.3:
+        return j, back
+  return None
+
+
+@pytest.mark.parametrize('wait, values, want', [
+    (5, [0.2] * 11 + [0.6] * 9, (11, 5)), (5, [0.2] * 14 + [0.6] * 9, (14, 8)), (0, [0.2] * 4 + [0.6] * 9, (6, 0)),
+    (5, [0.2 * 1.02 ** i for i in range(25)], None), (5, [0.1] * 4 + [0.9] * 21, None),
+    (5, [0.2 * 1.1 ** i for i in range(25)], (11, 5))])
+def test_the_search_stops_on_a_recorded_sequence(wait, values, want):
+  assert recorded(values, wait) == want
+  kept, over = jnp.zeros(9), jax.jit(darts_es.too_far, static_argnums=3)
+  for j, value in enumerate(values):
+    kept = jnp.append(kept[1:], value)
+    if over(kept, j + 1, wait, 1.3):
+      break
+  assert ((j, j - darts_es.KEPT + 1) if want else None) == want and (want or j == len(values) - 1)
+
+
+@pytest.mark.parametrize('name', ['darts_es', 'darts_ada'])
+def test_a_search_that_went_too_far_goes_back(x64, name):
+  """Two steps an evaluation, at the first of them; a rule that always says so strikes as soon as it may."""
+  fields = {'unrolled': '', 'iterations': 2, 'ridge': 9.0, 'ratio': 0.1}
+  made, step, now, batch, loss, _ = setup(name, {'lr': 1.0, 'clip': 0.0}, total=50, **fields)
+  after, gradient = [now], jax.jit(jax.grad(loss), static_argnums=2)
+  for i in range(26 if name == 'darts_es' else 40):
+    now, metrics = step(now, batch, jax.random.key(i))
+    after.append(now)
+    if made.stopped and made.stopped(now.phi):
+      break
+  raised = [int(at.phi['fixed']['raised']) for at in after]
+  if name == 'darts_es':
+    assert len(after) - 1 == 23 and raised == [0] * 23 + [1]  # evaluation 11 (from 0) follows step 23
+    same(now.phi['params'], after[11].phi['params'])  # that of evaluation 5 was done after step 11
+    assert float(jnp.abs(now.phi['params']['cell'] - after[22].phi['params']['cell']).max()) > 1e-4
+    return
+  assert raised == [0] * 23 + [1] * 14 + [2] * 4  # seven more evaluations, then no third time
+  for to, of in ((23, 11), (37, 25)):
+    same((after[to].theta, after[to].phi['params'], after[to].opt_phi),
+         (after[of].theta, after[of].phi['params'], after[of].opt_phi))
+    same(optax.tree.get(after[to].opt_theta, 'trace'), optax.tree.get(after[of].opt_theta, 'trace'))
+    assert int(optax.tree.get(after[to].opt_theta, 'count')) == to
+  for at, times in ((21, 1), (24, 10), (39, 100)):  # what the momentum takes up beside the gradient
+    keys = jax.random.split(jax.random.key(at), 4)
+    g = gradient(after[at].theta, after[at + 1].phi['params'], '', keys[XI])
+    want = jax.tree.map(lambda t, g, w, times=times: 0.9 * t + g + times * 3e-4 * w,
+                        optax.tree.get(after[at].opt_theta, 'trace'), g, after[at].theta)
+    same(optax.tree.get(after[at + 1].opt_theta, 'trace'), want, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize('name, fields, told', [
+    ('darts_es', {'evaluations': 0}, 'evaluations=0'),
     ('sdarts_adv', {'attack': -1}, 'attack=-1'), ('rdarts_l2', {'searches': 0}, 'searches=0'),
     ('rdarts_l2', {'judged': 0.0}, 'judged=0.0'), ('rdarts_dp', {'drop_path': 0.4}, 'drop_path=0.4')])
 def test_bad_fields_of_the_robust_are_told(name, fields, told):

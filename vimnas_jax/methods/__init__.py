@@ -37,6 +37,8 @@ _MODULES = {
     'sdarts_adv': ('sdarts', 'ADVERSARIAL'),
     'rdarts_l2': ('rdarts', ''),
     'rdarts_dp': ('rdarts', 'DROP_PATH'),
+    'darts_es': ('darts_es', ''),
+    'darts_ada': ('darts_es', 'ADAPTIVE'),
     'sgas': ('sgas', ''),
     'rsps': ('rsps', ''),
     'random': ('random', ''),

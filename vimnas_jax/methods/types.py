@@ -147,7 +147,7 @@ class Problem(NamedTuple):
     tx_phi: that of phi['params'].
     tx_unrolled: that of theta without clipping, its state that of tx_theta: the inner step of an unrolled update.
     parts: in how many parts, one after the other, a batch goes through the supernet.
-    plain: `loss` without the CPU's kernels, which can be differentiated twice.
+    plain: `loss` without the CPU's kernels, which can be differentiated twice, in reverse mode.
     fresh: `fresh(key) -> theta`: weights as a search starts with.
     decayed: `decayed(times, turns=1, clip=True)`: tx_theta with so many times its weight decay, a number or a scalar of
       the program; its schedule as long as one of `turns` equal parts of the run; without `clip` unclipped. Its state
