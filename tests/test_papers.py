@@ -15,7 +15,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock, gdas, pcdarts, rsps, sdarts, sgas, updates
 from vimnas_jax.networks.mixing import Mixture
 from vimnas_jax.networks.supernet import Supernet
-from vimnas_jax.runs import optim, steps
+from vimnas_jax.runs import steps
 from vimnas_jax.runs.state import SearchState
 
 SPACE = spaces.get('nb201')
@@ -29,6 +29,9 @@ def make(name, **fields):
 class Net:
   """Logits that are smooth in theta and in the mixing weights, and not linear in either."""
 
+  def clone(self, **fields):
+    return self
+
   def apply(self, variables, images, weights, rngs=None):
     rows = weights['cell']
     more = [part for part in rows[2:4] if part is not None] if isinstance(rows, Mixture) else []  # shift, skip
@@ -39,7 +42,11 @@ class Net:
     return jnp.tanh(images.mean((1, 2)) @ variables['params']['w']) * told[None]
 
 
-def setup(name, theta_fields=(), **fields):
+def fresh(key):
+  return {'w': jax.random.normal(key, (3, 4), jnp.float64), 'v': jax.random.normal(key, (30, 4), jnp.float64)}
+
+
+def setup(name, theta_fields=(), total=9, **fields):
   """(method, its step, the state, a batch, f(theta, params, sample, part, key) the loss written out, the config)."""
   config = config_lib.defaults()
   config.space.name = 'nb201'
@@ -47,21 +54,24 @@ def setup(name, theta_fields=(), **fields):
   config.theta.update(dict(theta_fields))
   config = config_lib.resolve(config)
   made = methods.get(config.method)
-  tx_theta, tx_phi = optim.theta(config.theta, 9), optim.phi(config.phi, 9)
+  plan = steps.Plan(0, total, 'noise')
+  tx_theta, tx_phi, tx_unrolled, decayed = steps.optimisers(config, made, plan)
   rng = np.random.default_rng(0)
   theta = {'w': jnp.array(rng.normal(size=(3, 4))), 'v': jnp.array(rng.normal(size=(30, 4)))}
   phi = made.init(jax.random.key(0), SPACE)
   phi = {**phi, 'params': jax.tree.map(lambda x: x.astype(jnp.float64) * 300, phi['params'])}
   now = SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
                     jax.random.key_data(jax.random.key(1)))
-  found = steps.search_steps(Net(), made, SPACE, steps.Plan(0, 9, 'noise'), tx_theta, tx_phi, lambda key, x: x / 255,
-                             optim.theta(config.theta, 9, clip=False))
+  if made.carry:
+    now = now.replace(phi=made.carry(now))
+  found = steps.search_steps(Net(), made, SPACE, plan, tx_theta, tx_phi, lambda key, x: x / 255, tx_unrolled, fresh,
+                             decayed)
   images = jnp.array(rng.integers(0, 255, (8, 2, 2, 3)), jnp.float64)
   batch = {'images': images, 'labels': jnp.arange(8) % 4, 'valid_images': images[::-1] * 0.7,
            'valid_labels': (jnp.arange(8) + 1) % 4}
 
   def loss(theta, params, part, key, sample=made.sample):
-    weights, _ = sample({**now.phi, 'params': params}, key, Clock(0, 9))
+    weights, _ = sample({**now.phi, 'params': params}, key, Clock(0, total))
     logits = Net().apply({'params': theta}, batch[f'{part}images'] / 255, weights)
     return optax.softmax_cross_entropy_with_integer_labels(logits, batch[f'{part}labels']).mean()
 

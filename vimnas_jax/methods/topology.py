@@ -99,7 +99,7 @@ def beside(method: Method, choices: Mapping[str, int]) -> Method:
       init=init, sample=sampled(method.sample), sample_theta=sampled(method.sample_theta),
       probs=scored(method.probs), scores=scored(method.scores),
       step=method.step.beside(('topology',)), penalty=alone(method.penalty), after=ended(method.after),
-      derive=derived(method.derive), grow=grown(method.grow), carry=grown(method.carry), stopped=alone(method.stopped),
+      derive=derived(method.derive), grow=grown(method.grow), stopped=alone(method.stopped),
       features=alone(method.features), logits=alone(method.logits),
       outputs=alone(method.outputs), optimizer=optimizer)
 

@@ -147,9 +147,11 @@ class Problem(NamedTuple):
     tx_phi: that of phi['params'].
     tx_unrolled: that of theta without clipping, its state that of tx_theta: the inner step of an unrolled update.
     parts: in how many parts, one after the other, a batch goes through the supernet.
-    plain: `loss` without the CPU's kernels, which can be differentiated twice.
+    plain: `loss` without the CPU's kernels, which can be differentiated twice, in reverse mode.
     fresh: `fresh(key) -> theta`: weights as a search starts with.
-    decayed: `decayed(weight_decay)`: tx_theta with this weight decay, a number or a scalar of the program.
+    decayed: `decayed(times, turns=1, clip=True)`: tx_theta with so many times its weight decay, a number or a scalar of
+      the program; its schedule as long as one of `turns` equal parts of the run; without `clip` unclipped. Its state
+      has the form of that of tx_theta.
   """
 
   space: Space
@@ -160,7 +162,7 @@ class Problem(NamedTuple):
   parts: int = 1
   plain: Callable[..., tuple[jax.Array, jax.Array]] = _none
   fresh: Callable[[jax.Array], PyTree] = _none
-  decayed: Callable[[Any], optax.GradientTransformation] = _none
+  decayed: Callable[..., optax.GradientTransformation] = _none
 
 
 class Step(NamedTuple):
@@ -219,7 +221,8 @@ class Method(NamedTuple):
     depths: for a supernet that grows, pairs (part of the search, cells), parts rising to 1: until that part is done it
       has so many cells beside those of config.space.cells. With every new one theta starts anew; () for one supernet.
     grow: `grow(phi, key) -> phi`, called where a new supernet starts; or None.
-    carry: `carry(phi, theta) -> phi`: what phi holds of the weights that a search starts with; or None.
+    carry: `carry(state) -> phi`: phi with what it holds of the state that a search starts with, such as a place for
+      snapshots; where the graph is searched too, its rows are in state.phi['params'] then. Or None.
     stopped: `stopped(phi) -> bool []`: whether the search is at its end before its last step; or None.
     penalty: `penalty(phi, weights) -> scalar`, added to the loss of phi; None for nothing.
     after: `after(phi, clock) -> phi`, called at the end of every step with the clock after it: SGAS commits edges; or
@@ -249,7 +252,7 @@ class Method(NamedTuple):
   trains: bool = True
   depths: tuple[tuple[float, int], ...] = ()
   grow: Callable[[Phi, jax.Array], Phi] | None = None
-  carry: Callable[[Phi, PyTree], Phi] | None = None
+  carry: Callable[[State], Phi] | None = None
   stopped: Callable[[Phi], jax.Array] | None = None
   penalty: Callable[[Phi, Weights], jax.Array] | None = None
   after: Callable[[Phi, Clock], Phi] | None = None

@@ -48,10 +48,9 @@ def create(key, net, method, space, tx_theta, tx_phi, image_shape) -> SearchStat
   key = jax.random.wrap_key_data(key)
   theta_key, phi_key, step_key = jax.random.split(key, 3)
   theta, phi = weights(theta_key, net, space, image_shape), method.init(phi_key, space)
-  if method.carry:
-    phi = method.carry(phi, theta)
-  return SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
-                     jax.random.key_data(step_key))
+  now = SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
+                    jax.random.key_data(step_key))
+  return now.replace(phi=method.carry(now)) if method.carry else now
 
 
 def grown(now: SearchState, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:

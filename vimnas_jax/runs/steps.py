@@ -1,6 +1,7 @@
 """A method's step as a pure function of (state, batch, key), and the stages that a search has."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -130,13 +131,13 @@ class Optimisers(NamedTuple):
     theta: the optimiser of theta.
     phi: that of phi['params'].
     unrolled: that of theta without clipping, for steps that are looked ahead.
-    decayed: `decayed(weight_decay)`: that of theta with another weight decay.
+    decayed: as Problem.decayed.
   """
 
   theta: optax.GradientTransformation
   phi: optax.GradientTransformation
   unrolled: optax.GradientTransformation
-  decayed: Callable[[Any], optax.GradientTransformation]
+  decayed: Callable[..., optax.GradientTransformation]
 
 
 def optimisers(config, method: Method, plan: Plan, depth: int = 0) -> Optimisers:
@@ -148,11 +149,12 @@ def optimisers(config, method: Method, plan: Plan, depth: int = 0) -> Optimisers
   ends = [0, *(round(part * plan.search_steps) for part, _ in method.depths)]
   length = ends[depth + 1] - ends[depth] + (0 if depth else plan.pretrain_steps) if method.depths else plan.steps
 
-  def theta(clip=True, **changes):
-    return optim.theta(ConfigDict({**config.theta, **changes}), length, plan.per_epoch, clip=clip)
+  def theta(times=1.0, turns=1, clip=True):
+    own = ConfigDict({**config.theta, 'weight_decay': times * config.theta.weight_decay})
+    return optim.theta(own, math.ceil(length / turns), plan.per_epoch, clip=clip)
 
   return Optimisers(theta(), method.optimizer(optim.phi(config.phi, plan.search_steps - waits)), theta(clip=False),
-                    lambda weight_decay: theta(weight_decay=weight_decay))
+                    theta)
 
 
 def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment, tx_unrolled=None,
