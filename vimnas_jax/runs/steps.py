@@ -151,8 +151,16 @@ def optimisers(config, method: Method, plan: Plan, depth: int = 0) -> Optimisers
   def theta(clip=True, **changes):
     return optim.theta(ConfigDict({**config.theta, **changes}), length, plan.per_epoch, clip=clip)
 
-  return Optimisers(theta(), method.optimizer(optim.phi(config.phi, plan.search_steps - waits)), theta(clip=False),
+  return Optimisers(theta(), phi_optimiser(config, method, plan.search_steps - waits), theta(clip=False),
                     lambda weight_decay: theta(weight_decay=weight_decay))
+
+
+def phi_optimiser(config, method: Method, steps: int) -> optax.GradientTransformation:
+  """That of phi['params'], as config.phi says and the method makes of it, for the `steps` in which phi moves."""
+  tx = optim.phi(config.phi, steps)
+  if method.proximal:
+    tx = optim.proximal(tx, optim.phi_rate(config.phi, steps), method.proximal)
+  return method.optimizer(tx)
 
 
 def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment, tx_unrolled=None,
