@@ -36,6 +36,8 @@ _MODULES = {
     'sdarts_rs': ('sdarts', ''),
     'sgas': ('sgas', ''),
     'rsps': ('rsps', ''),
+    'parsec': ('parsec', ''),
+    'asng': ('asng', ''),
     'random': ('random', ''),
 }
 NAMES = tuple(_MODULES)
