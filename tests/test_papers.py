@@ -47,7 +47,7 @@ def setup(name, theta_fields=(), **fields):
   config.theta.update(dict(theta_fields))
   config = config_lib.resolve(config)
   made = methods.get(config.method)
-  tx_theta, tx_phi = optim.theta(config.theta, 9), optim.phi(config.phi, 9)
+  tx_theta, tx_phi = optim.theta(config.theta, 9), steps.phi_optimiser(config, made, 9)
   rng = np.random.default_rng(0)
   theta = {'w': jnp.array(rng.normal(size=(3, 4))), 'v': jnp.array(rng.normal(size=(30, 4)))}
   phi = made.init(jax.random.key(0), SPACE)

@@ -1,4 +1,4 @@
-"""Methods that learn a distribution over architectures: PARSEC, ASNG-NAS."""
+"""Methods that learn a distribution over architectures: PARSEC, ASNG-NAS, SI-VDNAS."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from test_papers import VALID_XI, XI, Net, make, same, setup
 
 from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import Clock, asng
+from vimnas_jax.methods import Clock, asng, sivdnas
 from vimnas_jax.runs.state import SearchState
 
 TWO_NODES = spaces.get(str(ROOT / 'examples' / 'two_nodes.py'))  # three edges of four operations
@@ -178,8 +178,55 @@ def test_asng_takes_the_mean_of_its_draws_for_theta(x64):
   assert float(metrics['length']) == pytest.approx(1 / float(want['slow']))
 
 
+def kl(log_delta):
+  """Molchanov et al. (2017), equation 14, of Gaussian noise whose variance is delta times the square of the mean."""
+  return 0.63576 - 0.63576 / (1 + jnp.exp(-1.8732 - 1.48695 * log_delta)) + 0.5 * jnp.log1p(jnp.exp(-log_delta))
+
+
+def test_sivdnas_descends_what_its_noise_and_its_prior_say(x64):
+  """The gradient by hand: the draw written out, the mean divergence as an integral over log delta."""
+  made, step, now, batch, _, config = setup('sivdnas', sparsity=0.1, samples=1)
+  params = {'mean': now.phi['params']['cell']['mean'], 'log_delta': jnp.linspace(-3, 1, 30).reshape(6, 5),
+            'log_spread': jnp.linspace(-2, -0.6, 30).reshape(6, 5)[::-1]}
+  now, key = now.replace(phi={'params': {'cell': params}, 'fixed': {}}), jax.random.key(3)
+  own = jax.random.fold_in(jax.random.split(key, 4)[VALID_XI], 0)
+  eta, xi = (jax.random.normal(k, (1, 6, 5))[0] for k in jax.random.split(own))
+  grid = jnp.linspace(-8, 8, 801)[:, None, None]
+  density = jnp.exp(-grid ** 2 / 2) / jnp.exp(-grid ** 2 / 2).sum()
+
+  @jax.jit
+  @jax.grad
+  def gradient(p):
+    log_delta = p['log_delta'] + jnp.exp(p['log_spread']) * eta
+    alpha = p['mean'] + p['mean'] * jnp.sqrt(jnp.exp(log_delta)) * xi
+    logits = Net().apply({'params': now.theta}, batch['valid_images'] / 255, {'cell': jax.nn.softmax(alpha)[None]})
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch['valid_labels']).mean()
+    return loss + 0.1 * (density * kl(p['log_delta'][None] + jnp.exp(p['log_spread'])[None] * grid)).sum()
+
+  want, (after, metrics) = gradient(params), step(now, batch, key)
+  same(jax.tree.map(lambda m: m / 0.5, optax.tree.get(after.opt_phi, 'mu')['cell']), want, rtol=1e-5, atol=1e-7)
+  assert float(metrics['grad_phi']) == pytest.approx(float(optax.tree.norm(want)), rel=1e-6)
+  assert min(float(jnp.abs(g).max()) for g in want.values()) > 1e-3
+
+
+def test_sivdnas_has_noise_that_grows_with_the_mean_and_a_prior_that_likes_it():
+  made = make('sivdnas', samples=4000, delta=0.3, spread=0.4)
+  mu = jnp.array([[0.5, -1.0, 2.0, 0.0], [0.1, 0.3, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+  phi = made.init(jax.random.key(0), TWO_NODES)
+  phi = {**phi, 'params': {'cell': {**phi['params']['cell'], 'mean': mu}}}
+  (weights, _), kls = jax.jit(lambda: (made.sample(phi, jax.random.key(1), Clock(0, 1)), sivdnas.expected_kl(
+      jnp.linspace(-4, 4, 9), jnp.full(9, 0.4))))()
+  logits = np.log(weights['cell'])
+  alpha = logits - logits[..., 3:]  # the last operation's alpha has no noise: its mean is 0
+  np.testing.assert_allclose(alpha.mean(0), mu, atol=0.05)
+  np.testing.assert_allclose(alpha.var(0), np.square(mu) * 0.3 * np.exp(0.08), rtol=0.15, atol=1e-9)
+  assert (np.diff(kls) < 0).all() and float(kls[-1]) < 0.02
+
+
 @pytest.mark.parametrize('name, fields, told', [('parsec', {'draws': 1}, 'draws=1'), ('asng', {'draws': 1}, 'draws=1'),
-                                                ('asng', {'delta': 0.0}, 'delta=0.0')])
+                                                ('asng', {'delta': 0.0}, 'delta=0.0'),
+                                                ('sivdnas', {'spread': 0.0}, 'spread'),
+                                                ('sivdnas', {'sparsity': -1.0}, 'sparsity=-1.0')])
 def test_bad_fields_are_told(name, fields, told):
   with pytest.raises(UserError, match=told):
     make(name, **fields)

@@ -38,6 +38,10 @@ _MODULES = {
     'rsps': ('rsps', ''),
     'parsec': ('parsec', ''),
     'asng': ('asng', ''),
+    'sivdnas': ('sivdnas', ''),
+    'dsonas': ('dsonas', ''),
+    'sparsenas': ('sparsenas', ''),
+    'bayesnas': ('bayesnas', ''),
     'random': ('random', ''),
 }
 NAMES = tuple(_MODULES)
