@@ -82,7 +82,7 @@ def build(spec):
       space=space, cells=spec['cells'], channels=spec['channels'], num_classes=CLASSES,
       dtype=jnp.dtype(spec['dtype']), remat=spec.get('remat', False))
   net = Reference(net) if spec['form'] == 'reference' else net
-  tx_theta, tx_phi = optim.theta(c.theta, plan.steps), method.optimizer(optim.phi(c.phi, plan.search_steps))
+  tx_theta, tx_phi = optim.theta(c.theta, plan.steps), steps.phi_optimiser(c, method, plan.search_steps)
   mesh = parallel.mesh(1, spec['batch'])
   images, labels = noise(spec)
   data = jax.device_put({'images': images, 'labels': labels}, parallel.replicated(mesh))

@@ -27,7 +27,7 @@ def setup(method='vimnas', pretrain=0, parts=1, **fields):
   config.method = ConfigDict({'name': method, **methods.fields(method), **fields})
   config = config_lib.resolve(config)
   made, plan = methods.get(config.method, space), steps.Plan(pretrain, 10, 'noise', parts)
-  tx = optim.theta(config.theta, plan.steps), made.optimizer(optim.phi(config.phi, plan.search_steps))
+  tx = optim.theta(config.theta, plan.steps), steps.phi_optimiser(config, made, plan.search_steps)
   found = steps.search_steps(net, made, space, plan, *tx, lambda key, x: x.astype(jnp.float32) / 255)
   found = {name: jax.jit(step) for name, step in found.items()}
 

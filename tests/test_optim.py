@@ -59,3 +59,18 @@ def test_the_rate_of_darts_on_imagenet_falls_by_three_per_cent_an_epoch():
   rate = optim.rate(ConfigDict({'lr': 0.1, 'lr_end': 0.0, 'schedule': 'step_epoch', 'warmup': 0}), 2500, 10)
   found = jax.jit(jax.vmap(rate))(10 * np.arange(250) + 7)
   np.testing.assert_allclose(found, 0.1 * 0.97 ** np.arange(250), rtol=1e-5)
+
+
+def test_a_proximal_step_maps_what_the_step_leads_to():
+  """With the rate that the step had, and to zeros that are exact."""
+  config = ConfigDict({'optimizer': 'sgd', 'lr': 0.1, 'lr_end': 0.3, 'momentum': 0.0, 'weight_decay': 0.0, 'clip': 0.0,
+                       'schedule': 'linear', 'fall': 0.0})
+  tx = optim.proximal(optim.phi(config, 2), optim.phi_rate(config, 2),
+                      lambda p, rate: jnp.sign(p) * jnp.maximum(jnp.abs(p) - 0.5 * rate, 0))
+  params = jnp.array([0.7, -0.3, 0.05])
+  state, grads = tx.init(params), jnp.array([-1.0, 1.0, 0.1])
+  for want in ([0.75, -0.35, 0.0], [0.85, -0.45, 0.0]):  # rates 0.1, 0.2; thresholds 0.05, 0.1
+    update, state = jax.jit(tx.update)(grads, state, params)
+    params = params + update
+    np.testing.assert_allclose(params, want, rtol=1e-6)
+  assert float(params[2]) == 0.0

@@ -28,7 +28,7 @@ def setup(method, pretrain=0):
   config.method = ConfigDict({'name': method})
   config = config_lib.resolve(config)
   made = methods.get(config.method, SPACE)
-  tx_theta, tx_phi = optim.theta(config.theta, 9), made.optimizer(optim.phi(config.phi, 9))
+  tx_theta, tx_phi = optim.theta(config.theta, 9), steps.phi_optimiser(config, made, 9)
 
   @jax.jit
   def start():
@@ -98,3 +98,18 @@ def test_the_graph_moves_by_the_gradient_of_that_batch(x64):
   for name, row in rows.items():
     grad = grads[name] + topology.WEIGHT_DECAY * row
     np.testing.assert_allclose(moved[name] - row, -topology.LR * grad / (np.abs(grad) + 1e-8), rtol=1e-3)
+
+
+def test_a_method_keeps_its_own_optimiser_beside_the_graph():
+  """And its proximal step, which sees the method's part alone."""
+  config = config_lib.resolve(config_lib.changed(config_lib.defaults(), 'method.name=darts phi.optimizer=sgd '
+                                                 'phi.lr=1.0 phi.weight_decay=0.0 phi.momentum=0.0'))
+  made = methods.get(config.method)._replace(
+      proximal=lambda params, rate: {name: rows + 10 * rate for name, rows in params.items()},
+      optimizer=lambda tx: optax.chain(tx, optax.scale(2.0)))
+  tx = steps.phi_optimiser(config, topology.beside(made, {'output': 3}), 4)
+  params = {'method': {'cell': jnp.ones(2)}, 'topology': {'output': jnp.zeros(3)}}
+  moved, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+  np.testing.assert_allclose(moved['method']['cell'], 2 * (-1.0 + 10), rtol=1e-6)
+  np.testing.assert_allclose(moved['topology']['output'], -topology.LR, rtol=1e-4)
+  assert set(topology.own_part(params)) == set(topology.own_part(params['method'])) == {'cell'}

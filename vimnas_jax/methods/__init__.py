@@ -47,6 +47,12 @@ _MODULES = {
     'darts_ada': ('darts_es', 'ADAPTIVE'),
     'sgas': ('sgas', ''),
     'rsps': ('rsps', ''),
+    'parsec': ('parsec', ''),
+    'asng': ('asng', ''),
+    'sivdnas': ('sivdnas', ''),
+    'dsonas': ('dsonas', ''),
+    'sparsenas': ('sparsenas', ''),
+    'bayesnas': ('bayesnas', ''),
     'random': ('random', ''),
 }
 NAMES = tuple(_MODULES)

@@ -13,7 +13,7 @@ import jax
 import optax
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods.types import END, Method, Rate, Rows
+from vimnas_jax.methods.types import END, Method, PyTree, Rate, Rows
 
 INIT = 1e-3  # standard deviation at the start
 LR, BETAS, WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3  # Adam; the decay is L2, added to the gradient
@@ -101,7 +101,13 @@ def beside(method: Method, choices: Mapping[str, int]) -> Method:
       step=method.step.beside(('topology',)), penalty=alone(method.penalty), after=ended(method.after),
       derive=derived(method.derive), grow=grown(method.grow), stopped=alone(method.stopped),
       features=alone(method.features), logits=alone(method.logits),
-      outputs=alone(method.outputs), optimizer=optimizer)
+      outputs=alone(method.outputs),
+      optimizer=lambda tx: optimizer(method.optimizer(tx)))
+
+
+def own_part(params: PyTree) -> PyTree:
+  """Of phi['params'], or a tree of its form, the method's own part: all of it where no graph is beside it."""
+  return params['method'] if set(params) == {'method', 'topology'} else params
 
 
 def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:

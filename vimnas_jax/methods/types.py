@@ -239,7 +239,9 @@ class Method(NamedTuple):
     logits: `logits(phi) -> {cell: [edges, ops]}` before the softmax, or None.
     outputs: `outputs(phi) -> {cell: [edges, ops]}`, what phi itself puts out; where all values of a row are equal the
       edge is dead. None: these are the logits.
-    optimizer: `optimizer(tx) -> tx`: the optimiser of phi['params'], made from the one that config.phi describes.
+    proximal: `proximal(params, rate) -> params`: what maps phi['params'] after each step of the optimiser that
+      config.phi describes, whose rate that step had; or None.
+    optimizer: `optimizer(tx) -> tx`: the optimiser of phi['params'], made from that one with its `proximal`.
   """
 
   init: Callable[[jax.Array, Space], Phi]
@@ -264,4 +266,5 @@ class Method(NamedTuple):
   features: Callable[[Phi], Rows] | None = None
   logits: Callable[[Phi], Rows] | None = None
   outputs: Callable[[Phi], Rows] | None = None
+  proximal: Callable[[PyTree, jax.Array | float], PyTree] | None = None
   optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = lambda tx: tx

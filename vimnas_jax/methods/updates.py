@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods.types import Batch, Clock, Info, Method, Phi, Problem, PyTree, Sample, State, Step
+from vimnas_jax.methods.types import Batch, Clock, Info, Method, Phi, Problem, PyTree, Sample, State, Step, Update
 from vimnas_jax.networks.mixing import Mixture, whole
 
 UNROLLED = ('', 'exact', 'finite')
@@ -78,8 +78,8 @@ def _report(found: tuple[jax.Array, jax.Array, Info], g_theta: PyTree, g_phi: Py
   return {'loss': loss, 'accuracy': accuracy, **norms, **info}
 
 
-def _second(method: Method, problem: Problem, state: State, batches: Mapping[str, Batch], clock: Clock,
-            names: tuple[str, ...]) -> dict[str, PyTree]:
+def second_pass(method: Method, problem: Problem, state: State, batches: Mapping[str, Batch], clock: Clock,
+                names: tuple[str, ...]) -> dict[str, PyTree]:
   """Gradients of the parts `names` of phi['params'] over the validation batch, theta as it is."""
   grad = in_parts(jax.grad(objective(method, problem, clock), 1, has_aux=True), problem.parts)
   found, _ = grad(state.theta, state.phi['params'], state.phi['fixed'], *_of(batches['valid']))
@@ -103,7 +103,7 @@ def single_level(second: tuple[str, ...] = (), pretrain: Sample | None = None) -
     params, fixed = state.phi['params'], state.phi['fixed']
     (_, found), (g_theta, g_phi) = grad(state.theta, params, fixed, *_of(batches['train']))
     if second:
-      g_phi = {**g_phi, **_second(method, problem, state, batches, clock, second)}
+      g_phi = {**g_phi, **second_pass(method, problem, state, batches, clock, second)}
     theta, opt_theta = moved(problem.tx_theta, g_theta, state.theta, state.opt_theta)
     params, opt_phi = moved(problem.tx_phi, g_phi, params, state.opt_phi)
     if pretrain:
@@ -144,6 +144,23 @@ def _either(searching: jax.Array, own: jax.Array | Mixture, other: jax.Array | M
   return Mixture(jnp.where(searching, one.ops, two.ops), **more)
 
 
+def graph_beside(update: Update) -> Callable[[tuple[str, ...]], Step]:
+  """`Step.beside` of an `update` that leaves phi['params'] as they are."""
+
+  def beside(names):
+    def both(method, problem, state, batches, clock):
+      g_phi = {name: jax.tree.map(jnp.zeros_like, rows) for name, rows in state.phi['params'].items()}
+      g_phi |= second_pass(method, problem, state, batches, clock, names)
+      params, opt_phi = moved(problem.tx_phi, g_phi, state.phi['params'], state.opt_phi)
+      after, metrics = update(method, problem, state, batches, clock)
+      return after.replace(phi={**after.phi, 'params': params}, opt_phi=opt_phi), {
+          **metrics, 'grad_phi': optax.tree.norm(g_phi)}
+
+    return Step(both, ('train', 'valid'))
+
+  return beside
+
+
 def theta_only(sample: Sample | None = None) -> Step:
   """Theta descends the loss of the training batch; phi stands still. `sample` is used in place of the method's own."""
 
@@ -154,18 +171,7 @@ def theta_only(sample: Sample | None = None) -> Step:
     theta, opt_theta = moved(problem.tx_theta, g_theta, state.theta, state.opt_theta)
     return state.replace(theta=theta, opt_theta=opt_theta), _report(found, g_theta)
 
-  def beside(names):
-    def both(method, problem, state, batches, clock):
-      g_phi = {name: jax.tree.map(jnp.zeros_like, rows) for name, rows in state.phi['params'].items()}
-      g_phi |= _second(method, problem, state, batches, clock, names)
-      params, opt_phi = moved(problem.tx_phi, g_phi, state.phi['params'], state.opt_phi)
-      after, metrics = update(method, problem, state, batches, clock)
-      return after.replace(phi={**state.phi, 'params': params}, opt_phi=opt_phi), {
-          **metrics, 'grad_phi': optax.tree.norm(g_phi)}
-
-    return Step(both, ('train', 'valid'))
-
-  return Step(update, ('train',), beside)
+  return Step(update, ('train',), graph_beside(update))
 
 
 def bilevel(phi_first: bool = True, unrolled: str = '') -> Step:

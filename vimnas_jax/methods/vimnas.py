@@ -208,7 +208,11 @@ def _network(layers: list[Layer], eps: jax.Array, linear: bool) -> tuple[jax.Arr
 
 
 def dropout_kl(mu: jax.Array, sigma: jax.Array) -> jax.Array:
-  """KL(N(mu, sigma^2) || log-uniform), elementwise, by the approximation of Molchanov et al. (2017), equation 14."""
-  log_alpha = 2 * (jnp.log(sigma + 1e-8) - jnp.log(jnp.abs(mu) + 1e-8))
+  """KL(N(mu, sigma^2) || log-uniform), elementwise."""
+  return log_uniform_kl(2 * (jnp.log(sigma + 1e-8) - jnp.log(jnp.abs(mu) + 1e-8)))
+
+
+def log_uniform_kl(log_alpha: jax.Array) -> jax.Array:
+  """KL(N(mu, alpha mu^2) || log-uniform), elementwise, by the approximation of Molchanov et al. (2017), equation 14."""
   k1, k2, k3 = 0.63576, 1.87320, 1.48695
   return k1 - k1 * jax.nn.sigmoid(k2 + k3 * log_alpha) + 0.5 * jax.nn.softplus(-log_alpha)

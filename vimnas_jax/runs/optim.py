@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -75,6 +76,24 @@ def phi_rate(config, steps: int):
     return now * 0.5 * (1 - jnp.cos(jnp.pi * left)) if config.fall else now
 
   return of
+
+
+def proximal(tx: optax.GradientTransformation, rate, prox) -> optax.GradientTransformation:
+  """`tx`, after each of whose steps `prox(params, rate) -> params` maps what it leads to: a proximal gradient step.
+
+  `rate` is that of `tx`, a number or a function of the step, as `phi_rate` gives it.
+  """
+
+  def init(params):
+    return tx.init(params), jnp.zeros((), jnp.int32)
+
+  def update(grads, state, params):
+    inner, count = state
+    updates, inner = tx.update(grads, inner, params)
+    mapped = prox(optax.apply_updates(params, updates), rate(count) if callable(rate) else rate)
+    return jax.tree.map(jnp.subtract, mapped, params), (inner, count + 1)
+
+  return optax.GradientTransformation(init, update)
 
 
 def _before(config, clip=True):

@@ -153,8 +153,15 @@ def optimisers(config, method: Method, plan: Plan, depth: int = 0) -> Optimisers
     own = ConfigDict({**config.theta, 'weight_decay': times * config.theta.weight_decay})
     return optim.theta(own, math.ceil(length / turns), plan.per_epoch, clip=clip)
 
-  return Optimisers(theta(), method.optimizer(optim.phi(config.phi, plan.search_steps - waits)), theta(clip=False),
-                    theta)
+  return Optimisers(theta(), phi_optimiser(config, method, plan.search_steps - waits), theta(clip=False), theta)
+
+
+def phi_optimiser(config, method: Method, steps: int) -> optax.GradientTransformation:
+  """That of phi['params'], as config.phi says and the method makes of it, for the `steps` in which phi moves."""
+  tx = optim.phi(config.phi, steps)
+  if method.proximal:
+    tx = optim.proximal(tx, optim.phi_rate(config.phi, steps), method.proximal)
+  return method.optimizer(tx)
 
 
 def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment, tx_unrolled=None,
