@@ -37,6 +37,7 @@ _MODULES = {
     'sgas': ('sgas', ''),
     'rsps': ('rsps', ''),
     'random': ('random', ''),
+    'reinforce': ('reinforce', ''),
 }
 NAMES = tuple(_MODULES)
 
