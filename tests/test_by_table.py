@@ -37,8 +37,8 @@ def test_reinforce_moves_as_adam_along_the_log_probability(x64):
   best = method.derive(rate, phi, jax.random.key(1))
   assert np.array_equal(best['cell'], drawn[1])
   alpha, m, v, average = np.asarray(alpha)[:, 1:], 0.0, 0.0, 0.0
-  draw = jax.jit(lambda logits, i: method.sample({'params': {'cell': logits}, 'fixed': phi['fixed']}, jax.random.fold_in(
-      jax.random.key(1), i), Clock(0, 1))[0]['cell'][0])
+  draw = jax.jit(lambda logits, i: method.sample(
+      {**phi, 'params': {'cell': logits}}, jax.random.fold_in(jax.random.key(1), i), Clock(0, 1))[0]['cell'][0])
   for i, reward in enumerate(rewards):
     logits = jnp.concatenate([jnp.zeros((6, 1)), alpha], 1)
     np.testing.assert_array_equal(draw(logits, i), drawn[i])

@@ -36,6 +36,7 @@ _MODULES = {
     'sdarts_rs': ('sdarts', ''),
     'sgas': ('sgas', ''),
     'rsps': ('rsps', ''),
+    'setn': ('setn', ''),
     'random': ('random', ''),
     'reinforce': ('reinforce', ''),
 }
