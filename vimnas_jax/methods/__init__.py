@@ -38,6 +38,7 @@ _MODULES = {
     'rsps': ('rsps', ''),
     'setn': ('setn', ''),
     'random': ('random', ''),
+    'enas': ('enas', ''),
     'reinforce': ('reinforce', ''),
 }
 NAMES = tuple(_MODULES)
@@ -102,11 +103,11 @@ def field_types(name: str = '') -> dict[str, type]:
 
 
 def optimizer(config: ConfigDict) -> dict[str, Any]:
-  """The method's default optimiser of phi: optimizer, lr, lr_end, schedule, fall, momentum, weight_decay."""
+  """The method's default optimiser of phi: optimizer, lr, lr_end, schedule, fall, momentum, weight_decay, eps."""
   literals, changed = _declared(config.name)
   found = literals['OPTIMIZER']
   found = {**found, **{field: value for field, value in changed.items() if field in found}}
-  return {'lr_end': found['lr'], 'schedule': 'linear', 'fall': 0.0, **found}
+  return {'lr_end': found['lr'], 'schedule': 'linear', 'fall': 0.0, 'eps': 1e-8, **found}
 
 
 def published(name: str, space: str) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def beside(method: Method, choices: Mapping[str, int]) -> Method:
       step=method.step.beside(('topology',)), penalty=alone(method.penalty), after=ended(method.after),
       derive=derived(method.derive), grow=grown(method.grow), carry=grown(method.carry), stopped=alone(method.stopped),
       features=alone(method.features), logits=alone(method.logits),
-      outputs=alone(method.outputs), optimizer=optimizer)
+      outputs=alone(method.outputs), optimizer=lambda tx: optimizer(method.optimizer(tx)))
 
 
 def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
