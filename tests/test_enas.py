@@ -1,59 +1,71 @@
 """ENAS: the controller and its policy gradient written out, its baseline, and what it learns."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from conftest import one_line
 from ml_collections import ConfigDict
-from test_papers import Net, make, same, setup
+from test_papers import SPACE, Net, make, same
 
+from vimnas_jax import config as config_lib
 from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Batch, Clock, Problem
+from vimnas_jax.runs import optim
 from vimnas_jax.runs.state import SearchState
 
 
 def told(params, chosen, temperature=5.0, bound=2.5):
-  """(Log-probability, entropy) of the operations `chosen`, one an edge: the controller in loops over edges."""
+  """(Log-probability, entropy) of the operations `chosen`, one an edge: the controller in NumPy."""
   layers, size = params['bias'].shape[0], params['start'].shape[0]
-  h, c = [jnp.zeros(size)] * layers, [jnp.zeros(size)] * layers
+  h, c = [np.zeros(size)] * layers, [np.zeros(size)] * layers
   x, log_p, entropy = params['start'], 0.0, 0.0
   for op in chosen:
     for i in range(layers):
       gates = params['inputs'][i].T @ x + params['hidden'][i].T @ h[i] + params['bias'][i]
       a, f, g, o = gates[:size], gates[size:2 * size], gates[2 * size:3 * size], gates[3 * size:]
-      c[i] = c[i] / (1 + jnp.exp(-f)) + jnp.tanh(g) / (1 + jnp.exp(-a))
-      h[i] = jnp.tanh(c[i]) / (1 + jnp.exp(-o))
+      c[i] = c[i] / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-a))
+      h[i] = np.tanh(c[i]) / (1 + np.exp(-o))
       x = h[i]
-    z = bound * jnp.tanh((params['out'].T @ x + params['out_bias'])[1:] / temperature)  # slot 0 leaves an edge out
-    p = jnp.exp(z) / jnp.exp(z).sum()
-    log_p, entropy = log_p + jnp.log(p[op]), entropy - (p * jnp.log(p)).sum()
+    z = bound * np.tanh((params['out'].T @ x + params['out_bias'])[1:] / temperature)  # slot 0 leaves an edge out
+    p = np.exp(z) / np.exp(z).sum()
+    log_p, entropy = log_p + np.log(p[op]), entropy - (p * np.log(p)).sum()
     x = params['embedding'][1 + op]
   return log_p, entropy
 
 
 def test_the_controller_descends_the_policy_gradient(x64):
-  """Two steps of two rollouts each, of which one move of four is made, with a baseline that is known by then."""
-  made, _, now, batch, loss, config = setup('enas', rollouts=2, aggregate=4, hidden=3, turns=9, entropy=0.3, decay=0.6)
-  tx = made.optimizer(optax.chain(optax.add_decayed_weights(0.0), optax.adam(1e-3, b1=0.0, b2=0.999, eps=1e-3)))
-  params = jax.tree.map(lambda p: p / 40, now.phi['params'])
-  now = now.replace(phi={**now.phi, 'params': params}, opt_phi=tx.init(params))
-  step = jax.jit(lambda now, batch, key: made.step.update(made, problem(tx), now, batch, Clock(now.step, 9)))
+  """Two steps of two rollouts each, of which one move of four is made, the second with a baseline that is known by
+  then; the gradient against differences.
+  """
+  config = config_lib.defaults()
+  config.method.name = 'enas'
+  config = config_lib.resolve(config)
+  made = make('enas', rollouts=2, aggregate=4, hidden=3, turns=9, entropy=0.3, decay=0.6)
+  rng, tx = np.random.default_rng(0), made.optimizer(optim.phi(config.phi, 9))
+  phi = jax.jit(lambda: made.init(jax.random.key(0), SPACE))()
+  params = jax.tree.map(lambda p: rng.normal(size=p.shape) / 2, phi['params'])
+  theta = {'w': rng.normal(size=(3, 4)), 'v': rng.normal(size=(30, 4))}
+  now = SearchState(jnp.int32(0), theta, {**phi, 'params': params}, optax.sgd(0.1).init(theta), tx.init(params), None)
+  images, labels = rng.normal(size=(8, 2, 2, 3)), np.arange(8) % 4
+  step = jax.jit(lambda now, batch: made.step.update(made, problem(tx), now, batch, Clock(now.step, 9)))
   draw = jax.jit(lambda phi, key: made.sample(phi, key, Clock(0, 9))[0]['cell'])
-  grads, baseline = [], None
+  flat, build = jax.flatten_util.ravel_pytree(params)
+  baseline = None
   for turn in range(2):
     keys = jax.random.split(jax.random.key(turn), 2)
-    batches = {'train': Batch(batch['images'] / 255, batch['labels'], keys[0]),
-               'valid': Batch(batch['valid_images'] / 255, batch['valid_labels'], keys[1])}
-    after, metrics = step(now, batches, None)
-    g_theta = jax.jit(jax.grad(lambda theta, keys=keys: loss(theta, params, '', keys[0])))(now.theta)
-    theta = jax.tree.map(lambda w, g: w - 0.1 * g, now.theta, g_theta)
-    same(after.theta, theta, rtol=1e-8)
+    batches = {'train': Batch(images, labels, keys[0]), 'valid': Batch(images[::-1] * 0.7, labels, keys[1])}
+    after, metrics = step(now, batches)
+    if turn == 0:
+      g_theta = jax.jit(jax.grad(problem(tx).loss, has_aux=True))(
+          theta, {'cell': draw(now.phi, keys[0])}, None, images, labels)[0]
+      same(after.theta, jax.tree.map(lambda w, g: w - 0.1 * g, theta, g_theta), rtol=1e-8)
     sampled = [np.asarray(draw(now.phi, jax.random.fold_in(keys[1], i))) for i in range(2)]
-    accuracy = [(Net().apply({'params': theta}, batch['valid_images'] / 255, {'cell': rows}).argmax(-1)
-                 == batch['valid_labels']).mean() for rows in sampled]
+    accuracy = [float(problem(tx).loss(after.theta, {'cell': rows}, None, images[::-1] * 0.7, labels)[1])
+                for rows in sampled]
 
     def descended(params, sampled=sampled, accuracy=accuracy, baseline=baseline):
       found = 0.0
@@ -64,17 +76,24 @@ def test_the_controller_descends_the_policy_gradient(x64):
         found, last = found - log_p * (reward - b) / 2, b
       return found, last
 
-    grad, baseline = jax.jit(jax.grad(descended, has_aux=True))(params)
-    assert float(metrics['grad_phi']) == pytest.approx(float(optax.tree.norm(grad)), rel=1e-8)
-    assert float(after.phi['fixed']['baseline']) == pytest.approx(float(baseline), rel=1e-6)
-    grads.append(grad)
-    now = after.replace(step=after.step + 1)
+    def moved(way, descended=descended):
+      return descended(jax.device_get(build(flat + way)))[0]
+
+    own = np.random.default_rng(turn).normal(size=(4, flat.size))
+    slopes = [(moved(1e-5 * way) - moved(-1e-5 * way)) / 2e-5 for way in own]
+    gathered = optax.tree.get(after.opt_phi, 'acc_grads')
     if turn == 0:
-      same(now.phi['params'], params)  # it waits until four have come together
-  mean = jax.tree.map(lambda a, b: (a + b) / 2, *grads)
-  want = jax.tree.map(lambda p, g: p - 1e-3 * g / (np.abs(g) + 1e-3), params, mean)
-  same(now.phi['params'], want, rtol=1e-7, atol=1e-12)
-  assert float(optax.tree.norm(jax.tree.map(jnp.subtract, want, params))) > 1e-5 and config.phi.eps == 1e-3
+      first = jax.flatten_util.ravel_pytree(gathered)[0]
+      np.testing.assert_allclose(own @ first, slopes, rtol=1e-6)
+      assert float(metrics['grad_phi']) == pytest.approx(float(jnp.linalg.norm(first)), rel=1e-6)
+      same(after.phi['params'], params)  # it waits until four have come together
+    baseline = float(descended(jax.device_get(params))[1])
+    assert float(after.phi['fixed']['baseline']) == pytest.approx(baseline, rel=1e-6)
+    now = after.replace(step=after.step + 1)
+  move = (jax.flatten_util.ravel_pytree(now.phi['params'])[0] - flat) / 1e-3  # -g / (|g| + eps)
+  mean = -1e-3 * move / (1 - np.abs(move))
+  np.testing.assert_allclose(own @ (2 * mean - first), slopes, rtol=1e-5)
+  assert np.abs(move).max() > 0.5 and config.phi.eps == 1e-3
 
 
 def problem(tx):
@@ -83,7 +102,7 @@ def problem(tx):
     return (optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(),
             (logits.argmax(-1) == labels).mean())
 
-  return Problem(spaces.get('nb201'), loss, optax.sgd(0.1), tx, optax.sgd(0.1))
+  return Problem(SPACE, loss, optax.sgd(0.1), tx, optax.sgd(0.1))
 
 
 def learner(space, **fields):
