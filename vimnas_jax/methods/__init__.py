@@ -40,6 +40,7 @@ _MODULES = {
     'random': ('random', ''),
     'enas': ('enas', ''),
     'reinforce': ('reinforce', ''),
+    'tenas': ('tenas', ''),
 }
 NAMES = tuple(_MODULES)
 
