@@ -37,6 +37,10 @@ def test_interface(name, space):
     phi = method.init(key, space)
     return method.sample(phi, key, Clock(1, 2))[0], method.probs(phi)
 
+  if name == 'tenas' and space.topology:
+    with pytest.raises(UserError, match='searched too'):
+      jax.eval_shape(made, jax.random.key(0))
+    return
   weights, probs = jax.eval_shape(made, jax.random.key(0))
   for cell in space.cells:
     rows = weights[cell].ops if isinstance(weights[cell], Mixture) else weights[cell]

@@ -85,6 +85,7 @@ def defaults() -> ConfigDict:
   c.phi.fall = placeholder(float)  # the last part of the search, 0 to 1, in which the rate falls to 0
   c.phi.momentum = placeholder(float)  # of Adam: beta 1
   c.phi.weight_decay = placeholder(float)  # L2, added to the gradient
+  c.phi.eps = placeholder(float)  # of Adam: added to what it divides by
   c.phi.clip = 0.0
 
   c.data = ConfigDict()

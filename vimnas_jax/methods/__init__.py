@@ -53,7 +53,11 @@ _MODULES = {
     'dsonas': ('dsonas', ''),
     'sparsenas': ('sparsenas', ''),
     'bayesnas': ('bayesnas', ''),
+    'setn': ('setn', ''),
     'random': ('random', ''),
+    'enas': ('enas', ''),
+    'reinforce': ('reinforce', ''),
+    'tenas': ('tenas', ''),
 }
 NAMES = tuple(_MODULES)
 
@@ -117,15 +121,18 @@ def field_types(name: str = '') -> dict[str, type]:
 
 
 def optimizer(config: ConfigDict) -> dict[str, Any]:
-  """The method's default optimiser of phi: optimizer, lr, lr_end, schedule, fall, momentum, weight_decay."""
+  """The method's default optimiser of phi: optimizer, lr, lr_end, schedule, fall, momentum, weight_decay, eps."""
   literals, changed = _declared(config.name)
   found = literals['OPTIMIZER']
   found = {**found, **{field: value for field, value in changed.items() if field in found}}
-  return {'lr_end': found['lr'], 'schedule': 'linear', 'fall': 0.0, **found}
+  return {'lr_end': found['lr'], 'schedule': 'linear', 'fall': 0.0, 'eps': 1e-8, **found}
 
 
-def passes(name: str) -> int:
-  """How often a step of the method goes through the supernet and back, each time with a batch; 0 if it takes none."""
+def passes(name: str) -> float:
+  """How often a step of the method goes through the supernet and back, each time with a batch; 0 if it takes none.
+
+  A forward pass alone counts as a third.
+  """
   literals, changed = _declared(name)
   return changed.get('passes', literals.get('PASSES', 1))
 

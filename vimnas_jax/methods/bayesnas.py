@@ -38,6 +38,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.1, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
+PASSES = 1
 PUBLISHED = {'darts': {'epochs': 1.0, 'batch_size': 18, 'theta.lr': 0.1, 'theta.weight_decay': 1e-4}}
 
 

@@ -43,6 +43,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+PASSES = 5
 PUBLISHED = {'darts': {'epochs': 50.0}}
 ADAPTIVE = {'adaptive': True}
 WINDOW, BACK = 5, 4  # values of a local average; evaluations between the two that are compared

@@ -27,6 +27,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+PASSES = 2
 PUBLISHED = {'darts': {'epochs': 50.0, 'batch_size': 64}}
 
 

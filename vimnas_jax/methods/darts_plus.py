@@ -36,6 +36,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+PASSES = 2
 LACKS = {'skips': 'no skip connection', 'ranking': 'no edge with two operations that have weights'}
 
 

@@ -33,6 +33,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 0.0}
 PRETRAIN = 0.0
+PASSES = 2
 PUBLISHED = {'darts': {'epochs': 100.0, 'batch_size': 64}}
 TINY = 1e-10  # added to p before its logarithm
 

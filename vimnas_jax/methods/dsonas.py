@@ -36,6 +36,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.1, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
+PASSES = 1
 PUBLISHED = {'darts': {'epochs': 120.0, 'batch_size': 128, 'theta.lr': 0.1, 'theta.nesterov': True}}
 
 

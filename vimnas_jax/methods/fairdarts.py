@@ -29,6 +29,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-3, 'momentum': 0.9, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+PASSES = 2
 PUBLISHED = {'darts': {'epochs': 50.0, 'batch_size': 128, 'theta.lr': 0.005, 'theta.lr_end': 0.001}}
 
 

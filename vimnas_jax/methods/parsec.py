@@ -28,6 +28,7 @@ from vimnas_jax.methods.types import END, Method, Step
 FIELDS = {'draws': 4}  # architectures of a step, for each of its two batches
 OPTIMIZER = {'optimizer': 'adam', 'lr': 0.01, 'momentum': 0.5, 'weight_decay': 0.0}
 PRETRAIN = 0.0
+PASSES = 5.33
 
 
 def importance(losses: jax.Array, images: int) -> jax.Array:
@@ -69,7 +70,7 @@ def step(draws: int, second: tuple[str, ...] = ()) -> Step:
     g_phi = jax.grad(surrogate)(state.phi['params'])
     state = state.replace(theta=theta, opt_theta=opt_theta)
     if second:
-      g_phi = {**g_phi, **updates.second_pass(method, problem, state, batches, clock, second)}
+      g_phi = {**g_phi, **updates.validation_gradients(method, problem, state, batches, clock, second)}
     params, opt_phi = updates.moved(problem.tx_phi, g_phi, state.phi['params'], state.opt_phi)
     return state.replace(phi={**state.phi, 'params': params}, opt_phi=opt_phi), {
         'loss': (share * losses).sum(), 'accuracy': (share * accuracies).sum(),

@@ -2,6 +2,11 @@
 
 The architecture is drawn at initialisation. Epochs, if any, train theta as a random single-path supernet does (Li and
 Talwalkar, UAI 2019): every step runs one operation per edge, drawn uniformly. `config.epochs=0` costs nothing.
+
+With a `budget` it is the random search of NAS-Bench-201 (Dong and Yang, ICLR 2020): so many architectures of the space
+are drawn uniformly, with replacement, a benchmark says what validation accuracy each reaches, and the best is the
+result; of equals the first. Nothing is trained then. Its published budget is 12,000 s of trainings of 12 epochs, which
+are 108 architectures (methods/reinforce.py has the arithmetic, and what the accuracies are).
 """
 
 from typing import Any
@@ -9,13 +14,15 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from vimnas_jax.methods import updates
+from vimnas_jax.errors import UserError
+from vimnas_jax.methods import rsps, updates
 from vimnas_jax.methods.types import END, Method
 
-FIELDS: dict[str, Any] = {}
+FIELDS: dict[str, Any] = {'budget': 0}  # architectures that a benchmark is asked for; 0 asks none
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
 PASSES = 0
+PUBLISHED = {'nb201': {'method.budget': 108}}
 
 
 def one_hot(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -24,8 +31,11 @@ def one_hot(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def make(config: ConfigDict) -> Method:
-  """Random search; config.method has no fields of its own."""
-  del config
+  """Random search with the fields of config.method. Raises UserError on a bad field."""
+  if config.budget < 0:
+    raise UserError(f'config.method.budget={config.budget} must be at least 0')
+  if config.budget:
+    return rsps.make(ConfigDict({'tries': config.budget}))._replace(trains=False, asks='benchmark')
 
   def init(key, space):
     return {'params': {}, 'fixed': {name: one_hot(jax.random.fold_in(key, i), cell.shape)

@@ -34,6 +34,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+PASSES = 5
 PUBLISHED = {'darts': {'epochs': 200.0}}  # four times 50
 DROP_PATH = {'factor': 1.0, 'drop_path': 0.2}
 _WORST = 2.0  # above every error

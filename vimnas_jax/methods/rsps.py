@@ -70,9 +70,10 @@ def make(config: ConfigDict) -> Method:
     shapes = {name: rule['allowed'].shape for name, rule in phi['fixed'].items()}
     return {name: jnp.full(shape, 1 / shape[1]) for name, shape in shapes.items()}
 
+  draw = jax.jit(drawn)
+
   def derive(rate, phi, key):
-    draw = jax.jit(lambda key: drawn(phi, key))
-    found = [draw(jax.random.fold_in(key, i)) for i in range(config.tries)]
+    found = [draw(phi, jax.random.fold_in(key, i)) for i in range(config.tries)]
     rates = [rate(weights, i) for i, weights in enumerate(found)]
     return found[int(np.argmax(rates))]
 

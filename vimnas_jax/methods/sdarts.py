@@ -37,7 +37,7 @@ OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1
 PRETRAIN = 0.0
 PASSES = 2
 PUBLISHED = {'darts': {'epochs': 50.0}, 'nb201': {'epochs': 100.0}}
-ADVERSARIAL = {'attack': 7}
+ADVERSARIAL = {'attack': 7, 'passes': 11}
 
 
 def to_probabilities(rows: jax.Array) -> jax.Array:

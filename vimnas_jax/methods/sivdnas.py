@@ -36,6 +36,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 0.0}
 PRETRAIN = 0.0
+PASSES = 2
 PUBLISHED = {'darts': {'epochs': 50.0}}
 WIDEST = 8.0  # bound of log delta, on either side: beyond it the divergence is flat, and exp may overflow
 

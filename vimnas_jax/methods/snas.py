@@ -35,6 +35,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
+PASSES = 1
 PUBLISHED = {  # all training images: alpha needs no validation half
     'darts': {'epochs': 150.0, 'batch_size': 64, 'train_portion': 1.0, 'phi.clip': 10.0, 'method.resource': 1.5e-3},
 }

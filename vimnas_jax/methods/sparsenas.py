@@ -31,6 +31,7 @@ FIELDS = {
 }
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
+PASSES = 2
 
 
 def group_shrunk(x: jax.Array, by: jax.Array | float) -> jax.Array:

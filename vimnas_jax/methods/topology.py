@@ -34,6 +34,16 @@ class _Beside(NamedTuple):
     """Batch `i`."""
     return self.rate.batch(i)
 
+  @property
+  def space(self):
+    """The search space."""
+    return self.rate.space
+
+  @property
+  def num_classes(self):
+    """Classes of the data."""
+    return self.rate.num_classes
+
 
 def beside(method: Method, choices: Mapping[str, int]) -> Method:
   """The method with rows {name: candidates} beside its architecture; phi['params'] is {'method', 'topology'}.

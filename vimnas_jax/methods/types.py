@@ -123,6 +123,14 @@ class Rate(Protocol):
   def batch(self, i: int, /) -> tuple[jax.Array, jax.Array]:
     """Batch `i`: normalised images [n, h, w, c] and labels [n]."""
 
+  @property
+  def space(self) -> Space:
+    """The search space."""
+
+  @property
+  def num_classes(self) -> int:
+    """Classes of the data."""
+
 
 class Update(Protocol):
   """`update(method, problem, state, batches, clock) -> (state, metrics)`."""

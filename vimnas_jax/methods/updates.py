@@ -78,8 +78,8 @@ def _report(found: tuple[jax.Array, jax.Array, Info], g_theta: PyTree, g_phi: Py
   return {'loss': loss, 'accuracy': accuracy, **norms, **info}
 
 
-def second_pass(method: Method, problem: Problem, state: State, batches: Mapping[str, Batch], clock: Clock,
-                names: tuple[str, ...]) -> dict[str, PyTree]:
+def validation_gradients(method: Method, problem: Problem, state: State, batches: Mapping[str, Batch], clock: Clock,
+                         names: tuple[str, ...]) -> dict[str, PyTree]:
   """Gradients of the parts `names` of phi['params'] over the validation batch, theta as it is."""
   grad = in_parts(jax.grad(objective(method, problem, clock), 1, has_aux=True), problem.parts)
   found, _ = grad(state.theta, state.phi['params'], state.phi['fixed'], *_of(batches['valid']))
@@ -103,7 +103,7 @@ def single_level(second: tuple[str, ...] = (), pretrain: Sample | None = None) -
     params, fixed = state.phi['params'], state.phi['fixed']
     (_, found), (g_theta, g_phi) = grad(state.theta, params, fixed, *_of(batches['train']))
     if second:
-      g_phi = {**g_phi, **second_pass(method, problem, state, batches, clock, second)}
+      g_phi = {**g_phi, **validation_gradients(method, problem, state, batches, clock, second)}
     theta, opt_theta = moved(problem.tx_theta, g_theta, state.theta, state.opt_theta)
     params, opt_phi = moved(problem.tx_phi, g_phi, params, state.opt_phi)
     if pretrain:
@@ -150,7 +150,7 @@ def graph_beside(update: Update) -> Callable[[tuple[str, ...]], Step]:
   def beside(names):
     def both(method, problem, state, batches, clock):
       g_phi = {name: jax.tree.map(jnp.zeros_like, rows) for name, rows in state.phi['params'].items()}
-      g_phi |= second_pass(method, problem, state, batches, clock, names)
+      g_phi |= validation_gradients(method, problem, state, batches, clock, names)
       params, opt_phi = moved(problem.tx_phi, g_phi, state.phi['params'], state.opt_phi)
       after, metrics = update(method, problem, state, batches, clock)
       return after.replace(phi={**after.phi, 'params': params}, opt_phi=opt_phi), {

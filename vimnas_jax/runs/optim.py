@@ -52,7 +52,7 @@ def phi(config, steps: int) -> optax.GradientTransformation:
   """
   schedule = phi_rate(config, steps)
   if config.optimizer == 'adam':
-    return optax.chain(_before(config), optax.adam(schedule, b1=config.momentum, b2=0.999, eps=1e-8))
+    return optax.chain(_before(config), optax.adam(schedule, b1=config.momentum, b2=0.999, eps=config.get('eps', 1e-8)))
   return optax.chain(_before(config), optax.sgd(schedule, config.momentum or None))
 
 

@@ -42,16 +42,21 @@ class Rater:
   """The validation accuracy of whole architectures, in %, as a benchmark has it: `Method.derive`."""
 
   def __init__(self, benchmark: Tabular, table: Table, space: Space, data: str):
-    self._benchmark, self._table, self._space, self._data = benchmark, table, space, data
+    self._benchmark, self._table, self.space, self._data = benchmark, table, space, data
 
   def __call__(self, weights, i: int = 0) -> float:
     """That of the architecture that `weights` {cell: [edges, ops]} stand for."""
     del i
-    figures = self._table.query(self._space.genotype(weights))
+    figures = self._table.query(self.space.genotype(weights))
     return self._benchmark.accuracy(figures, self._data)
 
   def batch(self, i: int):
     """A table has no images."""
+    raise NotImplementedError
+
+  @property
+  def num_classes(self) -> int:
+    """Nor classes."""
     raise NotImplementedError
 
 

@@ -62,6 +62,7 @@ class Rater:
 
   def __init__(self, run, theta):
     self._run, self._theta = run, theta
+    self.space, self.num_classes = run.space, run.size['num_classes']
 
     @jax.jit
     def right(theta, weights, images, labels):
