@@ -189,9 +189,9 @@ def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_ch
 
 
 def supernet_madds(space: Space, *, cells: int, channels: int, num_classes: int, image_size: int = 32,
-                   in_channels: int = 3, partial: int = 1) -> int:
+                   in_channels: int = 3, partial: int = 1, auxiliary: bool = False) -> int:
   """Multiply-adds of the search network for one image, with every candidate operation on every edge."""
-  return _total(_supernet(space, cells, channels, num_classes, in_channels, image_size, partial)).madds
+  return _total(_supernet(space, cells, channels, num_classes, in_channels, image_size, partial, auxiliary)).madds
 
 
 def _supernet(space, cells, channels, num_classes, in_channels, size, partial=1, auxiliary=False):

@@ -101,7 +101,7 @@ def write(folder, run, now, pace, command) -> dict:
   if space.topology:
     result['graph_margins'] = {name: round(margin, 5) for name, margin in space.topology.margins(probs).items()}
   if config.supernet_images:
-    result['supernet'] = standing.accuracies(run, now.theta, probs, config.supernet_images)
+    result['supernet'] = standing.accuracies(run, now.theta, probs, genotype, config.supernet_images)
   for benchmark in tabular.of(space, config.oracle):
     result |= benchmark.answer(config.oracle, genotype, config.data.name)
   result |= run.environment

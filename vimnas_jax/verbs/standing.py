@@ -19,18 +19,19 @@ def one_hot(space, genotype) -> dict:
   return weights
 
 
-def accuracies(run, theta, probs, images: int) -> dict:
+def accuracies(run, theta, probs, genotype, images: int) -> dict:
   """Accuracies in % on the first `images` images of the validation half, not augmented.
 
   BatchNorm uses the statistics of batches of config.batch_size, as in the search; images that fill no batch are left
   out. Returns {'images': how many, 'mixed': with the noise-free probabilities as mixing weights, 'derived': with the
-  architecture that they stand for alone}; where the graph is searched too there is no 'derived'. Raises UserError if
-  there are fewer validation images.
+  architecture alone}; where the graph is searched too there is no 'derived'. Raises UserError if there are fewer
+  validation images.
 
   Args:
     run: the parts of the search: net, space, valid, config, mean and std.
     theta: its weights.
     probs: {cell: [edges, ops]} and {choice: [1, candidates]}.
+    genotype: the architecture that was derived.
     images: how many to take.
   """
   size, split = run.config.batch_size, run.valid
@@ -44,7 +45,7 @@ def accuracies(run, theta, probs, images: int) -> dict:
 
   kinds = {'mixed': probs}
   if not run.space.topology:
-    kinds['derived'] = one_hot(run.space, run.space.genotype(probs))
+    kinds['derived'] = one_hot(run.space, genotype)
   found = {'images': images // size * size}
   for kind, weights in kinds.items():
     weights = _sampled(run.space, {name: jnp.asarray(rows, jnp.float32) for name, rows in weights.items()})
