@@ -23,7 +23,8 @@ def test_the_architecture_that_was_derived_is_rated_whatever_the_probabilities_s
   """As of methods that derive by scores or by trying: SGAS, PC-DARTS, random search with shared weights."""
   split = data.Split(np.zeros((8, 4, 4, 3), np.uint8), np.full(8, 3, np.int32))
   run = types.SimpleNamespace(config=types.SimpleNamespace(batch_size=4, supernet_images=8, train_portion=0.5),
-                              valid=split, mean=(0.5,) * 3, std=(0.5,) * 3, space=SPACE, net=Net())
+                              valid=split, mean=(0.5,) * 3, std=(0.5,) * 3, space=SPACE, net=Net(),
+                              size={'num_classes': 5})
   probs = {'cell': np.eye(5, dtype=np.float32)[[1] * 6]}
   genotype = SPACE.genotype({'cell': np.eye(5)[[3] * 6]})
   assert standing.accuracies(run, {}, probs, genotype, 8) == {'images': 8, 'mixed': 0.0, 'derived': 100.0}
