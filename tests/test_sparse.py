@@ -139,13 +139,14 @@ def test_bayesnas_keeps_what_is_relevant_and_hangs_on_something():
     assert int(info['switches']) == alive.sum() and ((np.asarray(weights['cell'][0]) != 0) == alive).all()
     kept = np.asarray(truth)[alive]
     np.testing.assert_allclose(np.asarray(weights['cell'][0])[alive], kept, atol=0.3)
+    assert float(jnp.abs(phi['params']['cell']).max()) < 1.5  # what is off is left alone
 
 
 def test_bayesnas_weighs_switches_as_the_paper(x64):
   """One step against the formulas as they stand, on a space whose edges hang on each other."""
   made, step, now, batch, loss_of, config = setup('bayesnas', warm_up=0.0, threshold=0.05, decay=0.5)
   rng = np.random.default_rng(0)
-  s = jnp.array(rng.uniform(-0.4, 0.4, (6, 5))).at[:, 0].set(0)
+  s = jnp.array(rng.uniform(-0.4, 0.4, (6, 5))).at[:, 0].set(0).at[5, 1].set(1e-4)
   omega, curvature = rng.uniform(0.5, 2, (6, 5)), rng.uniform(0.01, 0.1, (6, 5))
   row = {**now.phi['fixed']['cell'], 'omega': jnp.array(omega), 'curvature': jnp.array(curvature)}
   now = now.replace(phi={'params': {'cell': s}, 'fixed': {'cell': row}})
@@ -158,6 +159,7 @@ def test_bayesnas_weighs_switches_as_the_paper(x64):
   g = np.asarray(jax.jit(jax.grad(plain))(s)) * (np.arange(5) > 0)
   after, _ = step(now, batch, key)
   new = np.asarray(s) - 0.1 * (g + 0.01 * omega * np.sign(s))
+  new = np.where(new * np.asarray(s) < 0, 0, new)
   np.testing.assert_allclose(after.phi['params']['cell'], new, rtol=1e-8, atol=1e-12)
   h = 0.5 * curvature + 0.5 * 8 * g ** 2
   edges = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3)]
@@ -168,6 +170,9 @@ def test_bayesnas_weighs_switches_as_the_paper(x64):
     into = [i for i, (_, target) in enumerate(edges) if target == source]
     for o in range(1, 5):
       hangs = 1 / sum(gamma[i].sum() for i in into) if into else 0.0
+      if gamma[e, o] == 0:  # it would have changed its sign
+        assert (e, o, got['relevance'][e, o], got['on'][e, o]) == (5, 1, 0, 0)
+        continue
       hat = 1 / (1 / gamma[e, o] + hangs)
       c = 1 / (1 / hat + h[e, o] / 0.01)
       assert float(got['omega'][e, o]) == pytest.approx(abs(-c / gamma[e, o] ** 2 + 1 / gamma[e, o]) ** 0.5, rel=1e-6)

@@ -14,10 +14,11 @@ From the authors' code: one epoch of batches of 18 with SGD at 0.1 for theta. In
 layer by layer in closed form, which needs the inside of every operation, stands the empirical Fisher information, the
 running mean (`decay`) of a batch's squared gradient times its images: it has the Hessian's mean where the network is
 well calibrated, falls with the gradient where it fits everything, and costs no second derivative. Decided here: omega
-moves in every step; nothing is switched off in the first `warm_up` of the search; the threshold; s begins at 1 over the
-number of operations; cells' inputs, and the blocks of NAS-Bench-1Shot1, hang on nothing. The architecture keeps one
-operation an edge and as many edges a node as the space says; an edge that is all off is `none` where the space may keep
-that, else its last one. `none` itself has no switch.
+moves in every step; a switch that would change its sign stops at zero for that step, as omega has no bound there;
+nothing is switched off in the first `warm_up` of the search; the threshold; s begins at 1 over the number of
+operations; cells' inputs, and the blocks of NAS-Bench-1Shot1, hang on nothing. The architecture keeps one operation an
+edge and as many edges a node as the space says; an edge that is all off is `none` where the space may keep that, else
+its last one. `none` itself has no switch.
 """
 
 import jax
@@ -65,6 +66,16 @@ def recording(tx: optax.GradientTransformation) -> optax.GradientTransformation:
       lambda grads, state, params: (lambda moves, inner: (moves, (inner, grads)))(*tx.update(grads, state[0], params)))
 
 
+def not_across(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+  """`tx`, but what would change its sign stops at zero for that step."""
+
+  def update(grads, state, params):
+    moves, state = tx.update(grads, state, params)
+    return jax.tree.map(lambda s, u: jnp.where(s * (s + u) < 0, -s, u), params, moves), state
+
+  return optax.GradientTransformation(tx.init, update)
+
+
 def make(config: ConfigDict) -> Method:
   """BayesNAS with the fields of config.method. Raises UserError on a bad field."""
   if not (config.sparsity > 0 and config.threshold >= 0):
@@ -82,28 +93,29 @@ def make(config: ConfigDict) -> Method:
       params[name] = row['real'] / row['real'].sum(1, keepdims=True)
       before = (edges[:, :1] == edges[None, :, 1]) * float(not cell.rows)
       fixed[name] = {**row, 'omega': jnp.ones(cell.shape), 'curvature': jnp.zeros(cell.shape),
-                     'relevance': params[name], 'before': jnp.array(before)}
+                     'relevance': params[name], 'on': row['real'], 'before': jnp.array(before)}
     return {'params': params, 'fixed': fixed}
 
   def sample(phi, key, clock):
     del key, clock
-    on = {name: row['real'] * (row['relevance'] > 0) for name, row in phi['fixed'].items()}
-    return {name: (s * on[name])[None] for name, s in phi['params'].items()}, {
-        'switches': sum(rows.sum() for rows in on.values())}
+    return {name: (s * phi['fixed'][name]['on'])[None] for name, s in phi['params'].items()}, {
+        'switches': sum(row['on'].sum() for row in phi['fixed'].values())}
 
   def penalty(phi, weights):
     del weights
-    return config.sparsity * sum((phi['fixed'][name]['omega'] * jax.lax.stop_gradient(jnp.sign(s)) * s).sum()
-                                 for name, s in phi['params'].items())  # that of jnp.abs is 1 at 0
+    return sum((jax.lax.stop_gradient(pull(s, phi['fixed'][name])) * s).sum() for name, s in phi['params'].items())
+
+  def pull(s, row):
+    """The gradient of the penalty on switches s: 0 at 0, where that of jnp.abs is 1, and where they are off."""
+    return config.sparsity * row['omega'] * row['on'] * jnp.sign(s)
 
   def learned(row, old, s, grad, images, clock):
     """What phi['fixed'] of a cell becomes after `grad` moved its switches from `old` to `s`."""
-    of_data = grad - config.sparsity * row['omega'] * jnp.sign(old)
+    of_data = grad - pull(old, row)
     curvature = config.decay * row['curvature'] + (1 - config.decay) * images * jnp.square(of_data)
-    s = s * row['real'] * (row['relevance'] > 0)
-    gamma, hangs, found = relevance(s, row['omega'], row['before'])
-    on = (found > config.threshold) | (clock.progress < config.warm_up) & (found > 0)
-    return {**row, 'curvature': curvature, 'relevance': jnp.where(on, found, 0).astype(row['relevance'].dtype),
+    gamma, hangs, found = relevance(s * row['on'], row['omega'], row['before'])
+    on = row['on'] * ((found > config.threshold) | (clock.progress < config.warm_up))
+    return {**row, 'curvature': curvature, 'on': on, 'relevance': (on * found).astype(row['relevance'].dtype),
             'omega': weight(gamma, hangs, curvature / config.sparsity).astype(row['omega'].dtype)}
 
   def step(second=()):
@@ -128,4 +140,5 @@ def make(config: ConfigDict) -> Method:
     return {**phi, 'fixed': factors.seen(relevances(phi), phi['fixed'], clock.progress)}
 
   return Method(init, sample, lambda phi, clock=END: factors.probs(relevances(phi), phi['fixed']), step(), after=after,
-                penalty=penalty, scores=lambda phi, clock=END: factors.scores(relevances(phi), phi['fixed']))
+                penalty=penalty, optimizer=not_across,
+                scores=lambda phi, clock=END: factors.scores(relevances(phi), phi['fixed']))

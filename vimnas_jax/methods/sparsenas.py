@@ -25,8 +25,8 @@ from vimnas_jax.methods import factors, updates
 from vimnas_jax.methods.types import END, Method
 
 FIELDS = {
-    'sparsity': 1e-3,  # weight of the absolute values of factors
-    'group': 1e-3,  # weight of the norms of edges
+    'sparsity': 5e-3,  # weight of the absolute values of factors
+    'group': 5e-3,  # weight of the norms of edges
     'momentum': 0.9,  # of the proximal steps
 }
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.0, 'weight_decay': 0.0}
