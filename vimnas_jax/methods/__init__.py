@@ -32,6 +32,7 @@ _MODULES = {
     'darts_second': ('darts', 'SECOND'),
     'darts_noise': ('darts', 'NOISE'),
     'gdas': ('gdas', ''),
+    'pdarts': ('pdarts', ''),
     'pcdarts': ('pcdarts', ''),
     'sdarts_rs': ('sdarts', ''),
     'sdarts_adv': ('sdarts', 'ADVERSARIAL'),
