@@ -38,6 +38,7 @@ _MODULES = {
     'data': ('data', ''),
     'fairdarts': ('fairdarts', ''),
     'gdas': ('gdas', ''),
+    'pdarts': ('pdarts', ''),
     'pcdarts': ('pcdarts', ''),
     'sdarts_rs': ('sdarts', ''),
     'sdarts_adv': ('sdarts', 'ADVERSARIAL'),
