@@ -138,7 +138,7 @@ def _lines(result, space):
   chooser = 'block' if space.topology else 'edge'
   lines = [f'architecture   {result["genotype"]}',
            f'one-hotness    {result["one_hot"]:.4f} (1 = every {chooser} has decided), ' +
-           ('the architecture is the best of those that were tried' if result.get('derived') else
+           ('the architecture comes of trials at the end, not of these' if result.get('derived') else
             f'unchanged for the last {result["unchanged_steps"]} steps')]
   if space.topology:
     lines.insert(1, 'cell           ' + spaces.oneshot.describe(space.read(result['genotype'])))
