@@ -119,7 +119,7 @@ def check(path: str, method: Method, space: Space) -> None:
   unknown = set(method.step.batches) - {'train', 'valid'}
   if 'train' not in method.step.batches or unknown:
     raise UserError(f"{where}: the step takes the batches {method.step.batches}; it may take 'train', and 'valid'")
-  if after := method.after:
+  if (after := method.after) and not method.carry:  # what that adds to phi is there in a search alone
     with userfile.Told(path, where, 'after'):
       moved = jax.eval_shape(lambda phi, step: after(phi, Clock(step, 2)), phi, step)
     if jax.tree.map(lambda a: (a.shape, a.dtype), moved) != jax.tree.map(lambda a: (a.shape, a.dtype), phi):
@@ -152,12 +152,15 @@ def _check_step(path: str, method: Method, step: Step, space: Space, phi: Any) -
     return (theta['w'] * told).sum() + images.mean(), jnp.float32(0.5)
 
   tx, images = optax.sgd(0.1, 0.9), jnp.zeros((4 * method.samples, 8, 8, 3))
-  problem = Problem(space, loss, tx, method.optimizer(tx), tx)
+  problem = Problem(space, loss, tx, method.optimizer(tx), tx, plain=loss, fresh=lambda key: {'w': jnp.zeros(3)},
+                    decayed=lambda times, turns=1, clip=True: tx)
   batch = Batch(images, jnp.zeros(len(images), jnp.int32), jax.random.key(0))
 
   def run(phi, at):
     theta = {'w': jnp.zeros(3)}
     state: Any = Search(theta, phi, tx.init(theta), problem.tx_phi.init(phi['params']))
+    if method.carry:
+      state = state.replace(phi=method.carry(state))
     return state, step.update(method, problem, state, dict.fromkeys(step.batches, batch), Clock(at, 2))
 
   where = _where(path)
