@@ -182,14 +182,18 @@ def test_bayesnas_weighs_switches_as_the_paper(x64):
 
 def test_a_row_without_factors_is_none_where_a_space_may_keep_that():
   fixed = {name: factors.fixed(spaces.get(name))[cell] for name, cell in (('nb201', 'cell'), ('darts', 'normal'))}
-  last = jnp.arange(8.0) / 8
+  last = np.arange(8, dtype=np.float32) / 8
   for name, count, want in (('nb201', 5, 0), ('darts', 8, 7)):
-    row = {**fixed[name], 'last': jnp.broadcast_to(last[:count], fixed[name]['real'].shape)}
-    gone = jnp.zeros(row['real'].shape)
-    assert (factors.scores({'cell': gone}, {'cell': row})['cell'].argmax(1) == want).all()
-    scores = factors.scores({'cell': gone.at[0, 2].set(-0.1)}, {'cell': row})['cell']
-    assert scores[0].argmax() == 2 and (scores >= 0).all()
-    np.testing.assert_allclose(factors.probs({'cell': gone}, {'cell': row})['cell'].sum(1), 1, rtol=1e-5)
+    row = {**fixed[name], 'last': np.broadcast_to(last[:count], fixed[name]['real'].shape)}
+    gone = np.zeros(row['real'].shape, np.float32)
+    one = gone.copy()
+    one[0, 2] = -0.1
+    empty, kept, probs = jax.jit(lambda gone, one, row: (
+        factors.scores({'cell': gone}, {'cell': row})['cell'], factors.scores({'cell': one}, {'cell': row})['cell'],
+        factors.probs({'cell': gone}, {'cell': row})['cell']))(gone, one, row)
+    assert (np.asarray(empty).argmax(1) == want).all()
+    assert np.asarray(kept)[0].argmax() == 2 and (np.asarray(kept) >= 0).all()
+    np.testing.assert_allclose(np.asarray(probs).sum(1), 1, rtol=1e-5)
   assert float(factors.left({'cell': jnp.ones((6, 5))}, {'cell': fixed['nb201']})) == 24
 
 

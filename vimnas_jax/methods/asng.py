@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method, Step
+from vimnas_jax.methods.types import END, Method, PyTree, Rows, Step
 
 FIELDS = {
     'draws': 2,  # architectures of a step, for each of its two batches
@@ -73,7 +73,7 @@ def kept_above(p: jax.Array, least: float) -> jax.Array:
   return p / p.sum(1, keepdims=True)
 
 
-def moved(fixed, rows, losses: jax.Array, alpha: float, delta: float):
+def moved(fixed: PyTree, rows: Rows, losses: jax.Array, alpha: float, delta: float) -> PyTree:
   """What phi['fixed'] becomes after architectures rows {cell: [draws, edges, ops]} had `losses` [draws]."""
   u, p = utilities(losses), fixed['p']
   g = {name: jnp.tensordot(u - u.mean(), a - p[name][None], 1) / len(u) for name, a in rows.items()}

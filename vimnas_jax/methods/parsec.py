@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method, Step
+from vimnas_jax.methods.types import END, Method, Rows, Step
 
 FIELDS = {'draws': 4}  # architectures of a step, for each of its two batches
 OPTIMIZER = {'optimizer': 'adam', 'lr': 0.01, 'momentum': 0.5, 'weight_decay': 0.0}
@@ -36,9 +36,10 @@ def importance(losses: jax.Array, images: int) -> jax.Array:
   return jax.nn.softmax(-images * losses)
 
 
-def log_prior(logits, drawn) -> jax.Array:
+def log_prior(logits: Rows, drawn: Rows) -> jax.Array:
   """Log p(a | pi) [draws] of one-hot rows drawn, {cell: [draws, edges, ops]}, by logits {cell: [edges, ops]}."""
-  return sum((rows * jax.nn.log_softmax(logits[name])[None]).sum((1, 2)) for name, rows in drawn.items())
+  each = [(rows * jax.nn.log_softmax(logits[name])[None]).sum((1, 2)) for name, rows in drawn.items()]
+  return jnp.stack(each).sum(0)
 
 
 def step(draws: int, second: tuple[str, ...] = ()) -> Step:
