@@ -3,7 +3,7 @@ regions it has (Chen, Gong and Wang, ICLR 2021, sections 3.1 and 3.2).
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.flatten_util
@@ -23,7 +23,8 @@ def mixed(masks: Masks) -> dict[str, np.ndarray]:
   return {name: (mask / np.maximum(mask.sum(1, keepdims=True), 1)).astype(np.float32) for name, mask in masks.items()}
 
 
-def jacobian(net: untrained.Untrained, params, images: jax.Array, weights) -> jax.Array:
+def jacobian(net: untrained.Untrained, params: untrained.Params, images: jax.Array,
+             weights: Mapping[str, jax.Array]) -> jax.Array:
   """Gradients [n, all parameters] of the sum of every image's logits, BatchNorm's statistics among what moves."""
   flat, build = jax.flatten_util.ravel_pytree(params)
   _, pull = jax.vjp(lambda flat: net.apply({'params': build(flat)}, images, weights)[0].sum(-1), flat)

@@ -20,6 +20,8 @@ architecture of a searched graph (NAS-Bench-1Shot1) is refused. Signs are read a
 this package's operations; of one's own operations those before it and after its normalisations.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -65,7 +67,8 @@ def ranked(falls: dict[Choice, tuple[float, float]]) -> list[Choice]:
   return sorted(falls, key=lambda choice: (total[choice], -falls[choice][0]))
 
 
-def pruned(masks: Masks, targets: dict[str, np.ndarray], kept: dict[str, int], measured, prune: int) -> Masks:
+def pruned(masks: Masks, targets: dict[str, np.ndarray], kept: dict[str, int],
+           measured: Callable[[Masks], list[tuple[float, int]]], prune: int) -> Masks:
   """The masks of one architecture.
 
   Args:

@@ -13,6 +13,8 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.networks import ops
 from vimnas_jax.spaces import Space, Stage
 
+Params = dict[str, jax.Array]
+
 
 def stages(space: Space, channels: int, cut: bool) -> tuple[Stage, ...]:
   """The smallest search network of a space with every kind of cell; if `cut`, without what follows the first of the
@@ -44,21 +46,21 @@ class Untrained(nn.Module):
   num_classes: int = 10
   bare: bool = False
 
-  def weight(self, name, shape, fan_in):
+  def weight(self, name: str, shape: tuple[int, ...], fan_in: int) -> jax.Array:
     """A kernel that starts from N(0, 2 / fan)."""
     return self.param(name, nn.initializers.constant(self.deviation(name, shape, fan_in)), shape)
 
-  def deviation(self, name, shape, fan_in):
+  def deviation(self, name: str, shape: tuple[int, ...], fan_in: int) -> float:
     """Of a kernel: Kaiming's by its inputs where the network is bare, else by its outputs."""
     fan_out = np.prod(shape) if 'depthwise' in name else fan_in * shape[-1] / shape[-2]
     return float((2 / (fan_in if self.bare else fan_out)) ** 0.5)
 
-  def norm(self, name, x):
+  def norm(self, name: str, x: jax.Array) -> jax.Array:
     """BatchNorm of x [n, h, w, c]; its bias stays 0."""
     return ops.normalise(x) * self.param(f'{name}_scale', nn.initializers.ones, x.shape[-1:])[None, None, None]
 
   @nn.compact
-  def __call__(self, x, weights: Mapping[str, jax.Array]):
+  def __call__(self, x: jax.Array, weights: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
     """(Output, signs): logits [n, num_classes], or the last map if `bare`; and bool [n, many], which numbers that enter
     a ReLU are above 0. Those of operations with weight 0 count as never.
 
@@ -142,7 +144,7 @@ class Untrained(nn.Module):
     return self._run(name, f, x, weight, entered)
 
 
-def start(net: Untrained, key: jax.Array, images: jax.Array, weights):
+def start(net: Untrained, key: jax.Array, images: jax.Array, weights: Mapping[str, jax.Array]) -> Params:
   """Parameters at random: kernels are normal, scales 1. All are cut from one draw."""
   deviations = net.init(key, images, weights)['params']
   flat, build = jax.flatten_util.ravel_pytree(deviations)
