@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ONE_EDGE, one_line
+from conftest import ONE_EDGE, SLOW, one_line
 from test_papers import make
 
 import vimnas_jax
@@ -51,6 +51,7 @@ def test_reinforce_moves_as_adam_along_the_log_probability(x64):
   assert np.abs(seen[3] - seen[1]).max() > 0.3
 
 
+@SLOW
 def test_reinforce_learns_what_is_rewarded():
   """It finds more of the operation that pays than chance does, and more and more."""
   shares = []

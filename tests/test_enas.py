@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import one_line
+from conftest import SLOW, one_line
 from ml_collections import ConfigDict
 from test_papers import SPACE, Net, make, same
 
@@ -128,6 +128,7 @@ def learner(space, **fields):
   return method, state, step
 
 
+@SLOW
 def test_the_controller_learns_what_is_rewarded():
   method, state, step = learner(spaces.get('nb201'), rollouts=5, aggregate=5, hidden=8)
   rewards = []
@@ -140,6 +141,7 @@ def test_the_controller_learns_what_is_rewarded():
   np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
 
 
+@SLOW
 def test_the_graph_moves_beside_it_though_the_controller_waits():
   """On NAS-Bench-1Shot1, where the graph's rows have an optimiser of their own and the controller's gathers four."""
   method, state, step = learner(spaces.get('oneshot1'), rollouts=1, aggregate=4, hidden=4)

@@ -107,7 +107,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # tasks that orbax does not wait for
 @pytest.mark.parametrize('begun', [False, True], ids=['new', 'resumed'])
-@pytest.mark.parametrize('most', [10, pytest.param(None, marks=SLOW)], ids=['some', 'all'])
+@pytest.mark.parametrize('most', [5, pytest.param(None, marks=SLOW)], ids=['some', 'all'])
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_fault_stops_in_one_line_or_not_at_all(whole, tmp_path, kind, begun, most):
   """Of all calls, or of about `most` in even distances."""

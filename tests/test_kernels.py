@@ -65,7 +65,7 @@ def _compare(banks, edges, stride, x, params, weights, key, tolerance, pool_norm
 
 @pytest.mark.parametrize('stride, side, samples, n', [
     (1, 5, 1, 17), (2, 7, 4, 8), *(pytest.param(*case, marks=SLOW) for case in ((1, 8, 2, 8), (2, 6, 1, 17)))])
-@pytest.mark.parametrize('banks, c', [(BANKS, 4), (FORMS, 24)])
+@pytest.mark.parametrize('banks, c', [(BANKS, 4), pytest.param(FORMS, 24, marks=SLOW)])
 def test_kernels_equal_one_operation_at_a_time(x64, banks, c, stride, side, samples, n):
   """Also of 17 images, odd and more than the 16 parts that threads share."""
   banks = {op: own for op, own in banks.items() if stride == 1 or ('nor' not in op and op != 'skip_connect')}
@@ -102,6 +102,7 @@ def test_tied_pixels_share_the_gradient(x64, stride):
   np.testing.assert_allclose(got, want, atol=1e-12)
 
 
+@SLOW
 @pytest.mark.parametrize('c', [8, pytest.param(12, marks=SLOW)])
 def test_single_precision(c):
   x, params, weights, key = _inputs(BANKS | FORMS, c, 1, 8, 1, jnp.float32)

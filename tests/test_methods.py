@@ -132,6 +132,7 @@ def test_a_centred_phi_starts_from_equal_probabilities_and_moves_as_the_other():
   assert all(rows.all() for rows in steps.dead_rows(method, {**phi, 'params': still}).values())
 
 
+@SLOW
 def test_networks_that_are_apart_serve_their_groups_and_come_together(x64):
   space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5, centred=False)
   phi = method.init(jax.random.key(0), space)

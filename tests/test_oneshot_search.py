@@ -65,7 +65,8 @@ def test_the_graph_moves_in_search_alone_by_an_adam_of_its_own():
                                                           'output': (1, 5)}
 
 
-@pytest.mark.parametrize('name', ['vimnas', 'sgas', 'rsps', 'setn', 'enas'])
+@pytest.mark.parametrize('name', ['vimnas', 'sgas', 'rsps',
+                                  *(pytest.param(name, marks=SLOW) for name in ('setn', 'enas'))])
 def test_a_method_has_the_graph_beside_it(name):
   space = spaces.get('oneshot3')
   config = ConfigDict({'name': name, **methods.fields(name)})

@@ -91,7 +91,7 @@ def same(got, want, **tolerance):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), got, want)
 
 
-@pytest.mark.parametrize('unrolled, tolerance', [('exact', 1e-9), ('finite', 1e-4)])
+@pytest.mark.parametrize('unrolled, tolerance', [pytest.param('exact', 1e-9, marks=SLOW), ('finite', 1e-4)])
 def test_darts_of_second_order_goes_through_a_step_of_theta(x64, unrolled, tolerance):
   """Autodiff through momentum SGD, with its buffer and decay and without clipping, as equation 6 has it."""
   _, step, now, batch, loss, config = setup('darts', {'lr': 0.3, 'clip': 1e-3}, unrolled=unrolled)

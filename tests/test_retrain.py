@@ -96,6 +96,7 @@ def whole(tmp_path_factory):
   return json.loads((folder / 'result.json').read_text())
 
 
+@SLOW
 def test_interrupted_here_equals_uninterrupted(trained, tmp_path, monkeypatch):
   """In the middle of epochs of eight steps: cut off after one, asked to stop in the next."""
   config, told = tiny(measure_batches=()), metrics.Console.step

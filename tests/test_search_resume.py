@@ -72,7 +72,7 @@ def test_interrupted_here_equals_uninterrupted(whole, tmp_path, monkeypatch, cap
   same(tmp_path, whole)
 
 
-@pytest.mark.parametrize('how', ['truncated', 'flipped', 'half-saved'])
+@pytest.mark.parametrize('how', ['flipped', *(pytest.param(how, marks=SLOW) for how in ('truncated', 'half-saved'))])
 def test_damaged_checkpoint_falls_back(whole, tmp_path, capsys, how):
   workdir = tmp_path / 'copy'
   shutil.copytree(whole, workdir)

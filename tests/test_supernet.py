@@ -116,6 +116,7 @@ def test_depthwise_and_its_gradients(x64, n, h, w):
     _close(got, want, 1e-12)
 
 
+@SLOW
 @pytest.mark.parametrize('stride', [pytest.param(1, marks=SLOW), 2])
 def test_pools(x64, stride):
   @jax.jit
@@ -185,6 +186,7 @@ def test_recomputed_cells_give_the_same_in_less_memory(x64):
   _close(*(run(params) for run in runs), 1e-10)
 
 
+@SLOW
 @pytest.mark.parametrize('remat', [pytest.param(False, marks=SLOW), True])
 def test_initial_weights_are_cut_from_one_draw(remat):
   """As wide as those that every module draws for itself, nothing twice, and what is constant stays so."""

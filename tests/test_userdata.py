@@ -49,6 +49,7 @@ def test_the_example_is_trained_and_evaluated(tmp_path):
   one_line(error)
 
 
+@SLOW
 def test_the_example_is_searched_and_told_again(tmp_path, capsys):
   found = search.search(config_lib.resolve(configured()), tmp_path)
   assert found['data'] == PATH

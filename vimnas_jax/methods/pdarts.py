@@ -81,7 +81,7 @@ def make(config: ConfigDict) -> Method:
                     'neither above 1')
   if not 0 <= config.frozen < 1:
     raise UserError(f'config.method.frozen={config.frozen} must be from 0 and below 1')
-  dropout = tuple(config[f'dropout_{stage}'] for stage in ('first', 'second', 'third'))
+  dropout = config.dropout_first, config.dropout_second, config.dropout_third
   if not all(0 <= rate < 1 for rate in dropout):
     raise UserError(f'config.method.dropout_first, _second and _third, {dropout}, must be from 0 and below 1')
 

@@ -46,7 +46,7 @@ it, the data set included. Supernet: its accuracy on validation images at the en
 probabilities, and with the architecture alone; retrained: of the derived network, trained from scratch, on the images
 that its result.json names. Columns that begin with {_TRAINED} are figures of that
 benchmark: of the architecture as it trained it, on its own data sets, which are not those of the runs unless their
-names say so. {_PREDICTED}""", 120)
+names say so. {_PREDICTED}""", 120, break_on_hyphens=False)
 
 
 def table(rows) -> str:
