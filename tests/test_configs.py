@@ -77,7 +77,7 @@ def traced(config, folder, monkeypatch, genotype=None):
     run = retrain.Training(config, space, genotype, loaded, parallel.mesh(config.devices, config.batch_size))
   if config.epochs:  # random cells take no step
     run.finished = lambda now: False  # what has no numbers cannot say
-    run.advance(run.abstract().replace(step=np.ones((), np.int32)), folder, None, Silent(), None)
+    run.advance(run.abstract(2).replace(step=np.ones((), np.int32)), folder, None, Silent(), None)
     (values,) = seen
     assert values['loss'].shape == values['accuracy'].shape == ()
   return run
