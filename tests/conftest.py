@@ -44,8 +44,16 @@ LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has
 RUNS = {'told', 'trained', 'whole'}  # fixtures that take long, which tests of one worker share
 
 
+# Long cases of what shorter ones test too, beside those that are marked where they stand.
+LEFT_OUT = set((ROOT / 'tests' / 'slow.txt').read_text().splitlines())
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
   """The longest first, so that no worker is left alone with one at the end; xdist gives an eighth of all to one."""
+  for item in items:
+    if item.nodeid.removeprefix('tests/') in LEFT_OUT:
+      item.add_marker(SLOW)
   items.sort(key=lambda item: not (item.name.startswith(LONG) or RUNS & {*item.fixturenames}))
 
 
