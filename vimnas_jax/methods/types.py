@@ -140,8 +140,8 @@ class Update(Protocol):
     """Does a step."""
 
 
-def _none(*args):
-  raise NotImplementedError('a step asks its Problem for what this one does not have')
+def _none(*args: Any) -> Any:
+  raise TypeError('a step asks its Problem for what this one was made without')
 
 
 class Problem(NamedTuple):

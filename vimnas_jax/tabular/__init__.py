@@ -51,8 +51,8 @@ class Rater:
     return self._benchmark.accuracy(figures, self._data)
 
   def batch(self, i: int):
-    """A table has no images."""
-    raise NotImplementedError
+    """Raises UserError: a table has no images."""
+    raise UserError(f'config.method.name: {self._benchmark.name}, which this method asks, has no images to give')
 
   @property
   def num_classes(self) -> int:
