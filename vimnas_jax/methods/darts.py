@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method, Options
+from vimnas_jax.methods.alpha import init, probs
+from vimnas_jax.methods.types import Method, Options
 
 FIELDS = {
     'noise': 0.0,  # standard deviation of xi, added to alpha in every step
@@ -51,10 +52,6 @@ def make(config: ConfigDict) -> Method:
     raise UserError(f'config.method.unrolled={config.unrolled!r}: choose one of '
                     f'{", ".join(map(repr, updates.UNROLLED))}; with config.method.bilevel=False only the first')
 
-  def init(key, space):
-    return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
-                       for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
-
   def sample(phi, key, clock):
     del clock
     weights = {}
@@ -62,10 +59,6 @@ def make(config: ConfigDict) -> Method:
       xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *alpha.shape))
       weights[name] = jax.nn.softmax(alpha[None] + config.noise * xi)
     return weights, {}
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
   step = updates.bilevel(config.phi_first, config.unrolled) if config.bilevel else updates.single_level()
   return Method(init, sample, probs, step, samples=config.samples, separate=config.separate,

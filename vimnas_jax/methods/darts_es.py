@@ -28,7 +28,8 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import curvature, updates
-from vimnas_jax.methods.types import END, Method, Options, Step
+from vimnas_jax.methods.alpha import init, probs, sample
+from vimnas_jax.methods.types import Method, Options, Step
 
 FIELDS = {
     'evaluations': 25,  # of the largest eigenvalue in a search
@@ -129,22 +130,10 @@ def make(config: ConfigDict) -> Method:
     if config[field] <= 0:
       raise UserError(f'config.method.{field}={config[field]} must be above 0')
 
-  def init(key, space):
-    return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
-                       for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
-
   def carry(state):
     snapshots = jax.tree.map(lambda x: jnp.repeat(x[None], KEPT, 0), _snapshot(state, config.adaptive))
     return {**state.phi, 'fixed': {'values': jnp.zeros(WINDOW + BACK, jnp.float32), 'snapshots': snapshots,
                                    'count': jnp.int32(0), 'raised': jnp.int32(0)}}
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
-
-  def sample(phi, key, clock):
-    del key
-    return {name: p[None] for name, p in probs(phi, clock).items()}, {}
 
   return Method(init, sample, probs, watched(config), carry=carry, logits=lambda phi: phi['params'],
                 stopped=None if config.adaptive else lambda phi: phi['fixed']['raised'] > 0,

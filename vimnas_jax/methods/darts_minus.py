@@ -12,13 +12,13 @@ Decided here: beta falls step by step, not once an epoch, and is 0 after the las
 0.02). NAS-Bench-1Shot1's network has no such connection: a search there is refused.
 """
 
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method, Options
+from vimnas_jax.methods.alpha import init, probs
+from vimnas_jax.methods.types import Method, Options
 from vimnas_jax.networks.mixing import Mixture
 
 FIELDS = {
@@ -38,17 +38,9 @@ def make(config: ConfigDict) -> Method:
   if config.beta_fall not in ('linear', 'cosine'):
     raise UserError(f'config.method.beta_fall={config.beta_fall!r}: choose one of linear, cosine')
 
-  def init(key, space):
-    return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
-                       for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
-
   def beta(clock):
     left = 1 - clock.progress
     return config.beta * (left if config.beta_fall == 'linear' else 0.5 * (1 - jnp.cos(jnp.pi * left)))
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
   def sample(phi, key, clock):
     del key

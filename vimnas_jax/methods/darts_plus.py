@@ -22,8 +22,9 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
+from vimnas_jax.methods.alpha import probs
 from vimnas_jax.methods.rsps import Rule, rules
-from vimnas_jax.methods.types import END, Method
+from vimnas_jax.methods.types import Method
 from vimnas_jax.networks import ops
 from vimnas_jax.spaces import Cell, Space
 
@@ -100,10 +101,6 @@ def make(config: ConfigDict) -> Method:
     info = {f'skips/{name}': skips(phi['params'][name], own['rule']).astype(jnp.float32)
             for name, own in phi['fixed']['cells'].items()}
     return {name: p[None] for name, p in probs(phi, clock).items()}, info
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
   def after(phi, clock):
     turn = clock.turn(config.turns)

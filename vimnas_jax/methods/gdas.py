@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method
+from vimnas_jax.methods.alpha import init, probs
+from vimnas_jax.methods.types import Method
 from vimnas_jax.networks.mixing import Mixture
 
 FIELDS = {
@@ -48,10 +49,6 @@ def make(config: ConfigDict) -> Method:
     raise UserError(f'config.method.tau={config.tau}, tau_end={config.tau_end} and samples={config.samples} must be '
                     'above 0')
 
-  def init(key, space):
-    return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
-                       for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
-
   def sample(phi, key, clock):
     tau = config.tau + (config.tau_end - config.tau) * clock.progress
     weights = {}
@@ -61,10 +58,6 @@ def make(config: ConfigDict) -> Method:
       drawn = jax.lax.stop_gradient(h) > 0.5
       weights[name] = Mixture(ops=jnp.where(drawn, h, 0), shift=jnp.where(drawn, 0, h).sum(-1))
     return weights, {'tau': tau}
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
   return Method(init, sample, probs, updates.bilevel(phi_first=False), samples=config.samples,
                 logits=lambda phi: phi['params'])

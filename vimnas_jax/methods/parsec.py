@@ -23,7 +23,8 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method, Rows, Step
+from vimnas_jax.methods.alpha import init, probs
+from vimnas_jax.methods.types import Method, Rows, Step
 
 FIELDS = {'draws': 4}  # architectures of a step, for each of its two batches
 OPTIMIZER = {'optimizer': 'adam', 'lr': 0.01, 'momentum': 0.5, 'weight_decay': 0.0}
@@ -86,17 +87,9 @@ def make(config: ConfigDict) -> Method:
   if config.draws < 2:
     raise UserError(f'config.method.draws={config.draws} must be at least 2: of one draw the weight is always 1')
 
-  def init(key, space):
-    return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
-                       for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
-
   def sample(phi, key, clock):
     del clock
     return {name: jax.nn.one_hot(jax.random.categorical(jax.random.fold_in(key, i), alpha), alpha.shape[1])[None]
             for i, (name, alpha) in enumerate(phi['params'].items())}, {}
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
   return Method(init, sample, probs, step(config.draws), logits=lambda phi: phi['params'])

@@ -22,7 +22,8 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method, Options, Sample, Step
+from vimnas_jax.methods.alpha import init, probs, sample
+from vimnas_jax.methods.types import Method, Options, Sample, Step
 from vimnas_jax.networks.mixing import whole
 
 FIELDS = {
@@ -113,23 +114,11 @@ def make(config: ConfigDict) -> Method:
     raise UserError(f'config.method.drop_path={config.drop_path} must be from 0 to below 1 / (searches - 1), searches='
                     f'{config.searches}')
 
-  def init(key, space):
-    return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
-                       for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
-
   def carry(state):
     params = state.phi['params']
     return {'params': params, 'fixed': {
         **state.phi['fixed'], 'start': params, 'best': (state.theta, params), 'error': jnp.float32(_WORST),
         'total': jnp.float32(0), 'count': jnp.int32(0)}}
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
-
-  def sample(phi, key, clock):
-    del key
-    return {name: p[None] for name, p in probs(phi, clock).items()}, {}
 
   return Method(init, sample, probs, repeated(config), carry=carry, logits=lambda phi: phi['params'],
                 options=Options(kernels=config.unrolled != 'exact'))

@@ -26,7 +26,8 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method, Rows, Step
+from vimnas_jax.methods.alpha import init, probs, sample
+from vimnas_jax.methods.types import Method, Rows, Step
 
 FIELDS = {
     'attack': 0,  # steps of the attack; 0: random smoothing
@@ -112,18 +113,6 @@ def make(config: ConfigDict) -> Method:
                     'below 0')
   if config.attack < 0:
     raise UserError(f'config.method.attack={config.attack} must be 0, for random smoothing, or a number of steps')
-
-  def init(key, space):
-    return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
-                       for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
-
-  def sample(phi, key, clock):
-    del key
-    return {name: p[None] for name, p in probs(phi, clock).items()}, {}
 
   def sample_theta(phi, key, clock):
     width = config.epsilon_start + (config.epsilon - config.epsilon_start) * clock.progress

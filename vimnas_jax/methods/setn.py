@@ -23,7 +23,8 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import rsps, updates
-from vimnas_jax.methods.types import END, Method
+from vimnas_jax.methods.alpha import probs, sample
+from vimnas_jax.methods.types import Method
 
 FIELDS = {'tries': 100}  # architectures that are rated at the end
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
@@ -89,14 +90,6 @@ def make(config: ConfigDict) -> Method:
   def init(key, space):
     return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
                        for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': rsps.rules(space)}
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
-
-  def sample(phi, key, clock):
-    del key
-    return {name: p[None] for name, p in probs(phi, clock).items()}, {}
 
   def sample_theta(phi, key, clock):
     del clock

@@ -23,7 +23,8 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method
+from vimnas_jax.methods.alpha import probs
+from vimnas_jax.methods.types import Method
 from vimnas_jax.networks import ops
 from vimnas_jax.spaces import Space
 
@@ -75,10 +76,6 @@ def make(config: ConfigDict) -> Method:
       noise = jax.random.gumbel(jax.random.fold_in(key, i), (config.samples, *alpha.shape), alpha.dtype)
       weights[name] = jax.nn.softmax((alpha[None] + noise) / tau)
     return weights, {'tau': tau}
-
-  def probs(phi, clock=END):
-    del clock
-    return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
 
   def penalty(phi, weights):
     costs = phi['fixed']
