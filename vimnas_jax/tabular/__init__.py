@@ -52,12 +52,16 @@ class Rater:
 
   def batch(self, i: int):
     """Raises UserError: a table has no images."""
-    raise UserError(f'config.method.name: {self._benchmark.name}, which this method asks, has no images to give')
+    raise self._lacks('images')
 
   @property
   def num_classes(self) -> int:
-    """Nor classes."""
-    raise NotImplementedError
+    """Raises UserError: nor does it know the classes of the data."""
+    raise self._lacks('classes')
+
+  def _lacks(self, what: str) -> UserError:
+    return UserError(f'config.method.name: {self._benchmark.name}, which this method asks, has no {what} to give: '
+                     'derive from accuracies alone, or leave Method.asks out')
 
 
 def rater(space: Space, oracle, data: str) -> Rater:
