@@ -81,7 +81,7 @@ def batches(order, per_epoch: int, mesh):
       epoch = at // per_epoch
       drawn = order(epoch)
     found = drawn[at % per_epoch] if parts is None else {part: drawn[part][at % per_epoch] for part in parts}
-    return jax.tree.map(lambda batch: jax.device_put(batch, parallel.batch(mesh, len(batch))), found)
+    return jax.tree.map(lambda batch: parallel.put(batch, parallel.batch(mesh, len(batch))), found)
 
   return index
 

@@ -29,3 +29,25 @@ def replicated(on: Mesh) -> NamedSharding:
 def batch(on: Mesh, images: int | None = None) -> NamedSharding:
   """The leading axis split over the devices; `images` that cannot be shared out equally are whole on each."""
   return replicated(on) if images and images % on.size else NamedSharding(on, PartitionSpec('data'))
+
+
+def put(tree, on: NamedSharding):
+  """Arrays of the host, which every process has whole and alike, as arrays laid out so."""
+  def place(x):
+    x = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, on, lambda index: x[index])
+
+  return jax.tree.map(place, tree) if jax.process_count() > 1 else jax.device_put(tree, on)
+
+
+def fed(tree, on: Mesh, images: int):
+  """A batch of `images` in all, of which `tree` has this process's rows (`rows`), laid out over the devices."""
+  where = batch(on, images)
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x, (images, *x.shape[1:])), tree)
+
+
+def rows(on: Mesh, images: int) -> slice:
+  """Which of the `images` of a batch lie on this process's devices; all where the batch is whole on each."""
+  index = batch(on, images).addressable_devices_indices_map((images,)).values()
+  starts, ends = zip(*((part[0].start or 0, images if part[0].stop is None else part[0].stop) for part in index))
+  return slice(min(starts), max(ends))

@@ -167,7 +167,7 @@ class Training:
     held = {'images': self.train.images, 'labels': self.train.labels}
     if self.train.aspects is not None:
       held['aspects'] = self.train.aspects
-    held = jax.device_put(held, parallel.replicated(self.mesh))
+    held = parallel.put(held, parallel.replicated(self.mesh))
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
     scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch)

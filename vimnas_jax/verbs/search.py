@@ -173,7 +173,7 @@ class _Run:
     images = {'images': self.train.images, 'labels': self.train.labels}
     if self.validates:
       images |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
-    images = jax.device_put(images, parallel.replicated(self.mesh))
+    images = parallel.put(images, parallel.replicated(self.mesh))
     drawn = loop.batches(self.order, self.per_epoch, self.mesh)
 
     def index(at):
