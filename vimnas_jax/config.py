@@ -43,6 +43,7 @@ def defaults() -> ConfigDict:
   c.space.name = 'darts'  # one of spaces.NAMES, or the path of a .py file with one of your own
   c.space.cells = 8  # DARTS and NAS-Bench-1Shot1: cells in all; NAS-Bench-201: cells per group (N)
   c.space.channels = 16  # C, the width of the first cell
+  c.space.imagenet = False  # DARTS, S1 to S4: True searches with the stems for photographs of 224 pixels
 
   c.method = ConfigDict()
   c.method.name = 'vimnas'  # one of methods.NAMES, or the path of a .py file with one of your own

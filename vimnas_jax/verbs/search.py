@@ -46,6 +46,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
 def _checked(config, loaded, console):
   """The parts of the search. Raises UserError for all that can be wrong with them: nothing has been written so far."""
   space = spaces.get(config.space.name)
+  space = space.on_imagenet() if config.space.imagenet else space
   tabular.check(space, config.oracle, console.say)
   side = min(loaded.image_shape[:2])
   if side < space.min_size:
