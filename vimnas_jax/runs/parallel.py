@@ -31,6 +31,11 @@ def batch(on: Mesh, images: int | None = None) -> NamedSharding:
   return replicated(on) if images and images % on.size else NamedSharding(on, PartitionSpec('data'))
 
 
+def known(on: Mesh):
+  """A context for tracing: what is computed inside may ask which devices share a batch (cpu/shards.py)."""
+  return jax.sharding.use_abstract_mesh(on.abstract_mesh)
+
+
 def put(tree, on: NamedSharding):
   """Arrays of the host, which every process has whole and alike, as arrays laid out so."""
   def place(x):

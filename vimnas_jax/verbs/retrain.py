@@ -142,7 +142,8 @@ class Training:
         total = total + c.network.auxiliary * optax.softmax_cross_entropy(second, targets).mean()
       return total, (loss, (logits.argmax(-1) == labels).mean(), changed['batch_stats'])
 
-    (_, (loss, accuracy, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    with parallel.known(self.mesh):
+      (_, (loss, accuracy, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     updates, opt = self.tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, stats, opt, state.key), {
