@@ -130,6 +130,9 @@ def defaults() -> ConfigDict:
 
   c.log_steps = 5  # a line of metrics.jsonl and arch.jsonl every so many steps
   c.checkpoint_steps = 50  # a checkpoint every so many steps
+  c.checkpoint_minutes = 0.0  # above 0: also when so much time has passed since the last one
+  c.checkpoint_keep = 2  # of the checkpoints the newest so many are kept
+  c.checkpoint_hours = 0.0  # above 0: one in so many hours is kept beside them, for good
   return c
 
 

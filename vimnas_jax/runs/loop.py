@@ -11,7 +11,9 @@ import numpy as np
 
 from vimnas_jax import files
 from vimnas_jax.errors import Diverged
-from vimnas_jax.runs import checkpoint, parallel, signals
+from vimnas_jax.runs import checkpoint, hosts, parallel, signals
+
+_SAVE, _STOP = 1, 2  # what a process may ask of all
 
 
 class Pace(NamedTuple):
@@ -39,8 +41,10 @@ class Loop(NamedTuple):
     note: `note(at, values, seconds) -> text` writes down the values after `at` steps and says them in a line.
     log_steps: how often `note` is called; always after the last step.
     checkpoint_steps: how often a state is saved; always after the last step.
+    checkpoint_minutes: above 0, it is also saved when so much time has passed since the last one.
     remedy: what to change when the loss stops being finite.
-    after: `after(at, state)`, called every `after_steps` steps and after the last, before the checkpoint; or None.
+    after: `after(at, state)`, called by the first process every `after_steps` steps and after the last, before the
+      checkpoint; or None.
     after_steps: see `after`.
     before: `before(at, state) -> state`, called before step `at` (from 0): a supernet that grows is another one; or
       None.
@@ -55,6 +59,7 @@ class Loop(NamedTuple):
   log_steps: int
   checkpoint_steps: int
   remedy: str
+  checkpoint_minutes: float = 0.0
   after: Callable[[int, Any], None] | None = None
   after_steps: int = 0
   before: Callable[[int, Any], Any] | None = None
@@ -92,14 +97,14 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   Returns its result; None if a signal ended it early, all saved. A run that is finished already is not run again.
 
   Args:
-    run: has `total` (steps in all), start(), abstract(step), finished(state) and advance(state, folder, saved, console,
-      stop), which gives the state and the Pace, or None if there was no step.
+    run: has `config`, `total` (steps in all), start(), abstract(step), finished(state) and advance(state, folder,
+      saved, console, stop), which gives the state and the Pace, or None if there was no step.
     folder: the run folder.
     console: metrics.Console.
     stop: signals.Stop, entered.
     write: `write(state, pace) -> result`, after the last step.
   """
-  saved = checkpoint.Checkpoints(folder)
+  saved = checkpoint.Checkpoints(folder, run.config.checkpoint_keep, run.config.checkpoint_hours)
   now = saved.restore(run.abstract, console.say)
   if now is None:
     now = signals.interruptible(run.start)
@@ -119,7 +124,9 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   if over and (folder / 'result.json').exists():
     console.say(f'{files.printable(folder)} holds the finished run:')
     return files.read_json(folder / 'result.json', 'remove it, and the same command writes it again')
-  return write(now, pace)
+  result = write(parallel.local(now), pace) if hosts.first() else {}
+  hosts.together('the result is written')
+  return result
 
 
 def _bytes(program) -> int | None:
@@ -166,6 +173,7 @@ def advance(loop: Loop, now, saved, console, stop):
     now = loop.before(first, now)
   program(first, loop.index(first))
   times, pending = [], None
+  votes, written = hosts.Votes(now.step.sharding.mesh), time.monotonic()
 
   def settle():
     """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile."""
@@ -194,13 +202,16 @@ def advance(loop: Loop, now, saved, console, stop):
       pending = at + 1, values
       done = at + 1 == loop.total or (loop.stopped is not None and loop.stopped(now))
       due = loop.after is not None and (done or (at + 1) % loop.after_steps == 0)
-      if done or due or stop.asked or (at + 1) % loop.checkpoint_steps == 0:
+      late = hosts.first() and 0 < loop.checkpoint_minutes <= (time.monotonic() - written) / 60
+      vote = votes.cast(_STOP if stop.asked else _SAVE if late else 0)
+      if done or due or vote or (at + 1) % loop.checkpoint_steps == 0:
         settle()
-        if due:
-          loop.after(at + 1, now)
+        if due and hosts.first():
+          loop.after(at + 1, parallel.local(now))
         saved.save(at + 1, now)
-        last = time.monotonic()
-      if done or stop.asked:
+        hosts.report()
+        last = written = time.monotonic()
+      if done or vote == _STOP:
         break
   sizes = [_bytes(each) for each in programs.values()]
   return now, Pace(float(np.median(times)), None if None in sizes else max(sizes))

@@ -51,6 +51,11 @@ def fed(tree, on: Mesh, images: int):
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x, (images, *x.shape[1:])), tree)
 
 
+def local(tree):
+  """Arrays that lie whole on every device, as arrays of this process alone: what one process computes by itself."""
+  return tree if jax.process_count() == 1 else jax.device_put(jax.device_get(tree), jax.local_devices()[0])
+
+
 def rows(on: Mesh, images: int) -> slice:
   """Which of the `images` of a batch lie on this process's devices; all where the batch is whole on each."""
   index = batch(on, images).addressable_devices_indices_map((images,)).values()

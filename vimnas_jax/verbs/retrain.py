@@ -186,8 +186,8 @@ class Training:
     try:
       return loop.advance(loop.Loop(
           self.total, lambda at: self.step, held, loop.batches(self.order, self.per_epoch, self.mesh), note,
-          self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', after,
-          max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
+          self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', self.config.checkpoint_minutes,
+          after, max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
     finally:
       log.close()
       curve.close()

@@ -212,7 +212,7 @@ class _Run:
     try:
       return loop.advance(loop.Loop(self.plan.steps, self.step, images, index, note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
-                                    before=self._grown if self.method.depths else None,
+                                    self.config.checkpoint_minutes, before=self._grown if self.method.depths else None,
                                     stopped=self.finished if self.method.stopped else None),
                           now, saved, console, stop)
     finally:
