@@ -83,7 +83,7 @@ def build(spec):
       dtype=jnp.dtype(spec['dtype']), remat=spec.get('remat', False))
   net = Reference(net) if spec['form'] == 'reference' else net
   tx_theta, tx_phi = optim.theta(c.theta, plan.steps), steps.phi_optimiser(c, method, plan.search_steps)
-  mesh = parallel.mesh(1, spec['batch'])
+  mesh = parallel.mesh(spec.get('devices', 1), spec['batch'])
   images, labels = noise(spec)
   data = jax.device_put({'images': images, 'labels': labels}, parallel.replicated(mesh))
   index = {'train': jnp.arange(spec['batch'])}

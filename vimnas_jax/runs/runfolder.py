@@ -216,4 +216,5 @@ def environment() -> dict:
   """Versions, device and git revision, as far as they can be had."""
   devices = jax.devices()
   return {**provenance.software(PACKAGES), 'device': f'{len(devices)} x {devices[0].device_kind}',
+          **({'processes': jax.process_count()} if jax.process_count() > 1 else {}),
           'machine': f'{platform.machine()} {provenance.processor()}'.strip()}

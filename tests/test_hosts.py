@@ -1,0 +1,118 @@
+"""A search as two processes on this machine, over XLA's collectives between CPUs."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ONE_EDGE, ROOT, SLOW
+from processes import ENV, STEPS, TINY, result, rows
+
+SMALL = [*TINY, f'--config.space.name={ONE_EDGE}']
+
+
+def start(workdir, *flags, processes=2):
+  return subprocess.Popen([sys.executable, 'launch/local.py', f'--processes={processes}', '--', *SMALL, *flags,
+                           f'--workdir={workdir}', '--wait=60'], cwd=ROOT, env=ENV, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+
+
+def run(workdir, *flags, processes=2):
+  """(Exit code, output) of a job."""
+  process = start(workdir, *flags, processes=processes)
+  try:
+    out = process.communicate(timeout=300)[0]
+  finally:
+    process.terminate()
+  return process.returncode, out
+
+
+@pytest.fixture(scope='session')
+def whole(tmp_path_factory):
+  """(Run folder, output) of a job of two processes that nothing disturbs."""
+  workdir = tmp_path_factory.mktemp('hosts') / 'whole'
+  code, out = run(workdir)
+  assert code == 0, out
+  return workdir, out
+
+
+def same(workdir, other, losses=None):
+  """Whether two runs ended alike: with the same bits, or losses as close as given."""
+  ours, theirs = result(workdir), result(other)
+  assert ours['genotype'] == theirs['genotype'] and ours['steps'] == theirs['steps'] == STEPS
+  lines = [rows(at / 'metrics.jsonl') for at in (workdir, other)]
+  assert [row['step'] for row in lines[0]] == [row['step'] for row in lines[1]] == [*range(1, STEPS + 1)]
+  if losses is None:
+    assert ours['state_sha256'] == theirs['state_sha256'] and lines[0] == lines[1]
+  else:
+    assert [row['loss'] for row in lines[0][:4]] == pytest.approx([row['loss'] for row in lines[1][:4]], rel=losses)
+
+
+def test_two_processes_go_the_way_of_one(whole, tmp_path):
+  """One writer, one console; the same losses as one process finds, up to rounding."""
+  workdir, out = whole
+  assert [line for line in out.splitlines() if line.startswith('1: ') and 'Gloo' not in line] == []
+  assert result(workdir)['device'].startswith('2 x') and result(workdir)['processes'] == 2
+  assert not list(workdir.glob('*.part')) and (workdir / 'weights.png').exists()
+  code, out = run(tmp_path / 'one', processes=1)
+  assert code == 0, out
+  same(tmp_path / 'one', workdir, losses=1e-3)
+
+
+def kill(process, number, workdir):
+  """Kills one process of a job when the first lines are written."""
+  until = time.monotonic() + 200
+  while not (workdir / 'metrics.jsonl').exists() or (workdir / 'metrics.jsonl').read_text().count('\n') < 8:
+    assert time.monotonic() < until and process.poll() is None
+    time.sleep(0.02)
+  pattern = f'--workdir={workdir} .*--process={number}$'
+  [pid] = subprocess.run(['pgrep', '-f', '--', pattern], capture_output=True, text=True, check=True).stdout.split()
+  subprocess.run(['kill', '-9', pid], check=True)
+  return pid
+
+
+@pytest.mark.skipif(not shutil.which('pgrep'), reason='there is no pgrep')
+@pytest.mark.parametrize('victim', [pytest.param(0, marks=SLOW), 1])
+def test_a_job_that_loses_a_process_ends_and_goes_on_to_the_same_bits(whole, tmp_path, victim):
+  process = start(tmp_path)
+  pid = kill(process, victim, tmp_path)
+  out, _ = process.communicate(timeout=20)
+  assert process.returncode == 75
+  assert re.search(rf'^{1 - victim}: process {victim} on \S+ \(pid {pid}\) is gone: start all', out, re.M), out
+  code, out = run(tmp_path)
+  assert code == 0 and 'resuming' in out
+  same(tmp_path, whole[0])
+
+
+@SLOW
+def test_a_signal_to_one_stops_all_at_one_step_and_another_number_goes_on(whole, tmp_path):
+  process = start(tmp_path)
+  while not (tmp_path / 'metrics.jsonl').exists() or not (tmp_path / 'metrics.jsonl').read_text():
+    time.sleep(0.02)
+  [pid] = subprocess.run(['pgrep', '-f', '--', f'--workdir={tmp_path} .*--process=1$'], capture_output=True, text=True,
+                         check=True).stdout.split()
+  subprocess.run(['kill', f'-{int(signal.SIGTERM)}', pid], check=True)
+  out, _ = process.communicate(timeout=60)
+  assert process.returncode == 75 and 'all saved' in out, out
+  code, out = run(tmp_path, processes=1)
+  assert code == 0, out
+  same(tmp_path, whole[0], losses=1e-3)
+
+
+def test_processes_that_are_asked_different_things_do_not_begin(tmp_path):
+  from test_rollcall import ended
+  sys.path.insert(0, str(ROOT / 'launch'))
+  from local import free_port
+  sys.path.remove(str(ROOT / 'launch'))
+  port = free_port()
+  job = [subprocess.Popen([sys.executable, '-m', 'vimnas_jax.main', *SMALL, f'--config.seed={i}', f'--process={i}',
+                           '--processes=2', f'--coordinator=localhost:{port}', f'--workdir={tmp_path}/run'],
+                          cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+         for i in range(2)]
+  for process in job:
+    code, out = ended(process, 60)
+    assert code == 2 and "has config.seed='1', process 0 has '0'" in out
+  assert not (tmp_path / 'run').exists()
