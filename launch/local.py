@@ -2,9 +2,9 @@
 
   python launch/local.py --processes=2 -- --config=configs/quickstart.py --workdir=runs/two
 
-What follows `--` goes to `python -m vimnas_jax.main` of each process; the output of each has its number in front. Ctrl-C
-and SIGTERM reach all: they save and stop. The exit code is that of the first that fails, 75 where the same command goes
-on. `--gpus` gives process i the GPU i.
+What follows `--` goes to `python -m vimnas_jax.main` of each process; the output of each has its number in front.
+Ctrl-C and SIGTERM reach all: they save and stop. The exit code is that of the first that fails, 75 where the same
+command goes on. `--gpus` gives process i the GPU i.
 """
 
 import argparse

@@ -37,6 +37,9 @@ def defaults() -> ConfigDict:
   c.remat = False  # True: the backward pass recomputes every cell; less memory, a forward pass more
   c.accumulate = 1  # parts that a batch goes through the supernet in, one after the other; BatchNorm sees one part
   c.supernet_images = 0  # search: validation images that the supernet is scored on at the end; 0 does without
+  c.norm = 'global'  # search on several devices: BatchNorm by the images of all, 'global', or, 'device', by those of
+  #                    each, which saves their talk and makes the result depend on how many there are; each device then
+  #                    has its share of the rows of ξ, method.samples, too
   c.devices = 0  # devices to share a batch; 0 takes all there are
 
   c.space = ConfigDict()

@@ -35,6 +35,7 @@ def check(c):
   choices = {'dtype': (c.dtype, ('float32', 'bfloat16')), 'phi.optimizer': (c.phi.optimizer, ('sgd', 'adam')),
              'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path')),
              'phi.schedule': (c.phi.schedule, ('linear', 'exponential')),
+             'norm': (c.norm, ('global', 'device')),
              'theta.schedule': (c.theta.schedule, SCHEDULES), 'then': (c.then, ('', 'retrain'))}
   for name, (value, allowed) in choices.items():
     if value not in allowed:

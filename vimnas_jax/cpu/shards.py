@@ -10,7 +10,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 
 from vimnas_jax.cpu.table import CHUNKS
 
@@ -20,7 +20,8 @@ BATCH, SAMPLES, WHOLE = 'batch', 'samples', 'whole'  # what the first axis of an
 def devices(images: int, samples: int = 1) -> int:
   """How many devices share a batch of `images` whose mixing weights have `samples` rows; 1 if it cannot be shared."""
   mesh = jax.sharding.get_abstract_mesh()
-  count = 1 if mesh.empty else mesh.size
+  alone = mesh.empty or AxisType.Manual in mesh.axis_types  # a device that is told to compute by itself
+  count = 1 if alone else mesh.size
   return count if images % math.lcm(count, samples) == 0 else 1
 
 

@@ -36,6 +36,33 @@ def known(on: Mesh):
   return jax.sharding.use_abstract_mesh(on.abstract_mesh)
 
 
+def each_device(loss):
+  """`loss(theta, weights, key, images, labels)`, means over a batch, with every device running its own images alone.
+
+  BatchNorm then sees those, so nothing is exchanged but the results. Of mixing weights with a row for every device, or
+  several, each takes its own.
+  """
+  def shared(theta, weights, key, images, labels):
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+      return loss(theta, weights, key, images, labels)
+    uneven = {len(x) for x in jax.tree.leaves(weights) if x.ndim and len(x) > 1 and len(x) % mesh.size}
+    if uneven:
+      raise UserError(f"config.norm='device': {max(uneven)} rows of ξ do not go round {mesh.size} devices: make "
+                      'config.method.samples 1 or a multiple of the devices')
+    axis, own, whole = mesh.axis_names, PartitionSpec(mesh.axis_names), PartitionSpec()
+
+    def local(theta, weights, key, images, labels):
+      found = loss(theta, weights, jax.random.fold_in(key, jax.lax.axis_index(axis)), images, labels)
+      return jax.tree.map(lambda mean: jax.lax.pmean(mean, axis), found)
+
+    rows = jax.tree.map(lambda x: own if x.ndim and len(x) > 1 else whole, weights)
+    return jax.shard_map(local, mesh=mesh, in_specs=(whole, rows, whole, own, own), out_specs=whole,
+                         check_vma=False)(theta, weights, key, images, labels)
+
+  return shared
+
+
 def put(tree, on: NamedSharding):
   """Arrays of the host, which every process has whole and alike, as arrays laid out so."""
   def place(x):

@@ -21,13 +21,16 @@ DEAD = 1e-6  # a row of logits whose spread is below this has no gradient that t
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """The fixed facts of a run: its lengths in steps, how theta is pretrained, and in how many parts a batch goes."""
+  """The fixed facts of a run: its lengths in steps, how theta is pretrained, in how many parts a batch goes, and
+  whether every device normalises its own images.
+  """
 
   pretrain_steps: int
   search_steps: int
   pretrain_sampling: str
   parts: int = 1
   per_epoch: int = 1
+  per_device: bool = False
 
   @property
   def steps(self) -> int:
@@ -101,13 +104,17 @@ def pretrain_weights(sampling: str, space: Space, key, samples: int):
   return weights
 
 
-def loss_of(net, method: Method, space: Space) -> Callable[..., Any]:
+def loss_of(net, method: Method, space: Space, per_device: bool = False) -> Callable[..., Any]:
   """`Problem.loss` of a supernet: `loss(theta, weights, key, images, labels) -> (loss, accuracy)`."""
-  separate = method.samples if method.separate else 1
+  loss = _loss(net, method, space)
+  return parallel.each_device(loss) if per_device else loss
 
+
+def _loss(net, method, space):
   def forward(theta, images, weights, key):
     """Logits; group i of a method whose samples go separately is every so many-th image: every device has its share."""
     groups = []
+    separate = max(map(len, jax.tree.leaves(weights))) if method.separate else 1  # a device may have a part of the rows
     for i in range(separate):
       noisy = space.noisy or method.options.dropout
       rngs = {'noise': jax.random.fold_in(key, len(space.cells) + i)} if noisy else None
@@ -171,10 +178,10 @@ def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi
   `tx_unrolled` is tx_theta where it is None; `fresh` and `decayed` are those of Problem.
   """
   def plain(*args):
-    return loss_of(net.clone(kernels=False), method, space)(*args)
+    return loss_of(net.clone(kernels=False), method, space, plan.per_device)(*args)
 
-  problem = Problem(space, loss_of(net, method, space), tx_theta, tx_phi, tx_unrolled or tx_theta, plan.parts, plain,
-                    fresh, decayed)
+  problem = Problem(space, loss_of(net, method, space, plan.per_device), tx_theta, tx_phi,
+                    tx_unrolled or tx_theta, plan.parts, plain, fresh, decayed)
   made = {}
   for phase in phases(method, space, plan):
     if phase.depth == depth:

@@ -83,7 +83,7 @@ class _Run:
     self.per_epoch = len(self.train) // config.batch_size
     epochs = (config.pretrain.epochs, config.epochs) if method.trains else (0, 0)
     self.plan = steps.Plan(*(round(length * self.per_epoch) for length in epochs), config.pretrain.sampling,
-                           config.accumulate, max(self.per_epoch, 1))
+                           config.accumulate, max(self.per_epoch, 1), config.norm == 'device')
     self.total = self.plan.steps
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
