@@ -16,7 +16,7 @@ from vimnas_jax.networks import cost, genotypes, initial, ops
 from vimnas_jax.networks.network import Network
 from vimnas_jax.runs import checkpoint, loop, metrics, optim, parallel, runfolder, signals, state
 from vimnas_jax.spaces import Genotype
-from vimnas_jax.verbs import evaluate, export
+from vimnas_jax.verbs import best, evaluate, export, floor, told
 
 
 @flax.struct.dataclass
@@ -56,8 +56,7 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
     run.abstract()  # traces the network: what does not fit is told now, before anything is written
     runfolder.write_config(folder, config, loaded.fingerprint(), genotypes.fingerprint(genotype))
     files.write(folder / 'genotype.json', genotype.to_json() + '\n')
-    for line in data.describe(loaded):
-      console.say(line)
+    told.data_set(folder, loaded, console)
     console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
                 f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.total} steps of {config.batch_size}')
     result = loop.to_the_end(run, folder, console, stop,
@@ -80,8 +79,12 @@ class Training:
   def __init__(self, config, space, genotype, loaded, mesh):
     self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
     self.train, valid = data.halves(loaded, config.train_portion, config.data.limit, whole=True)
+    if loaded.valid and config.train_portion < 1:
+      raise UserError(f'config.train_portion={config.train_portion:g} and config.data.validation='
+                      f'{config.data.validation:g} both set images apart: set config.train_portion=1')
     self.test = loaded.test if config.train_portion == 1 else valid
     self.test_name = 'test' if config.train_portion == 1 else 'valid'
+    self.watched, self.watched_name = (loaded.valid, 'valid') if loaded.valid else (self.test, self.test_name)
     if len(self.train) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
     self._prepare = augment.of(config.data, loaded)
@@ -171,6 +174,7 @@ class Training:
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
     scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch)
+    kept = best.kept(folder) if self.loaded.valid else None
 
     def note(at, values, seconds):
       log.write(step=at, epoch=round(at / self.per_epoch, 4), seconds=round(seconds, 4),
@@ -178,9 +182,12 @@ class Training:
       return f'accuracy {float(values["accuracy"]):.3f}'
 
     def after(at, state):
-      found = scores.of(self.variables(state), self.test)
+      nonlocal kept
+      found = scores.of(self.variables(state), self.watched)
+      if self.loaded.valid:
+        kept = best.offer(folder, kept, best.Kept(at, found.top1, found.loss), self.variables(state))
       curve.write(step=at, epoch=round(at / self.per_epoch, 4), top1=found.top1, top5=found.top5, loss=found.loss)
-      console.say(f'step {at}/{self.total}  {self.test_name} accuracy {found.top1:.2f} %')
+      console.say(f'step {at}/{self.total}  {self.watched_name} accuracy {found.top1:.2f} %')
 
     try:
       return loop.advance(loop.Loop(
@@ -192,8 +199,11 @@ class Training:
       curve.close()
 
   def finish(self, folder, now, pace, command, console):
-    """Exports and evaluates the final state; writes result.json and the pictures; returns the result."""
-    model = export.Model(self.space, self.genotype, self.net, self.variables(now), self.loaded.image_shape,
+    """Exports and evaluates the final state, or the one that validation images chose; writes result.json and the
+    pictures; returns the result.
+    """
+    kept, variables = best.read(folder) if best.kept(folder) else (None, self.variables(now))
+    model = export.Model(self.space, self.genotype, self.net, variables, self.loaded.image_shape,
                          self.loaded.mean, self.loaded.std, self.config.data.name, self.loaded.class_names,
                          self.loaded.recipe)
     console.say('exporting …')
@@ -201,7 +211,7 @@ class Training:
     curve = metrics.read(folder / 'curve.jsonl')
     rows = metrics.read(folder / 'metrics.jsonl')
     draw.curves({'training batches': ([r['epoch'] for r in rows], [100 * r['accuracy'] for r in rows]),
-                 self.test_name: ([r['epoch'] for r in curve], [r['top1'] for r in curve])}, folder / 'curve.png')
+                 self.watched_name: ([r['epoch'] for r in curve], [r['top1'] for r in curve])}, folder / 'curve.png')
     for name in self.space.cells:
       draw.cell(self.genotype, name, self.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
     result = {
@@ -211,6 +221,11 @@ class Training:
         'seconds_per_step': pace and round(pace.seconds, 4), 'bytes_per_step': pace and pace.bytes,
         **evaluate.measure(model, self.test, self.test_name, folder, self.config, console),
         'state_sha256': checkpoint.digest(now)}
+    if kept:
+      result['chosen'] = {'step': kept.step, 'valid_top1': round(kept.top1, 4), 'valid_loss': round(kept.loss, 6),
+                          'valid_images': len(self.loaded.valid)}
+    if data.own(self.loaded) and self.train.aspects is None:
+      result['floor'] = floor.measure(self.loaded, self.train, self.test)
     result |= self.environment
     files.write_json(folder / 'result.json', result)
     return result

@@ -13,14 +13,15 @@ from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import loop, metrics, parallel, runfolder, signals, state, steps
-from vimnas_jax.verbs import outcome, standing
+from vimnas_jax.verbs import outcome, standing, told
 
 
 def search(config, workdir, command: str = '', loaded: data.Data | None = None,
-           stop: signals.Stop | None = None) -> dict | None:
+           stop: signals.Stop | None = None, notes=()) -> dict | None:
   """Searches an architecture as the resolved `config` says, resuming what `workdir` holds.
 
-  `loaded` is what data.get(config.data) gives, if it is at hand.
+  `loaded` is what data.get(config.data) gives, if it is at hand; `notes` are lines that are said after those of the
+  data.
   Returns the result, which is also in workdir/result.json; None if a signal ended the run early, all saved.
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
@@ -32,8 +33,10 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
                   'give another --workdir to search with it')
-    for line in data.describe(loaded):
-      console.say(line)
+    told.data_set(folder, loaded, console)
+    for line in (*notes, told.shortage(loaded, run.train, run.total)):
+      if line:
+        console.say(line)
     console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
                 f'{run.total} steps of {config.batch_size}, {run.weights:,} weights')
     result = loop.to_the_end(run, folder, console, stop,
