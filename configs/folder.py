@@ -32,6 +32,7 @@ def get_config(arg=''):
   config.data.name = 'folder'
   config.data.validation = 0.2
   config.data.damaged = 'skip'
+  config.checkpoint_steps = 100
   config.batch_size, config.epochs = placeholder(int), placeholder(float)  # None: chosen by the images
   config.data.image_size, config.data.shrink = placeholder(int), placeholder(int)
   config.network.cells, config.network.channels = placeholder(int), placeholder(int)

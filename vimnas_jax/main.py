@@ -62,6 +62,7 @@ def main(argv):
 def _dispatch(asked, config, workdir, command, notes=()):
   """What the task gives: None if a signal ended it early. `config` is `asked`, resolved."""
   from vimnas_jax import config as config_lib
+  from vimnas_jax.runs import budget
   from vimnas_jax.verbs import evaluate, predict, report, retrain, search, study
   if config.task == 'study':
     return study.study(asked, workdir, command)
@@ -76,7 +77,7 @@ def _dispatch(asked, config, workdir, command, notes=()):
   following = None
   if asked.then:  # checked before the search begins
     following = config_lib.following(asked, asked.then_changes, workdir)
-  result = search.search(config, workdir, command, notes=notes)
+  result = search.search(config, workdir, command, notes=notes, share=budget.SEARCH if following is not None else 1.0)
   if result is not None and following is not None:
     return retrain.retrain(following, os.path.join(workdir, 'retrain'), command)
   return result

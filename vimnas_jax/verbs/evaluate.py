@@ -15,7 +15,7 @@ from vimnas_jax import data, draw, files
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes
-from vimnas_jax.runs import metrics, runfolder
+from vimnas_jax.runs import budget, metrics, runfolder
 from vimnas_jax.verbs import export, floor, told
 
 TOP = 5  # classes that count as a hit beside the first
@@ -199,6 +199,7 @@ def summary(result, folder) -> list[str]:
              f'{result[f"{name}_images"]:,} images',
              f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds (FLOPs: '
              'twice that)']
+    lines += budget.line(result)
     if 'chosen' in result:
       lines.append(f'chosen         the state after step {result["chosen"]["step"]} of {result["steps"]}, by '
                    f'{result["chosen"]["valid_top1"]:.2f} % of {result["chosen"]["valid_images"]:,} validation images')

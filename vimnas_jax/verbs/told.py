@@ -16,10 +16,10 @@ def data_set(folder, loaded: data.Data, console):
     console.say(line)
 
 
-def shortage(loaded: data.Data, train: data.Split, steps: int) -> str:
-  """A line where data of one's own are too few for a search of `steps` steps on the images `train`; else ''."""
+def shortage(loaded: data.Data, train: data.Split, steps: int) -> list[str]:
+  """A line where data of one's own are too few for a search of `steps` steps on the images `train`; else none."""
   if not data.own(loaded) or not steps:
-    return ''
+    return []
   counts = np.bincount(train.labels, minlength=loaded.num_classes)
   short = []
   if steps < STEPS:
@@ -27,6 +27,6 @@ def shortage(loaded: data.Data, train: data.Split, steps: int) -> str:
   if counts.min() < IMAGES:
     short.append(f'{counts.min()} images of {loaded.name_of(int(counts.argmin()))!r}, where {IMAGES} are the least')
   if not short:
-    return ''
-  return (f'too few images or steps for a search: {"; ".join(short)}. It goes on, but what it finds is little better '
-          'than a random architecture: add images, or raise config.epochs')
+    return []
+  return [f'too few images or steps for a search: {"; ".join(short)}. It goes on, but what it finds is little better '
+          'than a random architecture: add images, or raise config.epochs']
