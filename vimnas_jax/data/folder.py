@@ -48,6 +48,9 @@ def load(config) -> Data:
   found = _opened(config)
   train, test, valid = found.parts(bool(config.validation))
   names = sorted(train)
+  if len(names) == 1:
+    raise UserError(f'config.data.dir={config.dir!r} holds one class alone, {printable(names[0])!r}: a network tells '
+                    'classes apart; add a folder of another')
   splits = [_read(found, part, names, recipe, config, training)
             for part, recipe, training in ((train, recipes[0], True), (test, recipes[1], False),
                                            (valid, recipes[1], False))]

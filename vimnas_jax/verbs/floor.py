@@ -10,6 +10,7 @@ from vimnas_jax import data
 from vimnas_jax.data import parts
 
 MOST = 2000  # images that it is fitted to, and as many that it is tested on: seconds on one core
+TREES = 200
 NEED = 5.0  # points by which a network is ahead where images need one
 _SINGLE, _JOINT = 16, 4  # bins of one channel, and of each where all are taken together
 
@@ -32,7 +33,7 @@ def measure(loaded: data.Data, train: data.Split, test: data.Split) -> dict:
   """What result.json holds of it: 'top1' in % on the test images, and how many images it had. Deterministic."""
   from sklearn.ensemble import RandomForestClassifier  # slow to import
   fitted, asked = (_some(split, loaded.num_classes) for split in (train, test))
-  forest = RandomForestClassifier(200, random_state=0)
+  forest = RandomForestClassifier(TREES, random_state=0)
   forest.fit(histograms(fitted.images), fitted.labels)
   right = forest.predict(histograms(asked.images)) == asked.labels
   return {'method': 'random forest on colour histograms', 'top1': round(100 * float(right.mean()), 2),
