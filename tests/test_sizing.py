@@ -1,10 +1,11 @@
 """What a configuration leaves open is chosen by the images; what the user sets is not."""
 
 import json
+import runpy
 
 import numpy as np
 import pytest
-from conftest import one_line
+from conftest import ROOT, one_line
 from PIL import Image
 from test_tfds import PLAIN, write
 
@@ -120,3 +121,22 @@ def test_an_evaluation_takes_its_data_from_the_run(tmp_path):
     config.genotype = str(tmp_path / place)
     assert sizing.sized(config)[0].data.to_dict() == trained | {'dir': 'here'}
   config_lib.resolve(found)
+
+
+CASES = ROOT.parent / 'shared' / 'cases' / 'make_images.py'
+
+
+@pytest.mark.skipif(not CASES.exists(), reason='no ../shared/cases/make_images.py')
+def test_folders_as_users_have_them(tmp_path):
+  """Each is searched on with every class in every part, or refused by a line that names what is wrong."""
+  runpy.run_path(str(CASES))['main'](tmp_path)
+  for name, classes in (('sorted', 4), ('suffixes', 4)):
+    found = data.get(config_lib.resolve(sizing.sized(asked(tmp_path / name))[0]).data)
+    assert found.num_classes == classes and not found.left_out
+    for split, count in ((found.train, 26), (found.valid, 6), (found.test, 8)):
+      assert abs(np.bincount(split.labels, minlength=classes) - count).max() <= 1
+  for name, says in (('exif', "one class alone, 'a'"), ('deep', "one class alone, 'a'"), ('alpha', 'one class alone'),
+                     ('empty', "class 'swan' has no training image")):
+    with pytest.raises(UserError, match=says) as e:
+      sizing.sized(asked(tmp_path / name))
+    one_line(e)

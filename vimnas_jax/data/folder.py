@@ -48,9 +48,6 @@ def load(config) -> Data:
   found = _opened(config)
   train, test, valid = found.parts(bool(config.validation))
   names = sorted(train)
-  if len(names) == 1:
-    raise UserError(f'config.data.dir={config.dir!r} holds one class alone, {printable(names[0])!r}: a network tells '
-                    'classes apart; add a folder of another')
   splits = [_read(found, part, names, recipe, config, training)
             for part, recipe, training in ((train, recipes[0], True), (test, recipes[1], False),
                                            (valid, recipes[1], False))]
@@ -155,6 +152,9 @@ class _Folder:
         more = f', only {printable(below[0].name)} and what lies below' if below else ''
         raise UserError(f'class {printable(path.name)!r} has no training image: {printable(path)} holds none{more}: '
                         'add some, or remove the folder')
+    if training and len(found) == 1:
+      raise UserError(f'{printable(folder)} holds one class alone, {printable(classes[0].name)!r}: a network tells '
+                      'classes apart; add a folder of another')
     return found
 
   def _inside(self, folder):
