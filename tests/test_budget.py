@@ -7,11 +7,13 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import one_line
+from conftest import SLOW, Cut, one_line
 from ml_collections import ConfigDict
+from test_search_resume import asked
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import budget, checkpoint, loop, metrics, signals
+from vimnas_jax.verbs import search
 
 
 @pytest.fixture
@@ -141,3 +143,28 @@ def test_a_loop_ends_in_time_with_a_result_and_goes_on_with_its_plan(tmp_path, m
     again = loop.to_the_end(Run(made(tmp_path, epochs=4.0), 4.0), tmp_path, console, stop,
                             lambda now, pace: (int(now.step), pace))
   assert again == (13, None)
+
+
+@SLOW
+def test_a_shortened_search_goes_on_after_a_kill_to_the_same_bits(tmp_path, monkeypatch):
+  """The plan is decided in the first folder; in the second it is killed, and kept, whatever the clock says then."""
+  config, told, decide = asked(), metrics.Console.step, budget.Budget.decide
+  config.max_hours = 1.0
+  monkeypatch.setattr(budget.Budget, 'decide', lambda self, step, steps, *_: decide(self, step, steps, 2 * 3600.0, 0.0))
+  whole = search.search(config, tmp_path / 'whole')
+  assert whole['steps'] == whole['planned_steps'] == 10 and whole['budget']['shortened']  # 0.9 * 59 / 120 of 16 and of 6
+  assert json.loads((tmp_path / 'whole' / 'config.json').read_text())['config']['epochs'] == 0.5
+
+  def step(self, at, *args):
+    told(self, at, *args)
+    if at == 8:
+      raise Cut
+
+  with monkeypatch.context() as patched:
+    patched.setattr(metrics.Console, 'step', step)
+    with pytest.raises(Cut):
+      search.search(config, tmp_path / 'cut')
+  monkeypatch.setattr(budget.Budget, 'decide', lambda self, *_: decide(self, 0, 9, 1e9, 0.0))  # what is decided stays
+  again = search.search(config, tmp_path / 'cut')
+  assert [again[field] for field in ('state_sha256', 'genotype', 'steps')] == [
+      whole[field] for field in ('state_sha256', 'genotype', 'steps')]

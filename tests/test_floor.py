@@ -32,11 +32,11 @@ def test_colour_is_told_and_shape_is_not(monkeypatch):
   assert 'worse' in floor.line({'top1': 99.0, 'method': 'm'}, 97.0)
 
 
-def test_many_images_are_capped_class_by_class(monkeypatch):
-  monkeypatch.setattr(floor, 'MOST', 30)
+def test_many_images_are_capped_class_by_class():
   labels = np.repeat(np.arange(3, dtype=np.int32), (100, 50, 50))
-  split = floor._some(data.Split(np.zeros((200, 4, 4, 3), np.uint8), labels), 3)
-  assert np.bincount(split.labels).tolist() == [15, 8, 7]
+  split = data.Split(np.zeros((200, 4, 4, 3), np.uint8), labels)
+  assert np.bincount(data.limited(split, 30, 3).labels).tolist() == [15, 8, 7]
+  assert data.limited(split, 0, 3) is data.limited(split, 200, 3) is split
 
 
 def test_histograms_are_shares_of_pixels():

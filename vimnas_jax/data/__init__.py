@@ -7,12 +7,12 @@ import numpy as np
 from vimnas_jax import files
 from vimnas_jax.data import cifar, digits, folder, imagenet16, parts, pixels, splits, synthetic, tfds, userdata
 from vimnas_jax.data.account import LIST, describe, facts, own
-from vimnas_jax.data.parts import halves
+from vimnas_jax.data.parts import halves, limited
 from vimnas_jax.data.types import Data, Split, check
 from vimnas_jax.errors import UserError
 
-__all__ = ['LIST', 'Data', 'Split', 'check', 'default_pad', 'describe', 'facts', 'get', 'halves', 'own', 'survey',
-           'NAMES']
+__all__ = ['LIST', 'Data', 'Split', 'check', 'default_pad', 'describe', 'facts', 'get', 'halves', 'limited', 'own',
+           'survey', 'NAMES']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
             'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}

@@ -77,6 +77,11 @@ def set_apart(data: Data, share: float) -> Data:
                              rule=f'{data.rule}; {rule}' if data.rule else rule)
 
 
+def limited(split: Split, most: int, classes: int) -> Split:
+  """At most `most` images of `split`, every class in its share, by a fixed seed; all of them at 0."""
+  return _part(split, drawn(split.labels, most, classes)) if 0 < most < len(split) else split
+
+
 def drawn(labels, count: int, classes: int, least=0, most=None):
   """A mask [n] of `count` images, every class in its share, by a fixed seed; each from `least` to `most`, [classes]."""
   have = np.bincount(labels, minlength=classes)

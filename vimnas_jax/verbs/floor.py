@@ -7,7 +7,6 @@ A random forest (Breiman, 2001; scikit-learn's, 200 trees) on histograms of colo
 import numpy as np
 
 from vimnas_jax import data
-from vimnas_jax.data import parts
 
 MOST = 2000  # images that it is fitted to, and as many that it is tested on: seconds on one core
 TREES = 200
@@ -32,7 +31,7 @@ def histograms(images) -> np.ndarray:
 def measure(loaded: data.Data, train: data.Split, test: data.Split) -> dict:
   """What result.json holds of it: 'top1' in % on the test images, and how many images it had. Deterministic."""
   from sklearn.ensemble import RandomForestClassifier  # slow to import
-  fitted, asked = (_some(split, loaded.num_classes) for split in (train, test))
+  fitted, asked = (data.limited(split, MOST, loaded.num_classes) for split in (train, test))
   forest = RandomForestClassifier(TREES, random_state=0)
   forest.fit(histograms(fitted.images), fitted.labels)
   right = forest.predict(histograms(asked.images)) == asked.labels
@@ -47,11 +46,3 @@ def line(floor: dict, top1: float) -> str:
              'a network adds little to colour on these images' if gain >= 0 else
              'this network is worse than colour alone: train it longer, or with more images')
   return f'colour alone   {floor["top1"]:.2f} % ({floor["method"]}): {verdict}'
-
-
-def _some(split, classes):
-  """At most MOST images, every class in its share."""
-  if len(split) <= MOST:
-    return split
-  rows = parts.drawn(split.labels, MOST, classes)
-  return data.Split(split.images[rows], split.labels[rows])

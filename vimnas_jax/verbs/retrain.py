@@ -93,7 +93,9 @@ class Training:
                       f'{config.data.validation:g} both set images apart: set config.train_portion=1')
     self.test = loaded.test if config.train_portion == 1 else valid
     self.test_name = 'test' if config.train_portion == 1 else 'valid'
-    self.watched, self.watched_name = (loaded.valid, 'valid') if loaded.valid else (self.test, self.test_name)
+    self.watched, self.watched_name = self.test, self.test_name
+    if loaded.valid:
+      self.watched, self.watched_name = data.limited(loaded.valid, config.data.limit, loaded.num_classes), 'valid'
     if len(self.train) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
     self._prepare = augment.of(config.data, loaded)
@@ -239,7 +241,7 @@ class Training:
       result['budget'] = self.limit.facts()
     if kept:
       result['chosen'] = {'step': kept.step, 'valid_top1': round(kept.top1, 4), 'valid_loss': round(kept.loss, 6),
-                          'valid_images': len(self.loaded.valid)}
+                          'valid_images': len(self.watched)}
     if data.own(self.loaded) and self.train.aspects is None:
       result['floor'] = floor.measure(self.loaded, self.train, self.test)
     result |= self.environment
