@@ -152,7 +152,7 @@ def test_a_shortened_search_goes_on_after_a_kill_to_the_same_bits(tmp_path, monk
   config.max_hours = 1.0
   monkeypatch.setattr(budget.Budget, 'decide', lambda self, step, steps, *_: decide(self, step, steps, 2 * 3600.0, 0.0))
   whole = search.search(config, tmp_path / 'whole')
-  assert whole['steps'] == whole['planned_steps'] == 10 and whole['budget']['shortened']  # 0.9 * 59 / 120 of 16 and of 6
+  assert whole['steps'] == whole['planned_steps'] == 10 and whole['budget']['shortened']  # 59 / 120 * 0.9
   assert json.loads((tmp_path / 'whole' / 'config.json').read_text())['config']['epochs'] == 0.5
 
   def step(self, at, *args):
