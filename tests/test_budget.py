@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from test_search_resume import asked
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import budget, checkpoint, loop, metrics, signals
+from vimnas_jax.runs import budget, checkpoint, loop, metrics, parallel, signals
 from vimnas_jax.verbs import search
 
 
@@ -47,7 +47,7 @@ def test_what_fits_stays_and_what_does_not_is_shortened_once(tmp_path, clock):
   clock[0] += 540  # of an hour, of which a minute is for the end: 3000 s are left
   with pytest.raises(budget.Shortened):
     long.decide(0, 1000, 12000, 50)
-  part = 0.9 * (3000 - 2 * 50) / 12000
+  part = 0.9 * (3000 - 50) / 12000
   assert long.fitted().epochs == pytest.approx(10 * part) and long.fitted().pretrain.epochs == pytest.approx(2 * part)
   long.decide(0, 200, 1e9, 50)  # of the shorter run: it is decided
   again = made(tmp_path / 'b')  # after a kill
@@ -105,16 +105,17 @@ class Run:
   """Adds up the indices of its steps."""
 
   def __init__(self, limit, epochs):
+    self.config = ConfigDict({'checkpoint_keep': 2, 'checkpoint_hours': 0.0})
     self.limit, self.total = limit, round(epochs * 10)
     self._step = jax.jit(lambda state, held, index: (State(state.step + 1, state.total * 3 + index[0]),
                                                      {'loss': jnp.float32(1)}), donate_argnums=0)
 
   def start(self):
-    return State(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+    return jax.device_put(State(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
+                          parallel.replicated(parallel.mesh(1, 1)))
 
   def abstract(self, step=0):
-    on = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), self.start())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.start())
 
   def finished(self, now):
     return int(now.step) >= self.total or self.limit.ended(int(now.step))

@@ -69,3 +69,23 @@ def test_a_partial_cell_is_the_whole_cell_of_what_it_says(x64):
     nodes.append(np.stack([whole[..., :2], whole[..., 2:]], -1).reshape(*whole.shape))
   first = next(name for name in seen if name.startswith('cell'))
   np.testing.assert_allclose(seen[first]['__call__'][0], nodes[3], rtol=1e-9)
+
+
+def test_the_search_network_of_imagenet_is_as_large_as_the_published_code():
+  """Sizes of specs: 956,512 with half of the channels; and its maps are 28x28 in the first cell."""
+  space = spaces.get('darts').on_imagenet()
+  size = {'cells': 8, 'channels': 16, 'num_classes': 1000}
+  for partial, params in ((2, 956_512), (1, 2_215_648)):
+    net = Supernet(space=space, **size, partial=partial)
+    weights = {name: Mixture(jnp.zeros((1, 14, 8)), past=jnp.zeros((1, 14)) if partial > 1 else None)
+               for name in space.cells}
+    shapes = jax.eval_shape(lambda net=net, w=weights: net.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), w))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == params
+    assert cost.supernet(space, **size, partial=partial) == params
+  stem, other, cell = space.macro(8, 16)[:3]
+  assert (stem.channels, other.channels, cell.channels) == (48, 48, 16)
+  assert stem.stride * other.stride == 8 and cell.shrunk
+  with pytest.raises(UserError, match='config.space.channels=15'):
+    space.macro(8, 15)
+  with pytest.raises(UserError, match="config.space.imagenet=True: space 'nb201' has no search network for ImageNet"):
+    spaces.get('nb201').on_imagenet()

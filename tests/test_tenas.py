@@ -176,3 +176,12 @@ def test_bad_fields_are_told(field):
   with pytest.raises(UserError, match=f'{field}=0') as error:
     make('tenas', **{field: 0})
   one_line(error)
+
+
+@pytest.mark.parametrize('bare', [True, False])
+def test_it_has_the_stems_of_imagenet(bare):
+  space = spaces.get('s2').on_imagenet()
+  net = untrained.Untrained(space, untrained.stages(space, 2, bare), bare=bare)
+  images, weights = jnp.zeros((2, 64, 64, 2 if bare else 3)), {name: jnp.ones((14, 2)) for name in space.cells}
+  (out, _), _ = jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), images, weights))
+  assert out.shape == ((2, 32, 32, 16) if bare else (2, 10))

@@ -48,6 +48,7 @@ def defaults() -> ConfigDict:
   c.space.name = 'darts'  # one of spaces.NAMES, or the path of a .py file with one of your own
   c.space.cells = 8  # DARTS and NAS-Bench-1Shot1: cells in all; NAS-Bench-201: cells per group (N)
   c.space.channels = 16  # C, the width of the first cell
+  c.space.imagenet = False  # DARTS, S1 to S4: True searches with the stems for photographs of 224 pixels
 
   c.method = ConfigDict()
   c.method.name = 'vimnas'  # one of methods.NAMES, or the path of a .py file with one of your own
@@ -138,6 +139,9 @@ def defaults() -> ConfigDict:
 
   c.log_steps = 5  # a line of metrics.jsonl and arch.jsonl every so many steps
   c.checkpoint_steps = 50  # a checkpoint every so many steps
+  c.checkpoint_minutes = 0.0  # above 0: also when so much time has passed since the last one
+  c.checkpoint_keep = 2  # of the checkpoints the newest so many are kept
+  c.checkpoint_hours = 0.0  # above 0: one in so many hours is kept beside them, for good
   return c
 
 

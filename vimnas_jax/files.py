@@ -15,6 +15,20 @@ PART = '.part'  # ends the name of a file that is being written
 AnyPath = str | os.PathLike[str]
 
 
+_FOLLOWS = False
+
+
+def follow(follows: bool) -> None:
+  """Whether this process is one of a job whose first process does the writing: then `write` does nothing."""
+  global _FOLLOWS
+  _FOLLOWS = follows
+
+
+def following() -> bool:
+  """What `follow` was told."""
+  return _FOLLOWS
+
+
 @contextlib.contextmanager
 def aside(path: AnyPath) -> Iterator[pathlib.Path]:
   """Gives a path beside `path` to write to; when the block ends without an error it takes the place of `path`.
@@ -36,7 +50,9 @@ def aside(path: AnyPath) -> Iterator[pathlib.Path]:
 
 
 def write(path: AnyPath, content: bytes | str) -> None:
-  """Writes bytes, or text as UTF-8, whole or not at all. Raises OSError."""
+  """Writes bytes, or text as UTF-8, whole or not at all; nothing where another process does. Raises OSError."""
+  if _FOLLOWS:
+    return
   with aside(path) as part:
     part.write_bytes(content.encode() if isinstance(content, str) else content)
 

@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 
-from vimnas_jax import files
+from vimnas_jax import __version__, files
 from vimnas_jax.errors import UNFINISHED, Diverged, Stopped, UserError
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # XLA's own remarks are not for the user
@@ -30,6 +30,13 @@ _CONFIG = config_flags.DEFINE_config_file('config', None, 'A file, or the name o
                                           'fields: --config.seed=1.')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Where everything goes; a second start there goes on. Default: '
                                'runs/ and the name of the config file.')
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0, for a job of several processes; it '
+                                   'takes the port after it too. Default: JAX_COORDINATOR_ADDRESS.')
+_PROCESSES = flags.DEFINE_integer('processes', None, 'How many processes the job has. Default: JAX_NUM_PROCESSES, or '
+                                  '1.')
+_PROCESS = flags.DEFINE_integer('process', None, 'Which of them this is, from 0. Default: JAX_PROCESS_ID.')
+_WAIT = flags.DEFINE_float('wait', 300.0, 'Seconds to wait for the other processes to come, and for one that does not '
+                           'answer.', lower_bound=1.0)
 
 
 # Of glibc's allocator, which reads them when a process starts. A step takes and gives back gigabytes: kept mapped, in
@@ -54,9 +61,24 @@ def main(argv):
   from vimnas_jax import api
   asked, notes = api.sized(asked)
   config = config_lib.resolve(asked)
+  _join(config)
   api.compile_cache()
   command = shlex.join(['python', '-m', 'vimnas_jax.main', *sys.argv[1:]])
   return UNFINISHED if _dispatch(asked, config, _workdir(), command, notes) is None else 0
+
+
+def _join(config):
+  """Brings the processes of a job together, where it has several."""
+  from vimnas_jax.runs import hosts, runfolder
+  place = hosts.place(_COORDINATOR.value, _PROCESS.value, _PROCESSES.value)
+  if place is None:
+    return
+  if config.task not in ('search', 'retrain'):
+    raise UserError(f'--processes={place.processes}: the task {config.task!r} is for one process: start it once, '
+                    'without that flag')
+  fields = {f'config.{name}': str(value) for name, value in files.flatten(config.to_dict()).items()
+            if name not in runfolder.FREE}
+  hosts.join(place, _WAIT.value, {'vimnas_jax': __version__, **fields}, lambda text: print(text, flush=True))
 
 
 def _dispatch(asked, config, workdir, command, notes=()):
@@ -153,28 +175,47 @@ def _parse(argv):
 
 def _run(argv):
   try:
-    sys.exit(main(argv))
-  except UserError as e:
-    _tell(_line(e))
-    sys.exit(2)
-  except Diverged as e:
-    _tell(_line(e))
-    sys.exit(1)
-  except OSError as e:
-    _tell(_line(e))
-    sys.exit(2)
+    code = main(argv)
+  except KeyboardInterrupt:
+    _leave(UNFINISHED, 'it was stopped')
+    raise
   except Exception as e:
-    if isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e):  # XLA's word
-      _tell(f'out of memory ({_line(e)[:100]}): lower config.batch_size, or see config.remat and config.accumulate')
-      sys.exit(2)
-    # whatever was not foreseen: one line, and the rest where it can be read
-    _tell(f'{type(e).__name__}: {_line(e)[:300]} (a fault of this package; {_kept_traceback()})')
-    sys.exit(FAULT)
+    code = _told(e)
+    _leave(code, _line(e))
+  else:
+    _leave(code)
+  sys.exit(code)
 
 
-def _kept_traceback() -> str:
+def _leave(code, text=''):
+  """Tells the other processes of a job, if there are any, how this one ends."""
+  if 'vimnas_jax.runs.hosts' in sys.modules:
+    from vimnas_jax.runs import hosts
+    hosts.leave(code, text)
+
+
+def _told(e) -> int:
+  """Prints the one line of an error; returns the exit code."""
+  if isinstance(e, UserError | OSError):
+    _tell(_line(e))
+    return 2
+  if isinstance(e, Diverged):
+    _tell(_line(e))
+    return 1
+  if isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e):  # XLA's word
+    _tell(f'out of memory ({_line(e)[:100]}): lower config.batch_size, or see config.remat and config.accumulate')
+    return 2
+  if 'vimnas_jax.runs.hosts' in sys.modules:
+    from vimnas_jax.runs import hosts
+    hosts.explain()  # ends here if it failed because another process is gone
+  # whatever was not foreseen: one line, and the rest where it can be read
+  _tell(f'{type(e).__name__}: {_line(e)[:300]} (a fault of this package; {_kept_traceback(e)})')
+  return FAULT
+
+
+def _kept_traceback(e) -> str:
   """Writes the traceback into the work folder, or prints it where there is none; says where it is."""
-  text = traceback.format_exc()
+  text = ''.join(traceback.format_exception(e))
   path = pathlib.Path(_workdir()) / 'traceback.txt'
   try:
     if path.parent.is_dir():

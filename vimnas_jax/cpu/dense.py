@@ -8,7 +8,8 @@ product of depth k * c. BatchNorm follows; its coefficients come in in the backw
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import library, mix, table
+from vimnas_jax.cpu import library, mix, shards, table
+from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 FORWARD = 'dense_forward', 'activate', 'moments', *table.PRODUCTS
 BACKWARD = 'dense_backward', 'activate', 'activate_gradient', 'normalise_gradient', *table.PRODUCTS
@@ -21,12 +22,12 @@ def pack(kernel, vector):
   return jnp.swapaxes(kernel.reshape(k, k * c, d // width, width), 1, 2)
 
 
-def _call(names, outputs, x, kernel, *args, stride):
+def _call(names, outputs, x, kernel, *args, stride, kinds=()):
   k, c, d = kernel.shape[0], *kernel.shape[2:]
   channels = np.gcd(c, d)
   none, one = np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
   return library.call(names, channels, outputs, x, pack(kernel, table.vector_length(channels, x.dtype)), none, one,
-                      *args, size=k, stride=stride)
+                      *args, kinds=(BATCH, WHOLE, WHOLE, WHOLE, *kinds), size=k, stride=stride)
 
 
 def forward(x, kernel, stride=1):
@@ -40,7 +41,8 @@ def backward(x, kernel, g, a, center, p, q, r, stride=1):
   """The backward pass from da = p * g + q * (a - center) + r, with g a list of maps [n, h', w', *] that lie side by
   side in a: gradients of x and of the kernel.
   """
-  parts = min(table.CHUNKS, x.shape[0])
+  parts = shards.parts(len(x), len(p))
   turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)  # [k, k, d, c]
-  dx, dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)], x, turned, a, center, p, q, r, *g, stride=stride)
+  dx, dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)], x, turned, a, center, p, q, r, *g, stride=stride,
+                 kinds=(BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)))
   return dx, *mix.fold(dk)

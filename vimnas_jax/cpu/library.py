@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from llvmlite import binding
 
-from vimnas_jax.cpu import interface
-from vimnas_jax.cpu.table import CHUNKS, FEATURES, RANKS, TABLE, slot, vector_length
+from vimnas_jax.cpu import interface, shards
+from vimnas_jax.cpu.table import FEATURES, RANKS, TABLE, slot, vector_length
 from vimnas_jax.errors import UserError
 
 # What numba's code calls to report exceptions, of which the kernels have none.
@@ -57,11 +57,12 @@ def need(names, vector: int, dtype: str):
       TABLE[at] = _load(*_object(name, vector, dtype))
 
 
-def call(names, channels: int, outputs, *args, **attributes):
+def call(names, channels: int, outputs, *args, kinds=(), **attributes):
   """Calls the chunk names[0], which needs the loops names[1:], for maps whose width `channels` divides.
 
-  `outputs` are shapes; all floats are of the type of args[0]. The attribute `chunks` is the number of parts of the
-  batch, CHUNKS unless given: fixed, so that sums do not depend on the number of threads. Raises TypeError for
+  `outputs` are shapes; all floats are of the type of args[0]. `kinds` says of every argument how it lies on several
+  devices (shards.py), in shards.parts parts; without, each device computes everything, in as many parts as the
+  attribute `chunks` says: a fixed number, so that sums do not depend on the number of threads. Raises TypeError for
   arguments of other types or ranks than the chunk reads, and UserError when a derivative or a batch of it is asked for.
   """
   _check(names[0], args)
@@ -70,10 +71,14 @@ def call(names, channels: int, outputs, *args, **attributes):
   need(names, vector, kind.name)
   target = f'vimnas_jax_{names[0]}'
   register(target)
-  attributes = {'chunks': min(CHUNKS, args[0].shape[0])} | attributes | {'call': slot(names[0], vector, kind.name)}
-  integers = {name: np.int64(value) for name, value in attributes.items()}
-  run = jax.ffi.ffi_call(target, [jax.ShapeDtypeStruct(shape, kind) for shape in outputs])
-  return _once(lambda *args: run(*args, **integers))(*args)
+  attributes |= {'call': slot(names[0], vector, kind.name)}
+
+  def run(shapes, chunks, *args):
+    integers = {name: np.int64(value) for name, value in (attributes | {'chunks': chunks}).items()}
+    return jax.ffi.ffi_call(target, [jax.ShapeDtypeStruct(shape, kind) for shape in shapes])(*args, **integers)
+
+  chunks = attributes.pop('chunks', 1)
+  return _once(lambda *args: shards.spread(run, kinds, outputs, args) if kinds else run(outputs, chunks, *args))(*args)
 
 
 def _check(name, args):

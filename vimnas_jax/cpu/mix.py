@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from vimnas_jax.cpu import library, table
+from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 
 def statistics(moments, pixels, eps, c, weights=None):
@@ -44,7 +45,8 @@ def mix(operations, edges, into):
   masks = {f'mask{k:02}': mask(own) for k, (own, *_) in enumerate(operations)}
   maps = library.call(('mix', 'mix_set', 'mix_add'), c, [(n, h, w, c)] * sum(carried),
                       *(array for _, *arrays in operations for array in arrays), *(into[e] for e in before),
-                      depth=c, edges=edges, into=mask(before), **masks)
+                      kinds=(*(BATCH, WHOLE, SAMPLES) * len(operations), *(BATCH,) * len(before)), depth=c, edges=edges,
+                      into=mask(before), **masks)
   maps = iter(maps)
   return [next(maps) if there else into[e] for e, there in enumerate(carried)]
 
@@ -60,7 +62,8 @@ def sums(g, operations):
   """
   n, _, _, c = g[0].shape
   return library.call(('sums', 'sums_loop'), c, [(n, 2, len(operations) * len(g) * c)], *g,
-                      *(array for pair in operations for array in pair), operations=len(operations))[0]
+                      *(array for pair in operations for array in pair),
+                      kinds=(*(BATCH,) * len(g), *(BATCH, WHOLE) * len(operations)), operations=len(operations))[0]
 
 
 def coefficients(totals, offset, weights, inverse, c, pixels):

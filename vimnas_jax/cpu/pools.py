@@ -3,6 +3,7 @@
 import numpy as np
 
 from vimnas_jax.cpu import library, mix
+from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 KINDS = ('max_pool_3x3', 'avg_pool_3x3')
 
@@ -23,7 +24,8 @@ def forward(x, kinds, stride):
   n, h, w, c = x.shape
   shapes = [(n, -(-h // stride), -(-w // stride), c), (n, 2, c)] * len(kinds)
   results = library.call(('pools_forward', 'spread', 'moments', 'below_all', 'max_loop', 'mean_loop'), c, shapes, x,
-                         _constants(x, stride)[0], kinds=mix.mask(KINDS.index(kind) for kind in kinds), stride=stride)
+                         _constants(x, stride)[0], kinds=(BATCH, WHOLE),
+                         pools=mix.mask(KINDS.index(kind) for kind in kinds), stride=stride)
   ordered = [kind for kind in KINDS if kind in kinds]
   return {kind: tuple(results[2 * i:2 * i + 2]) for i, kind in enumerate(ordered)}
 
@@ -41,10 +43,13 @@ def backward(x, g, operations, normal, stride):
   """
   names = (*KINDS, 'skip_connect')
   edges = {name: operations[name][0] if name in operations else () for name in names}
-  arrays = [array for name in names if name in operations
-            for array in (operations[name][1:] if name in KINDS else operations[name][1:2])]
+  arrays, kinds = [], [BATCH, WHOLE, WHOLE]
+  for name in names:
+    if name in operations:
+      arrays += operations[name][1:] if name in KINDS else operations[name][1:2]
+      kinds += [SAMPLES, BATCH, WHOLE, WHOLE, WHOLE] if name in KINDS else [SAMPLES]
   return library.call(
       ('pools_backward', 'spread', 'below_all', 'max_back_loop', 'mean_back_loop', 'normalise_gradient', 'mix_set',
-       'mix_add'), x.shape[-1], [x.shape], x, *_constants(x, stride), *arrays, *g, edges=len(g),
-      identity=mix.mask(edges['skip_connect']), largest=mix.mask(edges['max_pool_3x3']),
-      mean=mix.mask(edges['avg_pool_3x3']), normal=normal, stride=stride)[0]
+       'mix_add'), x.shape[-1], [x.shape], x, *_constants(x, stride), *arrays, *g,
+      kinds=(*kinds, *(BATCH,) * len(g)), edges=len(g), identity=mix.mask(edges['skip_connect']),
+      largest=mix.mask(edges['max_pool_3x3']), mean=mix.mask(edges['avg_pool_3x3']), normal=normal, stride=stride)[0]

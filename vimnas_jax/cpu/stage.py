@@ -9,18 +9,19 @@ the stages: a stage takes the statistics of what comes in and gives those of wha
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import library, mix, table
+from vimnas_jax.cpu import library, mix, shards, table
+from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 FORWARD = 'stage_forward', 'activate', 'moments', *table.PRODUCTS
 BACKWARD = 'stage_backward', 'activate', 'spread', 'activate_gradient', 'normalise_gradient', *table.PRODUCTS
 
 
-def _call(names, outputs, *args, size, dilation, stride):
+def _call(names, outputs, *args, kinds, size, dilation, stride):
   loops = [f'window_{size}_{dilation}_{moved}_{kind}' for moved in {1, stride}
            for kind in ('forward', 'forward_add', 'kernel_gradient')]
   code = 3 * (16 * size + 4 * dilation + stride)
-  return library.call((*names, *loops), np.gcd(args[4].shape[1], args[4].shape[2]), outputs, *args, code=code,
-                      dilation=dilation, size=size, stride=stride)
+  return library.call((*names, *loops), np.gcd(args[4].shape[1], args[4].shape[2]), outputs, *args, kinds=kinds,
+                      code=code, dilation=dilation, size=size, stride=stride)
 
 
 def forward(x, mean, scale, kernel, matrix, dilation=1, stride=1):
@@ -30,8 +31,8 @@ def forward(x, mean, scale, kernel, matrix, dilation=1, stride=1):
   n, _, h, w, _ = x.shape
   m, _, d = matrix.shape
   out = n, m, -(-h // stride), -(-w // stride), d
-  return _call(FORWARD, [out, (n, 2, m * d)], x, mean, scale, kernel, matrix, size=kernel.shape[1],
-               dilation=dilation, stride=stride)
+  return _call(FORWARD, [out, (n, 2, m * d)], x, mean, scale, kernel, matrix,
+               kinds=(BATCH, WHOLE, WHOLE, WHOLE, WHOLE), size=kernel.shape[1], dilation=dilation, stride=stride)
 
 
 def backward(x, mean, scale, kernel, matrix, g, a, center, p, q, r, dilation=1, stride=1):
@@ -42,9 +43,10 @@ def backward(x, mean, scale, kernel, matrix, g, a, center, p, q, r, dilation=1, 
   in parts of the batch, kernel's [m, k, k, c], matrix's [m, c, d]).
   """
   n, mx, _, _, c = x.shape
-  size, parts = kernel.shape[1], min(table.CHUNKS, n)
+  size, parts = kernel.shape[1], shards.parts(n, len(p))
   u, total, dk, dm = _call(
       BACKWARD, [x.shape, (parts, 2, mx * c), (parts, *kernel.shape), (parts, *matrix.shape)],
-      x, mean, scale, kernel, jnp.swapaxes(matrix, 1, 2), a, center, p, q, r, *g, size=size, dilation=dilation,
-      stride=stride)
+      x, mean, scale, kernel, jnp.swapaxes(matrix, 1, 2), a, center, p, q, r, *g,
+      kinds=(BATCH, *(WHOLE,) * 4, BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)), size=size,
+      dilation=dilation, stride=stride)
   return u, total, *mix.fold(dk, dm)

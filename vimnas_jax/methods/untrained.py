@@ -1,5 +1,6 @@
 """A small network that mixes the operations of a space, for methods that train nothing (indicators.py)."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import ops
+from vimnas_jax.networks import layers, ops
 from vimnas_jax.spaces import Space, Stage
 
 Params = dict[str, jax.Array]
@@ -32,6 +33,10 @@ def stages(space: Space, channels: int, cut: bool) -> tuple[Stage, ...]:
         return (*found[:i + 1], found[-1]) if cut else found
   raise UserError(f'config.method.name: space {space.name!r} has no network of up to 20 cells with every kind of cell: '
                   'choose another method')
+
+
+def _uncounted(x: jax.Array, weight: float) -> None:
+  """The ReLUs of a stem are the same in every architecture."""
 
 
 class Untrained(nn.Module):
@@ -76,15 +81,17 @@ class Untrained(nn.Module):
     for index, stage in enumerate(self.stages):
       name = f'stage{index}'
       if stage.kind == 'cell':
+        if self.bare and outputs[0] is outputs[1]:  # no stem has made the older input larger
+          stage = dataclasses.replace(stage, shrunk=False)
         x = self._cell(name, stage, outputs, weights[stage.cell], entered)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':
-        x = self._run(name, functools.partial(ops.residual, x, stage.channels), x, 1.0, entered)
+        x = self._run(name, functools.partial(layers.residual, x, stage.channels), x, 1.0, entered)
         outputs = (x, x)
-      elif not self.bare and stage.kind == 'stem':
-        shape = (3, 3, x.shape[-1], stage.channels)
-        x = self.norm(name, ops.conv(x, self.weight(f'{name}_kernel', shape, 9 * x.shape[-1])))
-        outputs = (x, x)
+      elif stage.kind in ('stem', 'stem0', 'stem1'):
+        if not self.bare:
+          x = self._run(name, functools.partial(layers.stem, stage.kind, x, stage.channels), x, 1.0, _uncounted)
+          outputs = (outputs[-1], x) if stage.kind == 'stem1' else (x, x)
       elif not self.bare:
         if stage.norm:
           x = self.norm(name, x)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import initial, mixing, ops
+from vimnas_jax.networks import initial, layers, mixing, ops
 from vimnas_jax.spaces import Cell, Genotype, Space, Stage
 
 MOMENTUM = 0.9  # of the running statistics: 0.1 in PyTorch's words
@@ -166,14 +166,14 @@ class DiscreteCell(_Module):
 
 
 class Residual(_Module):
-  """The block between the groups of NAS-Bench-201, `ops.residual`."""
+  """The block between the groups of NAS-Bench-201, `layers.residual`."""
 
   channels: int = 0
 
   @nn.compact
   def __call__(self, x, train):
     """X [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
-    return ops.residual(x, self.channels, self.weight, self.batch_norm(train))
+    return layers.residual(x, self.channels, self.weight, self.batch_norm(train))
 
 
 class Auxiliary(_Module):
@@ -247,7 +247,7 @@ class Network(_Module):
     norm, x, outputs, second = self.batch_norm(train), x.astype(self.dtype), (), None
     for index, stage in enumerate(stages):
       if stage.kind in ('stem', 'stem0', 'stem1'):
-        x = self._stem(stage, x, norm)
+        x = layers.stem(stage.kind, x, stage.channels, self.weight, norm)
         outputs = (outputs[-1], x) if stage.kind == 'stem1' else (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
@@ -266,19 +266,6 @@ class Network(_Module):
         second = Auxiliary(num_classes=self.num_classes, pool_stride=2 if self.imagenet else 3, last_norm=last_norm,
                            name='auxiliary', **kinds)(x, train)
     return (x, second) if self.auxiliary and train else x
-
-  def _stem(self, stage, x, norm):
-    """Stages 'stem', 'stem0' (two convolutions) and 'stem1'."""
-    width = x.shape[-1]
-    if stage.kind == 'stem':
-      return norm('stem_norm', ops.conv(x, self.weight('stem', (3, 3, width, stage.channels), 9 * width)))
-    if stage.kind == 'stem1':
-      kernel = self.weight('stem1', (3, 3, width, stage.channels), 9 * width)
-      return norm('stem1_norm', ops.conv(jax.nn.relu(x), kernel, 2))
-    half = stage.channels // 2
-    x = norm('stem0a_norm', ops.conv(x, self.weight('stem0a', (3, 3, width, half), 9 * width), 2))
-    kernel = self.weight('stem0b', (3, 3, half, stage.channels), 9 * half)
-    return norm('stem0b_norm', ops.conv(jax.nn.relu(x), kernel, 2))
 
   def _factors(self, n, stages, rate):
     """`drop_path` for every edge of every stage, [stages, edges, n] (drawn at once), or None if nothing is dropped."""

@@ -49,26 +49,6 @@ def factorized_reduce(x, kernel, norm=normalise):
   return norm(jnp.concatenate([x[:, ::2, ::2] @ kernel[0], shifted[:, ::2, ::2] @ kernel[1]], -1))
 
 
-def residual(x, channels, weight, norm):
-  """The ResNet basic block of stride 2 between the groups of NAS-Bench-201, without a ReLU after the sum.
-
-  Args:
-    x: [n, h, w, c].
-    channels: width of the output.
-    weight: `weight(name, shape, fan_in)` gives a parameter.
-    norm: `norm(name, y)` is BatchNorm.
-
-  Returns:
-    [n, h / 2, w / 2, channels]; odd sides round down.
-  """
-  n, h, w, c = x.shape
-  y = conv(jax.nn.relu(x), weight('conv1', (3, 3, c, channels), 9 * c), 2)
-  y = jax.nn.relu(norm('norm1', y))
-  y = norm('norm2', conv(y, weight('conv2', (3, 3, channels, channels), 9 * channels)))
-  x = x[:, :h // 2 * 2, :w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
-  return y[:, :h // 2, :w // 2] + x @ weight('shortcut', (c, channels), c)
-
-
 def _taps(x, size, dilation, stride, fill=0.0):
   """The size * size shifted views of x [n, h, w, c] that a 'same' window sees, row by row."""
   pad, (_, h, w, _) = dilation * (size - 1) // 2, x.shape

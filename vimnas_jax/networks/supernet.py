@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import initial, ops
+from vimnas_jax.networks import initial, layers, ops
 from vimnas_jax.networks.mixing import check_groups, mixed, whole
 from vimnas_jax.spaces import Cell, Space, Stage
 
@@ -247,7 +247,7 @@ class Residual(Module):
   @nn.compact
   def __call__(self, x):
     """X [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
-    return ops.residual(x, self.channels, self.weight, self.batch_norm)
+    return layers.residual(x, self.channels, self.weight, self.batch_norm)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -313,10 +313,9 @@ class Supernet(Module):
                for name, cell in self.space.cells.items()}
     noise = self.make_rng('noise') if self.space.noisy or self.dropout else None
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
-      if stage.kind == 'stem':
-        x = self.batch_norm('stem_norm', ops.conv(x, self.weight('stem', (3, 3, x.shape[-1], stage.channels),
-                                                                 9 * x.shape[-1])))
-        outputs = (x, x)
+      if stage.kind in ('stem', 'stem0', 'stem1'):
+        x = layers.stem(stage.kind, x, stage.channels, self.weight, self.batch_norm)
+        outputs = (outputs[-1], x) if stage.kind == 'stem1' else (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]
         key = None if noise is None else jax.random.key_data(jax.random.fold_in(noise, index))

@@ -83,7 +83,7 @@ class Budget:
       step: steps behind it; a run that has some keeps the epochs that it has.
       steps: those to come.
       seconds: what these take.
-      compiling: seconds that it took to compile the step: a shorter plan has other schedules and is compiled anew.
+      compiling: seconds for programs that are still to be compiled: those of a shorter plan have other schedules.
 
     Raises:
       Shortened: they do not fit.
@@ -91,7 +91,7 @@ class Budget:
     if self._plan['epochs'] is not None or step:
       return
     c, left = self._asked, max(self._end - self._spent, 0.0)
-    part = 1.0 if seconds <= left else min(1.0, max(_AIM * (left - 2 * compiling) / seconds, _LEAST / steps))
+    part = 1.0 if seconds <= left else min(1.0, max(_AIM * (left - compiling) / seconds, _LEAST / steps))
     self._plan |= {'epochs': c.epochs * part, 'pretrain_epochs': c.pretrain.epochs * part if 'pretrain' in c else None}
     self.save()
     if part < 1:

@@ -2,14 +2,18 @@
 
 Each carries a digest of its arrays: what was damaged on disk is noticed, set aside under another name, and the one
 before it is taken. Nothing is deleted but what newer checkpoints replace. What cannot be read for another reason (no
-permission, a disk that is away for a moment) stops the run: it may be whole.
+permission, a disk that is away for a moment) stops the run: it may be whole. They hold arrays of the host, not their
+places on devices, so a run goes on with other devices and processes. A thread writes them while the run goes on; of
+several processes the first does.
 """
 
+import datetime
 import errno
 import hashlib
 import os
 import pathlib
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -17,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from vimnas_jax import files
 from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.runs import hosts, parallel
 
 ASIDE = 'damaged'  # begins the name of what is set aside
 TEMPORARY = '.orbax-checkpoint-tmp'  # ends the name of what is being written
@@ -38,19 +43,32 @@ def finite(tree) -> bool:
 
 
 class Checkpoints:
-  """The checkpoints of one run folder."""
+  """The checkpoints of one run folder.
 
-  def __init__(self, workdir, keep: int = 2):
+  Args:
+    workdir: the run folder.
+    keep: how many of the newest are kept.
+    hours: above 0, one in so many hours is kept beside them for good.
+  """
+
+  def __init__(self, workdir, keep: int = 2, hours: float = 0.0):
     self._root = pathlib.Path(workdir).resolve() / 'checkpoints'
-    self._keep, self._opened = keep, None
+    self._keep, self._hours, self._opened = keep, hours, None
+    self._writing: threading.Thread | None = None
+    self._failed: BaseException | None = None
 
   @property
   def _manager(self):
     if self._opened is None:
-      for left in self._root.glob(f'*{TEMPORARY}'):  # by a kill or a fault in the middle of a save
-        shutil.rmtree(left, ignore_errors=True)
+      if hosts.first():
+        for left in self._root.glob(f'*{TEMPORARY}'):  # by a kill or a fault in the middle of a save
+          shutil.rmtree(left, ignore_errors=True)
+        self._root.mkdir(parents=True, exist_ok=True)
+      process = jax.process_index()  # each on its own: orbax would otherwise wait for all at every call
+      alone = ocp.options.MultiprocessingOptions(process, {process}, f'process_{process}')
       self._opened = ocp.CheckpointManager(self._root, options=ocp.CheckpointManagerOptions(
-          max_to_keep=self._keep, create=True, enable_async_checkpointing=False))
+          max_to_keep=self._keep, create=False, enable_async_checkpointing=False, multiprocessing_options=alone,
+          keep_time_interval=datetime.timedelta(hours=self._hours) if self._hours else None))
     return self._opened
 
   def steps(self) -> list[int]:
@@ -63,15 +81,39 @@ class Checkpoints:
       raise self._unreadable(self._root, e) from None
 
   def save(self, step: int, state):
-    """Writes `state` as the checkpoint after `step` steps, unless it is there already.
+    """Writes `state` as the checkpoint after `step` steps, unless it is there already, while the caller goes on.
 
-    Raises Diverged if a number of it is not finite, and OSError if it cannot be written; nothing is written then.
+    Raises Diverged if a number of it is not finite, and OSError if the one before could not be written: what failed
+    last is told by the next call of `save`, `restore` or `close`.
     """
-    if step in self.steps():
+    self._settle()
+    if not hosts.first() or step in self.steps():
       return
+    state = jax.device_get(state)  # the step that follows takes the arrays themselves
     if not finite(state):
       raise Diverged(f'step {step}: the state has numbers that are not finite, and was not saved')
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+
+    def write():
+      try:
+        self._write(step, state)
+      except BaseException as e:  # told by the main thread
+        self._failed = e
+
+    self._writing = threading.Thread(target=write)
+    self._writing.start()
+
+  def _settle(self):
+    """Waits for the write under way. Raises what it ended with."""
+    if self._writing is not None:
+      self._writing.join()
+      self._writing = None
+    if self._failed is not None:
+      failed, self._failed = self._failed, None
+      raise failed
+
+  def _write(self, step, state):
+    """Writes a state of the host. Raises OSError; nothing is written then."""
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     try:
       self._manager.save(step, args=ocp.args.Composite(
           state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({'digest': digest(state)})))
@@ -81,7 +123,7 @@ class Checkpoints:
     except Exception as e:  # tensorstore has its own words for a full disk
       fault = _line(e)
     if isinstance(fault, str) and isinstance(self._fault(step, like), str):
-      self.close()
+      self._close()
       shutil.rmtree(self._root / str(step), ignore_errors=True)  # never was a checkpoint
       raise OSError(errno.EIO, f'the checkpoint could not be written whole ({fault})', str(self._root / str(step)))
 
@@ -96,24 +138,45 @@ class Checkpoints:
     Raises:
       UserError: a checkpoint cannot be read, or is whole but has other parts than `like`. Nothing is changed then.
     """
+    self._settle()
+    if hosts.first():
+      step, state = self._newest(like, warn)
+      hosts.agreed(step)
+    else:
+      step = hosts.agreed(0)
+      state = self._fault(step, like(step)) if step >= 0 else None
+      if isinstance(state, str):
+        raise UserError(f'process {jax.process_index()} cannot read {files.printable(self._root / str(step))} '
+                        f'({state}): give all processes a --workdir on a file system that they share')
+    if state is None:
+      return None
+    return jax.tree.map(lambda value, to: parallel.put(value, to.sharding), state, like(step))
+
+  def _newest(self, like, warn):
+    """(Step, state) of the newest checkpoint that is whole, or (-1, None)."""
     for step in self.steps():
       fault = self._fault(step, like(step))
       if not isinstance(fault, str):
-        return fault
+        return step, fault
       self._readable(self._root / str(step))
       again = self._fault(step, like(step))  # all of it can be read now: was it no more than a passing error?
       if not isinstance(again, str):
-        return again
+        return step, again
       try:
         to = self._set_aside(step)
       except OSError as e:
         raise self._unreadable(self._root / str(step), e) from None
       warn(f'the checkpoint of step {step} is damaged ({fault[:100]}) and was set aside as {files.printable(to)}; '
            'trying the one before it')
-    return None
+    return -1, None
 
   def _fault(self, step, like):
-    """The state of a checkpoint, or in one line what is wrong with it. Raises UserError if it is another network's."""
+    """The state of a checkpoint, as arrays of the host, or in one line what is wrong with it.
+
+    Raises UserError if it is another network's.
+    """
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)
     try:
       found = self._manager.restore(step, args=ocp.args.Composite(
           state=ocp.args.StandardRestore(like), meta=ocp.args.JsonRestore()))
@@ -123,7 +186,7 @@ class Checkpoints:
         raise UserError(f'{files.printable(self._root)} holds the checkpoints of another network, or of another '
                         'version of this package: give another --workdir') from None
       return _line(e)
-    return found.state if whole else 'its contents differ from its digest'
+    return jax.device_get(found.state) if whole else 'its contents differ from its digest'
 
   def _readable(self, folder):
     """Raises UserError unless every file below `folder` can be read to its end."""
@@ -148,11 +211,17 @@ class Checkpoints:
     while (to := self._root / f'{ASIDE}_{step}_{number}').exists():
       number += 1
     folder.rename(to)
-    self.close()  # what the manager knows of the folder is out of date
+    self._close()  # what the manager knows of the folder is out of date
     return to
 
   def close(self):
-    """Waits for writes under way."""
+    """Waits for the write under way. Raises what it ended with."""
+    try:
+      self._settle()
+    finally:
+      self._close()
+
+  def _close(self):
     if self._opened is not None:
       self._opened.close()
       self._opened = None

@@ -11,11 +11,12 @@ import numpy as np
 
 from vimnas_jax import files
 from vimnas_jax.errors import Diverged
-from vimnas_jax.runs import checkpoint, metrics, parallel, signals
+from vimnas_jax.runs import checkpoint, hosts, metrics, parallel, signals
 from vimnas_jax.runs.budget import Budget
 
 _TIMED = 3  # steps that an estimate takes the quickest of
 _SAVING = 1.0  # seconds that an estimate has for a checkpoint
+_SAVE, _STOP = 1, 2  # what a process may ask of all
 
 
 class Pace(NamedTuple):
@@ -43,8 +44,10 @@ class Loop(NamedTuple):
     note: `note(at, values, seconds) -> text` writes down the values after `at` steps and says them in a line.
     log_steps: how often `note` is called; always after the last step.
     checkpoint_steps: how often a state is saved; always after the last step.
+    checkpoint_minutes: above 0, it is also saved when so much time has passed since the last one.
     remedy: what to change when the loss stops being finite.
-    after: `after(at, state)`, called every `after_steps` steps and after the last, before the checkpoint; or None.
+    after: `after(at, state)`, called by the first process every `after_steps` steps and after the last, before the
+      checkpoint; or None.
     after_steps: see `after`.
     before: `before(at, state) -> state`, called before step `at` (from 0): a supernet that grows is another one; or
       None.
@@ -61,6 +64,7 @@ class Loop(NamedTuple):
   log_steps: int
   checkpoint_steps: int
   remedy: str
+  checkpoint_minutes: float = 0.0
   after: Callable[[int, Any], None] | None = None
   after_steps: int = 0
   before: Callable[[int, Any], Any] | None = None
@@ -100,14 +104,14 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   Returns its result; None if a signal ended it early, all saved. A run that is finished already is not run again.
 
   Args:
-    run: has `total` (steps in all), start(), abstract(step), finished(state) and advance(state, folder, saved, console,
-      stop), which gives the state and the Pace, or None if there was no step.
+    run: has `config`, `total` (steps in all), start(), abstract(step), finished(state) and advance(state, folder,
+      saved, console, stop), which gives the state and the Pace, or None if there was no step.
     folder: the run folder.
     console: metrics.Console.
     stop: signals.Stop, entered.
     write: `write(state, pace) -> result`, after the last step.
   """
-  saved = checkpoint.Checkpoints(folder)
+  saved = checkpoint.Checkpoints(folder, run.config.checkpoint_keep, run.config.checkpoint_hours)
   now = saved.restore(run.abstract, console.say)
   if now is None:
     now = signals.interruptible(run.start)
@@ -127,7 +131,9 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   if over and (folder / 'result.json').exists():
     console.say(f'{files.printable(folder)} holds the finished run:')
     return files.read_json(folder / 'result.json', 'remove it, and the same command writes it again')
-  return write(now, pace)
+  result = write(parallel.local(now), pace) if hosts.first() else {}
+  hosts.together('the result is written')
+  return result
 
 
 def _bytes(program) -> int | None:
@@ -207,8 +213,10 @@ def advance(loop: Loop, now, saved, console, stop):
   compiling = time.monotonic() - began
   seconds = _rehearsed(loop, program, now, index, console)
   if loop.budget:
-    loop.budget.decide(first, loop.total - first, seconds, compiling)
+    more = 1 if loop.after is None else 2  # beside the step, that of the last batch of an epoch
+    loop.budget.decide(first, loop.total - first, seconds, more * compiling)
   times, pending, last = [], None, time.monotonic()
+  votes, written = hosts.Votes(now.step.sharding.mesh), time.monotonic()
 
   def settle():
     """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile."""
@@ -238,15 +246,18 @@ def advance(loop: Loop, now, saved, console, stop):
       over = loop.budget is not None and loop.budget.over(at + 1)
       done = at + 1 == loop.total or over or (loop.stopped is not None and loop.stopped(now))
       due = loop.after is not None and (done or (at + 1) % loop.after_steps == 0)
-      if done or due or stop.asked or (at + 1) % loop.checkpoint_steps == 0:
+      late = hosts.first() and 0 < loop.checkpoint_minutes <= (time.monotonic() - written) / 60
+      vote = votes.cast(_STOP if stop.asked else _SAVE if late else 0)
+      if done or due or vote or (at + 1) % loop.checkpoint_steps == 0:
         settle()
-        if due:
-          loop.after(at + 1, now)
+        if due and hosts.first():
+          loop.after(at + 1, parallel.local(now))
         saved.save(at + 1, now)
         if loop.budget:
           loop.budget.save(ended=at + 1 if over and at + 1 < loop.total else None)
-        last = time.monotonic()
-      if done or stop.asked:
+        hosts.report()
+        last = written = time.monotonic()
+      if done or vote == _STOP:
         break
   sizes = [_bytes(each) for each in programs.values()]
   return now, Pace(float(np.median(times)), None if None in sizes else max(sizes))

@@ -24,7 +24,8 @@ class Lines:
     """
     rows = read(path)
     files.write(path, ''.join(json.dumps(row) + '\n' for row in rows if row['step'] <= from_step))
-    self._file = pathlib.Path(path).open('a', encoding='utf-8')  # noqa: SIM115 (until close)
+    place = os.devnull if files.following() else path
+    self._file = pathlib.Path(place).open('a', encoding='utf-8')  # noqa: SIM115 (until close)
 
   def write(self, **row):
     """Appends one line; what is not finite becomes null, as JSON has no word for it."""
@@ -76,7 +77,9 @@ class Console:
     self._bar, self._task, self._last, self._seconds = None, None, 0.0, seconds
 
   def say(self, text: str):
-    """Prints one line."""
+    """Prints one line; nothing where another process does."""
+    if files.following():
+      return
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
     try:
       self._console.print(text.encode(encoding, 'backslashreplace').decode(encoding))
@@ -87,7 +90,7 @@ class Console:
   @contextlib.contextmanager
   def progress(self, total: int, done: int):
     """Shows the way from `done` to `total` steps while the block runs."""
-    if not self._console.is_terminal:
+    if not self._console.is_terminal or files.following():
       yield
       return
     columns = (rich.progress.BarColumn(), rich.progress.MofNCompleteColumn(), rich.progress.TimeRemainingColumn(),

@@ -31,6 +31,11 @@ def batch(on: Mesh, images: int | None = None) -> NamedSharding:
   return replicated(on) if images and images % on.size else NamedSharding(on, PartitionSpec('data'))
 
 
+def known(on: Mesh):
+  """A context for tracing: what is computed inside may ask which devices share a batch (cpu/shards.py)."""
+  return jax.sharding.use_abstract_mesh(on.abstract_mesh)
+
+
 def put(tree, on: NamedSharding):
   """Arrays of the host, which every process has whole and alike, as arrays laid out so."""
   def place(x):
@@ -44,6 +49,11 @@ def fed(tree, on: Mesh, images: int):
   """A batch of `images` in all, of which `tree` has this process's rows (`rows`), laid out over the devices."""
   where = batch(on, images)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x, (images, *x.shape[1:])), tree)
+
+
+def local(tree):
+  """Arrays that lie whole on every device, as arrays of this process alone: what one process computes by itself."""
+  return tree if jax.process_count() == 1 else jax.device_put(jax.device_get(tree), jax.local_devices()[0])
 
 
 def rows(on: Mesh, images: int) -> slice:

@@ -10,12 +10,13 @@ import jax
 
 from vimnas_jax import files, methods, spaces, tabular
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import provenance
+from vimnas_jax.runs import hosts, provenance
 
 # Fields that may change between two starts of one run: they do not change what it computes, or what they name is
 # compared by its contents.
-FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'checkpoint_steps', 'devices', 'trust',
-        'genotype', *(f'oracle.{field}' for field in tabular.FIELDS))
+FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'checkpoint_steps', 'checkpoint_minutes',
+        'checkpoint_keep', 'checkpoint_hours', 'devices', 'trust', 'genotype',
+        *(f'oracle.{field}' for field in tabular.FIELDS))
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
 
@@ -24,12 +25,17 @@ LOCK = '.lock'
 def opened(workdir):
   """Gives the folder as a path, created if need be, which no other process or call may write to meanwhile.
 
-  Where nothing was written to a new folder, it goes again. Raises UserError if the folder cannot be written, its path
-  is not UTF-8 (checkpoints cannot be written there), or another run is at work in it.
+  Of a job of several processes the first opens it. Where nothing was written to a new folder, it goes again. Raises
+  UserError if the folder cannot be written, its path is not UTF-8 (checkpoints cannot be written there), or another run
+  is at work in it.
   """
   if not workdir:
     raise UserError('no place for the results: give --workdir=DIR')
   path = pathlib.Path(workdir).expanduser()
+  if not hosts.first():
+    hosts.together('the run folder is open')
+    yield path
+    return
   shown = files.printable(path)
   try:
     str(path).encode()
@@ -56,6 +62,7 @@ def opened(workdir):
     for left in path.glob(f'*{files.PART}'):  # by a kill in the middle of a write
       with contextlib.suppress(OSError):
         left.unlink()
+    hosts.together('the run folder is open')
     try:
       yield path
     finally:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.methods import Batch, Clock, Method, Problem, updates
 from vimnas_jax.methods.random import one_hot
-from vimnas_jax.runs import optim
+from vimnas_jax.runs import optim, parallel
 from vimnas_jax.runs.state import SearchState
 from vimnas_jax.spaces import Space
 
@@ -231,6 +231,7 @@ def on_device(step, mesh_batch):
         batch |= {prefix + kind: jax.lax.with_sharding_constraint(data[prefix + kind][index[part]], mesh_batch)
                   for kind in ('images', 'labels')}
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    return step(state, batch, key)
+    with parallel.known(mesh_batch.mesh):
+      return step(state, batch, key)
 
   return run

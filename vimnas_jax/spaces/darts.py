@@ -35,6 +35,17 @@ def imagenet_macro(cells: int, channels: int) -> tuple[Stage, ...]:
   return (Stage('stem0', channels, stride=4), Stage('stem1', channels, stride=2), *_body(cells, channels, True))
 
 
+def imagenet_search(cells: int, channels: int) -> tuple[Stage, ...]:
+  """Stages of the search network for ImageNet: the stems are three times as wide as the first cell (Xu et al.,
+  PC-DARTS, ICLR 2020, in code), those of the evaluation network as wide.
+  """
+  if channels % 2:
+    raise UserError(f'config.space.channels={channels}: the ImageNet network halves the width of its stem; give an '
+                    'even number')
+  width = 3 * channels
+  return (Stage('stem0', width, stride=4), Stage('stem1', width, stride=2), *_body(cells, channels, True))
+
+
 def _body(cells: int, channels: int, shrunk: bool) -> Iterator[Stage]:
   if cells < 3:
     raise UserError(f'config.space.cells={cells} (of a retraining config.network.cells): the DARTS network needs at '
@@ -148,4 +159,4 @@ def make(name: str = 'darts', normal: tuple[tuple[str, ...], ...] | None = None,
   cells = {cell: Cell(INPUTS, EDGES, names, tuple(range(INPUTS, NODES)), preprocess=True)
            for cell, names in ops.items()}
   return Space(name, cells, macro, decode, write, reader(name), pool_norm=True, min_size=4,
-               imagenet_macro=imagenet_macro, kept=2)
+               imagenet_macro=imagenet_macro, imagenet_search=imagenet_search, kept=2)

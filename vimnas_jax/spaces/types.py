@@ -140,6 +140,7 @@ class Space:
     pool_norm: whether pooling is followed by BatchNorm while searching (DARTS: yes; NAS-Bench-201: no).
     min_size: the smallest image side, in pixels, that the macro's strides allow.
     imagenet_macro: `imagenet_macro(cells, channels)` gives the stages of the evaluation network for ImageNet, or None.
+    imagenet_search: `imagenet_search(cells, channels)` gives the stages of the search network for ImageNet, or None.
     topology: how the graph of the cell is searched, where it is; the rows of a cell are then its blocks.
     kept: how many edges an architecture keeps into every node; None: every edge of the cell.
     repeats: whether it may keep an edge twice, with two operations, as the cells of NASNet do.
@@ -155,6 +156,7 @@ class Space:
   pool_norm: bool
   min_size: int
   imagenet_macro: Callable[[int, int], tuple[Stage, ...]] | None = None
+  imagenet_search: Callable[[int, int], tuple[Stage, ...]] | None = None
   topology: Topology | None = None
   kept: int | None = None
   repeats: bool = False
@@ -187,6 +189,13 @@ class Space:
                       f'times; give images of at least {least} pixels' +
                       (', or set config.network.imagenet=False' if imagenet else ''))
     return stages
+
+  def on_imagenet(self) -> 'Space':
+    """The space with the search network for ImageNet. Raises UserError if it has none."""
+    if self.imagenet_search is None:
+      raise UserError(f'config.space.imagenet=True: space {self.name!r} has no search network for ImageNet (the DARTS '
+                      'space and S1 to S4 have): set config.space.imagenet=False')
+    return dataclasses.replace(self, macro=self.imagenet_search, min_size=32)
 
   @property
   def choices(self) -> Mapping[str, int]:

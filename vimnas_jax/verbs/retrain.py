@@ -156,7 +156,8 @@ class Training:
         total = total + c.network.auxiliary * optax.softmax_cross_entropy(second, targets).mean()
       return total, (loss, (logits.argmax(-1) == labels).mean(), changed['batch_stats'])
 
-    (_, (loss, accuracy, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    with parallel.known(self.mesh):
+      (_, (loss, accuracy, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     updates, opt = self.tx.update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, stats, opt, state.key), {
@@ -205,8 +206,8 @@ class Training:
     try:
       return loop.advance(loop.Loop(
           self.total, lambda at: self.step, held, loop.batches(self.order, self.per_epoch, self.mesh), note,
-          self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', after,
-          every, budget=self.limit, beside=len(self.watched) / (3 * self.config.batch_size * every)),
+          self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', self.config.checkpoint_minutes,
+          after, every, budget=self.limit, beside=len(self.watched) / (3 * self.config.batch_size * every)),
           now, saved, console, stop)  # an evaluation is a third of a step
     finally:
       log.close()

@@ -63,6 +63,7 @@ def _checked(config, loaded, console, limit=None):
   if limit:
     config, limit.told = limit.fitted(), console.say
   space = spaces.get(config.space.name)
+  space = space.on_imagenet() if config.space.imagenet else space
   tabular.check(space, config.oracle, console.say)
   side = min(loaded.image_shape[:2])
   if side < space.min_size:
@@ -230,7 +231,7 @@ class _Run:
     try:
       return loop.advance(loop.Loop(self.plan.steps, self.step, images, index, note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
-                                    before=self._grown if self.method.depths else None,
+                                    self.config.checkpoint_minutes, before=self._grown if self.method.depths else None,
                                     stopped=self.finished if self.method.stopped else None, budget=self.limit),
                           now, saved, console, stop)
     finally:

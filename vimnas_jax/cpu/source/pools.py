@@ -89,7 +89,7 @@ def chunk(name: str, vector: int, dtype: str):
 
   def forward(frame, index):
     # Arguments: x [n, h, w, c], shares [h', w']. Results: the largest, its moments, the mean, its moments, or two of
-    # these. Attributes: call, chunks, kinds (1 largest, 2 mean), stride.
+    # these. Attributes: call, chunks, pools (1 largest, 2 mean), stride.
     x, shares, kinds, stride, chunks = arg(frame, 0), arg(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 1)
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     ho, wo, row, first = result_dim(frame, 0, 1), result_dim(frame, 0, 2), (w + 2) * v, (kinds & 1) * 2
