@@ -89,7 +89,7 @@ def traced(config, folder, monkeypatch, genotype=None):
 
 # More members, or spaces, of what others trace.
 LONG = ('ablation_darts', 'compare_simplified', 'compare_nb201', 'compare_all', 'oneshot_c10:space2',
-        'oneshot_c10:space3', 'darts_c10', 'simplified_c10:s3')
+        'oneshot_c10:space3', 'darts_c10', 'simplified_c10:s3', 'folder')
 
 
 @pytest.mark.parametrize('config', [pytest.param(config, marks=SLOW) if config in LONG else config
