@@ -30,7 +30,8 @@ def run(workdir, *flags, tiny=TINY, env=ENV):
 
 COMMANDS = '''
 import json, os, sys
-from vimnas_jax import main; from vimnas_jax.verbs import search, study, report, retrain, evaluate  # once for all
+from vimnas_jax import main  # and all else, once
+from vimnas_jax.verbs import search, study, report, retrain, evaluate, predict
 for flags in json.loads(sys.argv.pop()):
   read, write = os.pipe()
   child = os.fork()

@@ -148,16 +148,17 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
       'train/ant/Thumbs.db': 'no image', 'train/ant/below/ with 1 file': 'a folder below that of a class',
       'train/ant/gone': 'a link to nothing', 'train/ant/loop': 'a link to nothing', 'train/ant/notes.txt': 'no image',
       'train/ant/p.heic': 'HEIC, which is not read', 'train/ant/pipe.png': 'a FIFO'}
-  classes, left = data.describe(found)
-  assert classes == '2 classes, training/test images: ant 3/3, bee 3/3'
-  assert left.startswith('11 files or folders left out: README.md, train/ant/Icon')
+  classes, left, *_ = data.describe(found)
+  assert classes == ('2 classes, training/test images: ant 3/3, bee 3/3; 11 files or folders left out (list in '
+                     'data.json)')
+  assert left.startswith('left out: README.md, train/ant/Icon')
 
 
 def test_many_classes_are_told_in_short(tmp_path):
   _parts(tmp_path, classes=[f'c{i:02}' for i in range(30)])
   for file in (tmp_path / 'test' / 'c07').iterdir():
     file.unlink()
-  first, untested = data.describe(data.get(_config(tmp_path)))
+  first, untested, *_ = data.describe(data.get(_config(tmp_path)))
   assert first.startswith('30 classes, training/test images: c00 3/3, ') and len(first) < 250
   assert first.endswith('and 18 more; each 3/0 to 3/3') and untested == 'without a test image: c07'
 
@@ -248,3 +249,79 @@ def test_photographs_are_held_whole_beside_their_aspects(tmp_path):
   with pytest.raises(UserError, match='config.data.shrink=2 does not go with') as e:
     data.get(config)
   one_line(e)
+
+
+def _choosing(root, **fields):
+  return data.get(data_config('folder', **{'dir': str(root), 'image_size': 4, 'validation': 0.2, **fields}))
+
+
+def test_val_beside_test_chooses(tmp_path):
+  """And is left out where nothing is to choose, as ever."""
+  _parts(tmp_path, ('Train', 'VAL', 'Test'))
+  found = _choosing(tmp_path)
+  assert [len(split) for split in (found.train, found.valid, found.test)] == [6, 6, 6]
+  assert found.rule == 'VAL chooses the state that is kept, Test is for test' and not found.left_out
+  first, rule = data.describe(found)
+  assert first == '2 classes, training/validation/test images: ant 3/3/3, bee 3/3/3' and rule == f'parts: {found.rule}'
+  assert data.facts(found)['classes'][1] == {'name': 'bee', 'training': 3, 'validation': 3, 'test': 3}
+  without = data.get(_config(tmp_path))
+  assert without.valid is None and without.left_out and without.fingerprint() != found.fingerprint()
+
+
+@pytest.mark.parametrize('parts', [('train', 'test'), ('train', 'val'), ('',)])
+def test_where_no_part_chooses_training_images_are_drawn(tmp_path, parts):
+  for part in parts:
+    for name, count in (('ant', 25), ('bee', 10)):
+      for i in range(count):
+        _save(tmp_path / part / name / f'{i:02}.png', 5 * i + (100 if name == 'bee' else 0))
+  found, whole = _choosing(tmp_path), data.get(_config(tmp_path))
+  if parts != ('',):
+    assert np.bincount(found.valid.labels).tolist() == [5, 2] and np.bincount(found.train.labels).tolist() == [20, 8]
+  assert '20% of the training images, drawn class by class, choose' in found.rule
+  np.testing.assert_array_equal(found.test.images, whole.test.images)
+  for kept, all_of_them in ((found, whole),):
+    rows = np.concatenate([kept.train.images, kept.valid.images]).reshape(len(all_of_them.train), -1)
+    np.testing.assert_array_equal(np.sort(rows[:, 0]), np.sort(all_of_them.train.images[:, 0, 0, 0]))
+  np.testing.assert_array_equal(found.valid.images, _choosing(tmp_path).valid.images)
+
+
+def test_damaged_images_are_left_out_if_asked(tmp_path):
+  _parts(tmp_path)
+  (tmp_path / 'train' / 'ant' / 'x.png').write_bytes(b'no png')
+  _save(tmp_path / 'test' / 'bee' / 'large.png', 1, (30, 30))
+  found = _choosing(tmp_path, damaged='skip', max_pixels=500)
+  assert len(found.train) + len(found.valid) == 6 and len(found.test) == 6
+  (damaged, why), (large, reason) = sorted(found.left_out, reverse=True)
+  assert damaged == 'train/ant/x.png' and why.startswith('cannot be read: it is damaged, or none of PNG')
+  assert large == 'test/bee/large.png' and '900 pixels' in reason
+  for file in (tmp_path / 'train' / 'ant').iterdir():
+    file.write_bytes(b'no png')
+  with pytest.raises(UserError, match="class 'ant': none of its training images can be read") as e:
+    _choosing(tmp_path, damaged='skip')
+  one_line(e)
+  with pytest.raises(UserError, match="damaged='drop': choose one of refuse, skip"):
+    _choosing(tmp_path, damaged='drop')
+
+
+def test_one_class_alone_is_refused(tmp_path):
+  _parts(tmp_path, classes=('ant',))
+  with pytest.raises(UserError, match="one class alone, 'ant'") as e:
+    data.get(_config(tmp_path))
+  one_line(e)
+
+
+def test_uneven_classes_are_told(tmp_path):
+  _parts(tmp_path)
+  for i in range(6):
+    _save(tmp_path / 'train' / 'ant' / f'more{i}.png', i)
+  assert data.describe(data.get(_config(tmp_path)))[-1].startswith('unbalanced: ant has 9 training images, bee 3;')
+
+
+def test_what_a_survey_finds(tmp_path):
+  """From the headers of the files, whatever their sides."""
+  _parts(tmp_path, ('',))
+  for i in range(5):
+    _save(tmp_path / 'ant' / f'wide{i}.png', 1, (90, 50))
+  assert data.survey(data_config('folder', dir=str(tmp_path))) == (10, 4, None)  # one of eight was for test
+  _parts(tmp_path / 'sorted', ('train', 'val', 'test'))
+  assert data.survey(data_config('folder', dir=str(tmp_path / 'sorted'), validation=0.5)) == (6, 4, None)

@@ -103,8 +103,17 @@ def report(config: ConfigDict, workdir: AnyPath) -> dict[str, Any]:
   return verb.report(_resolved(config, 'report'), workdir)
 
 
+def predict(config: ConfigDict, workdir: AnyPath) -> list[dict[str, Any]]:
+  """Names what is on config.images with the network of the run folder config.genotype; writes predictions.csv."""
+  from vimnas_jax.verbs import predict as verb
+  return verb.predict(_resolved(config, 'predict'), workdir)
+
+
 def load(folder: AnyPath, trusted: Iterable[AnyPath] = ()) -> Model:
-  """An exported network: uint8 images [n, h, w, c] in, logits [n, classes] out; see `verbs.export.read`."""
+  """The network of a run folder, or of its folder `export`: `load(RUN).predict('photo.jpg')` is [('tulip', 0.97), ...].
+
+  Called, it takes uint8 images [n, h, w, c] and gives logits [n, classes]; see `verbs.export.read`.
+  """
   from vimnas_jax.verbs import export
   return export.read(folder, trusted)
 
@@ -117,9 +126,15 @@ def compile_cache() -> None:
     jax.config.update('jax_compilation_cache_dir', os.path.join(base, 'vimnas_jax'))
 
 
+def sized(config: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
+  """`config` with what it left open to be chosen by the images, and lines about it; see `verbs.sizing.sized`."""
+  from vimnas_jax.verbs import sizing
+  return sizing.sized(config)
+
+
 def _resolved(config: ConfigDict, task: str) -> ConfigDict:
   compile_cache()
-  return config_lib.resolve(config_lib.changed(config, f'task={task}'))
+  return config_lib.resolve(sized(config_lib.changed(config, f'task={task}'))[0])
 
 
 def _stop(signals: bool) -> Stop:

@@ -13,7 +13,7 @@ from vimnas_jax import data, files, limits, methods, spaces
 from vimnas_jax.errors import UserError
 
 _OWN_FIELDS = {}  # of methods of one's own that were named: field -> type
-TASKS = ('search', 'study', 'report', 'retrain', 'evaluate')
+TASKS = ('search', 'study', 'report', 'retrain', 'evaluate', 'predict')
 
 
 def defaults() -> ConfigDict:
@@ -21,11 +21,16 @@ def defaults() -> ConfigDict:
   c = ConfigDict()
   c.task = 'search'  # 'search' finds an architecture; 'study' searches with several methods and seeds, then reports;
   #                    'report' compares the runs that are there; 'retrain' trains, evaluates and exports the network
-  #                    of an architecture; 'evaluate' evaluates what a retraining left
+  #                    of an architecture; 'evaluate' evaluates what a retraining left; 'predict' names what
+  #                    is on images with it
   c.then = ''  # task that a search, or every search of a study, goes on with: 'retrain', of what it found, in the
   #              folder `retrain` of its run folder; '' for none
   c.then_changes = ''  # 'field=value field=value': what that task changes in its own defaults (`retraining`)
-  c.genotype = ''  # retrain: a run folder, a genotype file, a published name or its notation; evaluate: a run folder
+  c.genotype = ''  # retrain: a run folder, a genotype file, a published name or its notation; evaluate, predict: a run
+  #                 folder
+  c.images = ''  # predict: an image, or a folder of images at any depth
+  c.max_hours = 0.0  # search, retrain: hours that it may take, with what follows; epochs are lowered to fit before it
+  #                    starts, and it ends in time with what it has (runs/budget.py); 0 sets no limit
   c.trust = ''  # paths of .py files, separated by commas, that may be executed although only a data file, such as a
   #               genotype.json, names them
   c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation; below 2^32
@@ -106,6 +111,10 @@ def defaults() -> ConfigDict:
   c.data.photographs = 0  # retraining on 'folder', 'tfds/NAME': above 0, training images are held whole, squeezed to
   #                         squares of this side, and random parts (smallest) are taken in the shape they had; test
   #                         images are cut as on ImageNet, shorter side to 256/224 of image_size; 256 goes with 224
+  c.data.validation = 0.0  # above 0, images choose the state that a retraining keeps, and those for test are asked
+  #                          once, at the end: the set's own part `val`, `validation`, or this share of the training
+  #                          images, drawn class by class; no search or training has them
+  c.data.damaged = 'refuse'  # 'folder': an image that cannot be read stops the run; 'skip' leaves it out, named
   c.data.moments = 'own'  # mean and std of the normalisation: 'own' are the data set's, 'imagenet' those of ImageNet
   c.data.shrink = 1  # images are averaged over squares of so many pixels: 2 halves their sides
   c.data.pad = placeholder(int)  # random crop after padding by so many pixels; 0 switches it off. None: 4, and 2 for
@@ -223,12 +232,13 @@ def _apply_when(c):
 def _keep_own(c):
   """Drops what the task does not read: a run is the same, and goes on, whether alone or as part of another."""
   alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
-                      'measure_batches', 'then', 'then_changes'),
+                      'measure_batches', 'then', 'then_changes', 'images'),
            'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                       'then_changes', 'supernet_images'),
+                       'then_changes', 'supernet_images', 'images'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                         'then_changes', 'supernet_images', 'network', 'theta', 'label_smoothing', 'eval_epochs',
-                        'epochs')}
+                        'epochs', 'images', 'max_hours')}
+  alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]
 

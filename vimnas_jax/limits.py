@@ -11,9 +11,9 @@ _ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint
 _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
              'phi.lr', 'phi.lr_end', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad', 'data.cutout',
              'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup', 'data.seed',
-             'checkpoint_minutes', 'checkpoint_hours')
+             'checkpoint_minutes', 'checkpoint_hours', 'max_hours')
 _MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'data.smallest': 1, 'data.jitter': 1,
-         'data.hue': 0.5, 'phi.fall': 1}  # JAX folds seeds of more than 32 bits together
+         'data.hue': 0.5, 'phi.fall': 1, 'data.validation': 0.9, 'max_hours': 1e5}  # JAX folds longer seeds together
 _COUNTS = 2**31  # steps, images and pixels beyond it are no run but a slip
 
 
@@ -27,6 +27,8 @@ def check(c):
       raise UserError(f'config.{name}={value!r} must be below {_COUNTS}')
   for name in (*_ABOVE, *_AT_LEAST):
     value = flat.get(name, 1)
+    if value is None:
+      raise UserError(f'config.{name}=None: give a number')
     if value < 0 or (value == 0 and name in _ABOVE):
       raise UserError(f'config.{name}={value!r} must be {"above" if name in _ABOVE else "at least"} 0')
   for name, most in _MOST.items():

@@ -54,15 +54,17 @@ def main(argv):
   if _CONFIG.value is None:
     raise UserError('no configuration: give --config=quickstart, or another name or file')
   try:
-    config = config_lib.resolve(_CONFIG.value)
+    asked = _CONFIG.value
   except OSError:  # of FILE:WORDS the file is opened only now
     raise UserError(f'--config: cannot read {_config_file()}: give a file, or the name of one that comes with the '
                     'package, as quickstart') from None
   from vimnas_jax import api
+  asked, notes = api.sized(asked)
+  config = config_lib.resolve(asked)
   _join(config)
   api.compile_cache()
   command = shlex.join(['python', '-m', 'vimnas_jax.main', *sys.argv[1:]])
-  return UNFINISHED if _dispatch(config, _workdir(), command) is None else 0
+  return UNFINISHED if _dispatch(asked, config, _workdir(), command, notes) is None else 0
 
 
 def _join(config):
@@ -79,22 +81,25 @@ def _join(config):
   hosts.join(place, _WAIT.value, {'vimnas_jax': __version__, **fields}, lambda text: print(text, flush=True))
 
 
-def _dispatch(config, workdir, command):
-  """What the task gives: None if a signal ended it early."""
+def _dispatch(asked, config, workdir, command, notes=()):
+  """What the task gives: None if a signal ended it early. `config` is `asked`, resolved."""
   from vimnas_jax import config as config_lib
-  from vimnas_jax.verbs import evaluate, report, retrain, search, study
+  from vimnas_jax.runs import budget
+  from vimnas_jax.verbs import evaluate, predict, report, retrain, search, study
   if config.task == 'study':
-    return study.study(_CONFIG.value, workdir, command)
+    return study.study(asked, workdir, command)
   if config.task == 'report':
     return report.report(config, workdir)
   if config.task == 'retrain':
     return retrain.retrain(config, workdir, command)
   if config.task == 'evaluate':
     return evaluate.evaluate(config, workdir, command)
-  asked, following = _CONFIG.value, None
+  if config.task == 'predict':
+    return predict.predict(config, workdir)
+  following = None
   if asked.then:  # checked before the search begins
     following = config_lib.following(asked, asked.then_changes, workdir)
-  result = search.search(config, workdir, command)
+  result = search.search(config, workdir, command, notes=notes, share=budget.SEARCH if following is not None else 1.0)
   if result is not None and following is not None:
     return retrain.retrain(following, os.path.join(workdir, 'retrain'), command)
   return result

@@ -5,12 +5,14 @@ import dataclasses
 import numpy as np
 
 from vimnas_jax import files
-from vimnas_jax.data import cifar, digits, folder, imagenet16, pixels, splits, synthetic, tfds, userdata
-from vimnas_jax.data.parts import halves
-from vimnas_jax.data.types import Data, Split, check, describe
+from vimnas_jax.data import cifar, digits, folder, imagenet16, parts, pixels, splits, synthetic, tfds, userdata
+from vimnas_jax.data.account import LIST, describe, facts, own
+from vimnas_jax.data.parts import halves, limited
+from vimnas_jax.data.types import Data, Split, check
 from vimnas_jax.errors import UserError
 
-__all__ = ['Data', 'Split', 'check', 'default_pad', 'describe', 'get', 'halves', 'NAMES']
+__all__ = ['LIST', 'Data', 'Split', 'check', 'default_pad', 'describe', 'facts', 'get', 'halves', 'limited', 'own',
+           'survey', 'NAMES']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
             'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}
@@ -22,10 +24,10 @@ def get(config) -> Data:
   """The data set that `config` (config.data) describes, checked.
 
   Args:
-    config: has `name`, `split`, `shrink` and `moments`; for CIFAR `dir` and `download`, for ImageNet16-120 `dir`;
-      for a folder of images, and sets of TFDS, `dir`, `image_size`, `max_pixels` and `photographs`; for synthetic data
-      `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source reads its own fields only; a file of
-      one's own is given all.
+    config: has `name`, `split`, `shrink`, `moments` and `validation`; for CIFAR `dir` and `download`, for
+      ImageNet16-120 `dir`; for a folder of images, and sets of TFDS, `dir`, `image_size`, `max_pixels`, `photographs`
+      and `damaged`; for synthetic data `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source
+      reads its own fields only; a file of one's own is given all.
 
   Raises:
     UserError: unknown name, or data that is missing, damaged or unfit.
@@ -45,7 +47,29 @@ def get(config) -> Data:
   if config.photographs and loaded.train.aspects is None:
     raise UserError(f'config.data.photographs={config.photographs} is for images of many sizes (folder, some of '
                     f'tfds/NAME), which {config.name!r} has not: set config.data.photographs=0')
-  return check(_normed(_shrunk(splits.apply(loaded, path) if path else loaded, config.shrink), config.moments))
+  loaded = splits.apply(loaded, path) if path else loaded
+  return check(_normed(_shrunk(parts.set_apart(loaded, config.validation), config.shrink), config.moments))
+
+
+def survey(config) -> tuple[int, int, tuple[int, int] | None]:
+  """What is known of the images that `config` (config.data) names, before config.data.image_size is.
+
+  Returns:
+    (images to train on, about; their shorter side in pixels, the median if sizes differ; (height, width) where all have
+    the same by themselves).
+
+  Raises:
+    UserError: as `get`.
+  """
+  fixed = None
+  if config.name == 'folder':
+    count, side, chosen = folder.survey(config)
+  elif _loader(config.name) is tfds.load:
+    count, side, chosen, fixed = tfds.survey(config)
+  else:
+    loaded = get(config)
+    return len(loaded.train), min(loaded.image_shape[:2]), loaded.image_shape[:2]
+  return count if chosen else round(count * (1 - config.validation)), side, fixed
 
 
 def _loader(name: str):
@@ -86,5 +110,6 @@ def _shrunk(data: Data, by: int) -> Data:
     squares = of.images.reshape(-1, h // by, by, w // by, by, c)
     return dataclasses.replace(of, images=np.rint(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8))
 
-  search = tuple(map(split, data.search)) if data.search else None
-  return dataclasses.replace(data, train=split(data.train), test=split(data.test), search=search)
+  return dataclasses.replace(data, train=split(data.train), test=split(data.test),
+                             search=tuple(map(split, data.search)) if data.search else None,
+                             valid=split(data.valid) if data.valid else None)

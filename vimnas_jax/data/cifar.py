@@ -121,7 +121,7 @@ def _read_archive(path: pathlib.Path, source: Source) -> tuple[Split, Split]:
 def _read(root: pathlib.Path, config, source: Source) -> tuple[Split, Split]:
   """(train, test) from what lies at `root`, fetched first if nothing does. Raises FileNotFoundError."""
   if version := tfds.find(root, config.name):
-    return tfds.read(version)[:2]
+    return tuple(tfds.read(version)[0])
   archive = root if root.is_file() or root.name.endswith('.tar.gz') else root / source.archive
   folder = next((f for f in (root / source.folder, root) if (f / source.train[0]).is_file()), None)
   if config.download and not archive.is_file() and not folder:

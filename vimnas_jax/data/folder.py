@@ -1,7 +1,9 @@
 """Images of your own: a folder with one folder of images per class.
 
 `DIR/train/CLASS/*` and `DIR/test/CLASS/*` (the names of the parts in any case, and those of PARTS); or `DIR/CLASS/*`
-alone, of which every fifth image of a class, by name, is for test. Classes are numbered in the order of their names.
+alone, of which every fifth image of a class, by name, is for test. With config.data.validation above 0, `val` beside
+`test` is read too and chooses what a retraining keeps; where only one of the two is there, it is for test (and parts.py
+draws what chooses). Classes are numbered in the order of their names.
 Every regular file that pixels.FORMATS describe is read, whatever its suffix; what is not read is named in
 `Data.left_out`, other than hidden files. Images are brought to config.data.image_size pixels a side: scaled so that the
 shorter side fits, then cut at the centre. All are held in memory, so a side of 224 takes 0.15 GB for a thousand images.
@@ -9,6 +11,7 @@ shorter side fits, then cut at the centre. All are held in memory, so a side of 
 
 import concurrent.futures
 import errno
+import math
 import os
 import pathlib
 
@@ -20,7 +23,10 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
 
 PARTS = {'train': ('train', 'training'), 'test': ('test', 'testing', 'val', 'valid', 'validation')}
+CHOOSING = PARTS['test'][2:]  # beside one of the others
 EVERY = 5  # of a class, for test, where the folder has no split of its own
+DAMAGED = ('refuse', 'skip')  # of config.data.damaged
+_LOOKED_AT = 500  # files whose sizes are asked
 _LAYOUT = 'train/CLASS/* and test/CLASS/*, or CLASS/* alone'
 _NOT_READ = ('.heic', '.heif', '.svg', '.eps', '.ps', '.pdf', '.wmf', '.emf', '.raw', '.dng', '.cr2', '.nef', '.arw',
              '.jxl', '.exr', '.hdr')
@@ -30,33 +36,56 @@ def load(config) -> Data:
   """The images below config.dir, uint8 [n, image_size, image_size, 3].
 
   Args:
-    config: `dir`, `image_size`, `max_pixels` and `photographs`.
+    config: `dir`, `image_size`, `max_pixels`, `photographs`, `validation` and `damaged`.
 
   Raises:
     UserError: no such folder, no images, classes that differ between the splits, a class without images, or a file or
-      folder that cannot be read.
+      folder that cannot be read; a damaged image, unless `damaged` is 'skip'.
   """
+  if config.damaged not in DAMAGED:
+    raise UserError(f'config.data.damaged={config.damaged!r}: choose one of {", ".join(DAMAGED)}')
+  recipes = pixels.recipes(config)
+  found = _opened(config)
+  train, test, valid = found.parts(bool(config.validation))
+  names = sorted(train)
+  splits = [_read(found, part, names, recipe, config, training)
+            for part, recipe, training in ((train, recipes[0], True), (test, recipes[1], False),
+                                           (valid, recipes[1], False))]
+  return Data(config.name, splits[0], splits[1], len(names), *pixels.moments(splits[0].images),
+              valid=splits[2] if valid else None, rule=found.rule, class_names=tuple(map(printable, names)),
+              left_out=tuple(sorted(found.left_out)), recipe=recipes[1],
+              shuffled=False, side=config.image_size if config.photographs else 0)
+
+
+def survey(config) -> tuple[int, int, bool]:
+  """How many training images there are, the median of their shorter sides in pixels, and whether others choose.
+
+  The headers of at most _LOOKED_AT files are read. Raises UserError as `load` for the layout.
+  """
+  train, _, valid = _opened(config).parts(bool(config.validation))
+  files = [path for part in train.values() for path in part]
+  sides = [side for path in files[::math.ceil(len(files) / _LOOKED_AT)] if (side := pixels.shorter_side(path))]
+  return len(files), int(np.median(sides)) if sides else 0, bool(valid)
+
+
+def _opened(config):
   root = pathlib.Path(os.path.expanduser(config.dir))
   if not config.dir or not os.path.isdir(root):  # which is False where it cannot be told
     raise UserError(f'config.data.dir={config.dir!r} is no folder: give one that holds {_LAYOUT}')
-  recipes = pixels.recipes(config)
-  found = _Folder(root)
-  train, test = found.parts()
-  names = sorted(train)
-  splits = [_read(part, names, recipe, config) for part, recipe in zip((train, test), recipes)]
-  return Data(config.name, *splits, len(names), *pixels.moments(splits[0].images),
-              class_names=tuple(map(printable, names)), left_out=tuple(sorted(found.left_out)), recipe=recipes[1],
-              shuffled=False, side=config.image_size if config.photographs else 0)
+  return _Folder(root)
 
 
 class _Folder:
   """What lies below a folder, and what of it was left out."""
 
   def __init__(self, root):
-    self.root, self.left_out = root, []
+    self.root, self.left_out, self.rule = root, [], ''
 
-  def parts(self):
-    """({class: images} of training, that of test), sorted by name."""
+  def parts(self, choosing: bool = False):
+    """({class: images} of training, that of test, that of what chooses), sorted by name.
+
+    The last is {} where there is no such part, or it is not wanted.
+    """
     folders, others = self._inside(self.root)
     named = {part: [f for name in names for f in folders if f.name.lower() == name] for part, names in PARTS.items()}
     where = printable(self.root)
@@ -80,15 +109,24 @@ class _Folder:
       if not any(test.values()):
         raise UserError(f'{where}: no class has {EVERY} images, of which every fifth is for test: add images, or put '
                         'them into train/CLASS/* and test/CLASS/*')
-      return train, test
-    train, test = named['train'][0], named['test'][0]
+      self.rule = f'every {EVERY}th image of a class, by name, is for test'
+      return train, test, {}
+    train, test, *more = named['train'][0], *named['test']
+    valid = next((f for f in more if f.name.lower() in CHOOSING and test.name.lower() not in CHOOSING), None)
+    valid = valid if choosing else None
+    if valid:
+      self.rule = f'{valid.name} chooses the state that is kept, {test.name} is for test'
+    elif test.name.lower() in CHOOSING:
+      self.rule = f'{test.name} is for test'
     for folder in folders:
-      if folder not in (train, test):
+      if folder not in (train, test, valid):
         self._leave(folder, f'a folder beside {train.name} and {test.name}')
-    parts = [self._classes(train), self._classes(test, training=False)]
-    if strange := sorted(set(parts[1]) - set(parts[0])):
-      raise UserError(f'{printable(test)} has the class {printable(strange[0])!r}, which {printable(train)} lacks: '
-                      'remove or add it')
+    parts = [self._classes(train), self._classes(test, training=False),
+             self._classes(valid, training=False) if valid else {}]
+    for folder, part in zip((test, valid), parts[1:]):
+      if strange := sorted(set(part) - set(parts[0])):
+        raise UserError(f'{printable(folder)} has the class {printable(strange[0])!r}, which {printable(train)} lacks: '
+                        'remove or add it')
     return parts
 
   def _classes(self, folder, classes=None, training=True):
@@ -114,6 +152,9 @@ class _Folder:
         more = f', only {printable(below[0].name)} and what lies below' if below else ''
         raise UserError(f'class {printable(path.name)!r} has no training image: {printable(path)} holds none{more}: '
                         'add some, or remove the folder')
+    if training and len(found) == 1:
+      raise UserError(f'{printable(folder)} holds one class alone, {printable(classes[0].name)!r}: a network tells '
+                      'classes apart; add a folder of another')
     return found
 
   def _inside(self, folder):
@@ -159,7 +200,7 @@ def _is_folder(entry):
     return False
 
 
-def _read(part, names, recipe, config) -> Split:
+def _read(found, part, names, recipe, config, training) -> Split:
   files = [(path, label) for label, name in enumerate(names) for path in part.get(name, ())]
   side = recipe['side']
   try:
@@ -167,13 +208,26 @@ def _read(part, names, recipe, config) -> Split:
   except (MemoryError, ValueError):
     raise UserError(f'config.data.image_size={config.image_size}: {len(files)} images of {side}x{side} do not fit into '
                     'memory; lower it') from None
-  aspects = np.empty(len(files), np.float32)
+  aspects, whole = np.empty(len(files), np.float32), np.ones(len(files), bool)
 
   def read(i):
-    images[i], aspects[i] = pixels.read_with_aspect(files[i][0], recipe, config.max_pixels)
+    try:
+      images[i], aspects[i] = pixels.read_with_aspect(files[i][0], recipe, config.max_pixels)
+    except pixels.Damaged as e:
+      if config.damaged != 'skip':
+        raise
+      whole[i] = False
+      return e.reason
+    return ''
 
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for _ in pool.map(read, range(len(files))):
-      pass
+    for (path, _), reason in zip(files, pool.map(read, range(len(files)))):
+      if reason:
+        found.left_out.append((printable(path.relative_to(found.root)), f'cannot be read: {reason}'))
   labels = np.array([label for _, label in files], np.int32)
+  if not whole.all():
+    images, labels, aspects = images[whole], labels[whole], aspects[whole]
+    for label in set(range(len(names))) - set(labels.tolist()) if training else ():
+      raise UserError(f'class {printable(names[label])!r}: none of its training images can be read: replace them, or '
+                      'remove the folder')
   return Split(images, labels, aspects if recipe['fit'] == 'squeeze' else None)

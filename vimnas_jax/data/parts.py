@@ -1,4 +1,4 @@
-"""The one place where a training set is cut into what is trained on and what is validated with.
+"""The one place where a training set is cut into what is trained on, what is validated with and what chooses.
 
 Images of a source that shuffles (`Data.shuffled`) are cut where they lie: the leading part is trained on. Those of any
 other source, such as a folder that is read class by class, are drawn: every part holds every class in the share that
@@ -6,6 +6,7 @@ the class has of the whole, by largest remainders and at least once, in an order
 none of the configuration, so that runs with different seeds validate with the same images.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -45,6 +46,50 @@ def halves(data: Data, portion: float, limit: int = 0, whole: bool = False) -> t
     if len(split) and len(lost):
       raise UserError(_complaint(data, portion, limit, part, len(split), lost))
   return cut
+
+
+def set_apart(data: Data, share: float) -> Data:
+  """`data` with images by which a retraining chooses the state that it keeps (`Data.valid`).
+
+  A part of the data for that purpose is kept as it is; else `share` of the training images is drawn, class by class and
+  by a fixed seed, and is no longer trained on. At 0 there are none. A class with one training image gives none.
+
+  Raises:
+    UserError: no image can be drawn, or the data are cut otherwise already.
+  """
+  where = f'config.data.validation={share:g}'
+  if not share or data.valid:
+    return data
+  if data.search:
+    raise UserError(f'{where}: config.data.split says what is validated with: set config.data.validation=0')
+  if data.train.aspects is not None:
+    raise UserError(f'{where}: of photographs that are held whole (config.data.photographs) none are drawn: put some '
+                    'into a folder `val` beside `test`, or set config.data.validation=0')
+  have = np.bincount(data.train.labels, minlength=data.num_classes)
+  most = np.maximum(have - 1, 0)
+  count = min(max(round(share * len(data.train)), 1), int(most.sum()))
+  if not count:
+    raise UserError(f'{where}: no class of {data.name!r} has a second training image to choose by: add images, or set '
+                    'config.data.validation=0')
+  apart = drawn(data.train.labels, count, data.num_classes, np.minimum(most, 1), most)
+  rule = f'{share:.0%} of the training images, drawn class by class, choose the state that is kept'
+  return dataclasses.replace(data, train=_part(data.train, ~apart), valid=_part(data.train, apart),
+                             rule=f'{data.rule}; {rule}' if data.rule else rule)
+
+
+def limited(split: Split, most: int, classes: int) -> Split:
+  """At most `most` images of `split`, every class in its share, by a fixed seed; all of them at 0."""
+  return _part(split, drawn(split.labels, most, classes)) if 0 < most < len(split) else split
+
+
+def drawn(labels, count: int, classes: int, least=0, most=None):
+  """A mask [n] of `count` images, every class in its share, by a fixed seed; each from `least` to `most`, [classes]."""
+  have = np.bincount(labels, minlength=classes)
+  shares = _shares(have, count, least, have if most is None else most)
+  mask, order = np.zeros(len(labels), bool), np.random.default_rng(SEED).permutation(len(labels))
+  for label, share in enumerate(shares):
+    mask[order[labels[order] == label][:share]] = True
+  return mask
 
 
 def _rows(data, portion, limit):

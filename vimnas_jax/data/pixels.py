@@ -29,9 +29,19 @@ MOMENTS = {'imagenet': ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 _PHOTOGRAPH = 256 / 224  # ImageNet's evaluation: the shorter side, over the side of the cut
 _TURNS = {2: 'FLIP_LEFT_RIGHT', 3: 'ROTATE_180', 4: 'FLIP_TOP_BOTTOM', 5: 'TRANSPOSE', 6: 'ROTATE_270',
           7: 'TRANSVERSE', 8: 'ROTATE_90'}  # EXIF's orientation -> what brings it upright
+_GREY = (0.299, 0.587, 0.114)  # of red, green and blue, as Pillow's mode L
 _ORIENTATION = 0x0112  # the tag of EXIF
 _KINDS = {stat.S_ISFIFO: 'a FIFO', stat.S_ISSOCK: 'a socket', stat.S_ISCHR: 'a device', stat.S_ISBLK: 'a device',
           stat.S_ISDIR: 'a folder'}
+
+
+class Damaged(UserError):
+  """A file that is read without an error and holds no image that is wanted; `reason` is that alone."""
+
+  def __init__(self, name, reason, remedy):
+    super().__init__(f'cannot read the image {name}{reason}: {remedy}')
+    self.reason = reason.lstrip(': ').removeprefix('(').removesuffix(')')
+
 
 _one_large = threading.Lock()
 _counting = threading.Lock()
@@ -99,7 +109,8 @@ def _read(path, recipe, max_pixels):
     with open(path, 'rb') as file:
       return decode(file, recipe, max_pixels, suffix=os.path.splitext(path)[1])
   except Unfit as e:
-    raise UserError(f'cannot read the image {name}: {e}') from None
+    reason, _, remedy = str(e).rpartition(': ')
+    raise Damaged(name, f': {reason}', remedy) from None
   except MemoryError:
     raise UserError(f'cannot read the image {name}: out of memory; lower config.data.max_pixels={max_pixels} to find '
                     'such images') from None
@@ -113,7 +124,24 @@ def _read(path, recipe, max_pixels):
 
 def _damaged(name, e):
   reason = printable(' '.join(str(e).split())[:100])
-  return UserError(f'cannot read the image {name} ({type(e).__name__}: {reason}): repair or remove it')
+  return Damaged(name, f' ({type(e).__name__}: {reason})', 'repair or remove it')
+
+
+def read_for(path, recipe, shape, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+  """The image in the file `path` as a network that was trained with `recipe` reads it: uint8 `shape`, [h, w, c].
+
+  Without a recipe, {}, images were arrays from the start: the file is then brought to that size, cut at the centre, and
+  where c is 1 to grey. What config.data.shrink averaged is averaged. Raises UserError as `read`.
+  """
+  h, w, channels = shape
+  image = read(path, recipe or _recipe(max(h, w), max(h, w), 'bicubic'), max_pixels)
+  by = image.shape[0] // max(h, w)
+  if by > 1:
+    image = np.rint(image.reshape(h, by, w, by, 3).mean((1, 3), dtype=np.float32)).astype(np.uint8)
+  if image.shape[0] != h or image.shape[1] != w or channels not in (1, 3):
+    raise UserError(f'the network reads images of {h}x{w} pixels and {channels} channels, which image files are not '
+                    'brought to: give it arrays from Python')
+  return image if channels == 3 else np.rint(image @ np.float32(_GREY))[..., None].astype(np.uint8)
 
 
 def irregular(path) -> str:
@@ -134,6 +162,24 @@ def is_image(path) -> bool:
     return False
   except Exception:  # a file of another kind that happens to begin alike
     return False
+
+
+def shorter_side(path) -> int:
+  """Pixels of the shorter side of the image in a file, by its header; 0 where it has none that can be read."""
+  try:
+    with open(path, 'rb') as file:
+      return side_of(file, os.path.splitext(path)[1])
+  except OSError:  # told where it is read whole
+    return 0
+
+
+def side_of(file, suffix: str = '') -> int:
+  """`shorter_side` of an open file."""
+  try:
+    with _unlimited():
+      return min(_open(file, suffix).size)
+  except Exception:
+    return 0
 
 
 def decode(file, recipe, max_pixels: int = MAX_PIXELS, suffix: str = '') -> tuple[np.ndarray, float]:

@@ -24,6 +24,7 @@ from vimnas_jax.errors import UserError
 
 PREFIX = 'tfds/'
 TESTS = ('test', 'validation')  # the first that there is
+_LOOKED_AT = 200  # images whose sizes are asked, where they are not fixed
 _BLOCK = 1000  # records held undecoded at a time
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # channels of images of a fixed size -> Pillow's mode
 _FEATURES = re.compile(r'tensorflow_datasets\.core\.features(\.\w+)+')  # the classes that a description may name
@@ -76,9 +77,9 @@ def _check_classes(path):
 
 
 def _described(features, splits):
-  """The name of the split for test, where the features are those that are read here. Raises LookupError."""
-  test = next((name for name in TESTS if name in splits), None)
-  if 'train' not in splits or not test or not {'image', 'label'} <= set(features):
+  """The names of the splits for test, the first counts, where the features are those read here. Raises LookupError."""
+  tests = [name for name in TESTS if name in splits]
+  if 'train' not in splits or not tests or not {'image', 'label'} <= set(features):
     raise LookupError(f'it has splits {", ".join(splits)} and features {", ".join(features)}; wanted are train and '
                       f'{" or ".join(TESTS)}, image and label')
   image, label = features['image'], features['label']
@@ -90,7 +91,7 @@ def _described(features, splits):
     raise LookupError(f'its image is {type(image).__name__} of {np.dtype(image.np_dtype)}; wanted is Image of uint8')
   if None not in image.shape and image.shape[-1] not in _MODES:
     raise LookupError(f'its images have {image.shape[-1]} channels; wanted are {", ".join(map(str, _MODES))}')
-  return test
+  return tests
 
 
 def _exact(record, shape):
@@ -129,16 +130,18 @@ def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
   return Split(images, labels, aspects if not fixed and recipe['fit'] == 'squeeze' else None)
 
 
-def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS):
-  """The training and test splits of the data set in the version folder `path`.
+def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS, choosing: bool = False):
+  """The training and test splits of the data set in the version folder `path`, and with `choosing` a third.
 
   Args:
     path: the folder of dataset_info.json.
     recipes: of training and test images (pixels.py), where their size is not fixed; None where it is.
     max_pixels: an image of more is refused.
+    choosing: whether a split `validation` beside `test` is wanted too.
 
   Returns:
-    (train, test, names of the classes, whether images lie in an order that TFDS has shuffled, whether of fixed size).
+    ([train, test, and validation if it is wanted and there], names of the classes, whether images lie in an order that
+    TFDS has shuffled, whether of fixed size).
 
   Raises:
     UserError: the files are damaged, incomplete, of another format, or hold no images with labels.
@@ -150,13 +153,14 @@ def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS):
     try:
       builder = tfds.builder_from_directory(path)
       info, skip = builder.info, tfds.decode.SkipDecoding()
-      test = _described(info.features, info.splits)
+      tests = _described(info.features, info.splits)
       fixed = None not in info.features['image'].shape
       if not fixed and recipes is None:
         raise LookupError('its images are of no fixed size')
       splits = [_read_split(builder, part, skip, recipe, max_pixels)
-                for part, recipe in zip(('train', test), recipes or ({'side': 0, 'fit': ''},) * 2)]
-      return *splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
+                for part, recipe in zip(('train', *tests[:1 + choosing]), (*recipes, recipes[1]) if recipes else
+                                        ({'side': 0, 'fit': ''},) * 3)]
+      return splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
     except MemoryError:
       raise UserError(f'the images of {where} do not fit into memory: lower config.data.image_size, or set '
                       'config.data.dir to a smaller set') from None
@@ -173,19 +177,50 @@ def load(config) -> Data:
   """The set `tfds/NAME` or `tfds/NAME/CONFIG`, uint8 [n, h, w, c].
 
   Args:
-    config: `name`, `dir` (a TFDS data folder), `image_size`, `max_pixels` and `photographs`.
+    config: `name`, `dir` (a TFDS data folder), `image_size`, `max_pixels`, `photographs` and `validation`.
 
   Raises:
     UserError: nothing there, or what `read` raises.
   """
+  version = _version(config)
+  recipes = pixels.recipes(config)
+  splits, names, shuffled, fixed = read(version, recipes, config.max_pixels, bool(config.validation))
+  train, test, valid = *splits, *(None,) * (3 - len(splits))
+  return Data(config.name, train, test, len(names), *pixels.moments(train.images), class_names=names, valid=valid,
+              rule='the split test is for test, the split validation chooses the state that is kept' if valid else '',
+              recipe={} if fixed else recipes[1], shuffled=shuffled,
+              side=config.image_size if train.aspects is not None else 0)
+
+
+def survey(config) -> tuple[int, int, bool, tuple[int, int] | None]:
+  """(training images, the median of the shorter sides of the first in pixels, whether others choose, (height, width)
+  if that is fixed). Raises UserError as `load`.
+  """
+  version = _version(config)
+  _check_classes(version)
+  with _quiet():
+    import tensorflow_datasets as tfds
+    try:
+      builder = tfds.builder_from_directory(version)
+      chosen = bool(config.validation) and len(_described(builder.info.features, builder.info.splits)) > 1
+      count, shape = builder.info.splits['train'].num_examples, builder.info.features['image'].shape
+      if None not in shape:
+        return count, min(shape[:2]), chosen, tuple(shape[:2])
+      source = builder.as_data_source(split='train', decoders={'image': tfds.decode.SkipDecoding()})
+      records = source.__getitems__(range(min(count, _LOOKED_AT)))
+      sides = [side for record in records if (side := pixels.side_of(io.BytesIO(record['image'])))]
+      return count, int(np.median(sides)) if sides else 0, chosen, None
+    except Exception as e:  # as in `read`
+      raise UserError(f'cannot read the TFDS data in {files.printable(version)} ({type(e).__name__}: '
+                      f'{files.printable(" ".join(str(e).split())[:200])}); prepare it again with '
+                      'file_format=array_record, or set config.data.dir elsewhere') from None
+
+
+def _version(config) -> pathlib.Path:
   name, root = config.name.removeprefix(PREFIX), pathlib.Path(os.path.expanduser(config.dir))
   version = find(root, name) if name and config.dir else None
   if version is None:
     raise UserError(f'config.data.name={config.name!r}: no {name}/VERSION/dataset_info.json under config.data.dir='
                     f'{config.dir!r}; prepare it with tfds build --file_format=array_record, or set config.data.dir to '
                     'the TFDS data folder')
-  recipes = pixels.recipes(config)
-  train, test, names, shuffled, fixed = read(version, recipes, config.max_pixels)
-  return Data(config.name, train, test, len(names), *pixels.moments(train.images), class_names=names,
-              recipe={} if fixed else recipes[1], shuffled=shuffled,
-              side=config.image_size if train.aspects is not None else 0)
+  return version

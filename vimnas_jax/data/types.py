@@ -10,7 +10,6 @@ import numpy as np
 from vimnas_jax.errors import UserError
 
 _DRAWN = 'drawn class by class, 1'  # the rule of parts.py; another number when it draws otherwise
-_SHOWN = 12  # classes that are named in a line
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +43,9 @@ class Data:
     mean: mean of each channel, pixel values scaled to 0 .. 1.
     std: standard deviation of each channel, on the same scale.
     search: what a search trains on and validates with, where the data say so (splits.py); else it halves `train`.
+    valid: images by which a retraining chooses the state that it keeps, none of them in `train`; None where there are
+      none (config.data.validation).
+    rule: in words, where the parts came from, if there was a choice.
     class_names: the name of every class, in the order of the labels; () where the source has none.
     left_out: (file, reason) of every file that lies with the data and was not read.
     recipe: how an image file becomes an array, as JSON values, so that an export can repeat it; {} where images are
@@ -60,6 +62,8 @@ class Data:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   search: tuple[Split, Split] | None = None
+  valid: Split | None = None
+  rule: str = ''
   class_names: tuple[str, ...] = ()
   left_out: tuple[tuple[str, str], ...] = ()
   recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -83,44 +87,17 @@ class Data:
     which parts are drawn.
     """
     digest = hashlib.sha256(repr('own.py' if self.name.endswith('.py') else self.name).encode())
-    for split in (self.train, self.test, *(self.search or ())):
+    for split in (self.train, self.test, *(self.search or ()), *((self.valid,) if self.valid else ())):
       for array in (split.images, split.labels, *(() if split.aspects is None else (split.aspects,))):
         digest.update(f'{array.shape} {array.dtype.str}'.encode())
         digest.update(np.ascontiguousarray(array).data)
     if not self.shuffled:
       digest.update(f'{_DRAWN} {self.class_names!r}'.encode())
+    if self.valid:
+      digest.update(f'valid {len(self.valid)}'.encode())
     if self.side:
       digest.update(f'side {self.side}'.encode())
     return digest.hexdigest()
-
-
-def describe(data: Data) -> list[str]:
-  """Lines for the console: classes with their images, and what was left out; of data with names from outside."""
-  if not data.recipe and not data.name.startswith('tfds/') and not data.name.endswith('.py'):
-    return []
-  counts = [np.bincount(split.labels, minlength=data.num_classes) for split in (data.train, data.test)]
-  told = [f'{data.name_of(i)} {a}/{b}' for i, (a, b) in enumerate(zip(*counts))]
-  if len(told) > _SHOWN:
-    least, most = ('/'.join(str(bound(count)) for count in counts) for bound in (min, max))
-    told = [*told[:_SHOWN], f'and {len(told) - _SHOWN} more; each {least}{"" if least == most else f" to {most}"}']
-  lines = [f'{_count(data.num_classes, "class", "classes")}, training/test images: {", ".join(told)}']
-  if len(untested := np.flatnonzero(counts[1] == 0)):
-    lines.append(f'without a test image: {_some(list(map(data.name_of, untested)))}')
-  if data.left_out:
-    reasons = {}
-    for file, reason in data.left_out:
-      reasons.setdefault(reason, []).append(file)
-    told = '; '.join(f'{_some(files)} ({reason})' for reason, files in reasons.items())
-    lines.append(f'{_count(len(data.left_out), "file or folder", "files or folders")} left out: {told}')
-  return lines
-
-
-def _count(number, one, more):
-  return f'{number} {one if number == 1 else more}'
-
-
-def _some(names, shown=3):
-  return ', '.join(names[:shown]) + (f' and {len(names) - shown} more' if len(names) > shown else '')
 
 
 def nor(others) -> str:
@@ -157,6 +134,8 @@ def check(data: Data) -> Data:
   """Returns `data`. Raises UserError, in one line, where it cannot be trained on."""
   check_split(data, 'train', data.train)
   check_split(data, 'test', data.test)
+  if data.valid:
+    check_split(data, 'validation', data.valid)
   where = f'config.data.name={data.name!r}'
   held = data.train.images.shape[1:] if data.train.aspects is None else data.image_shape
   if held != data.test.images.shape[1:]:

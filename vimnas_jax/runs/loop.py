@@ -11,8 +11,11 @@ import numpy as np
 
 from vimnas_jax import files
 from vimnas_jax.errors import Diverged
-from vimnas_jax.runs import checkpoint, hosts, parallel, signals
+from vimnas_jax.runs import checkpoint, hosts, metrics, parallel, signals
+from vimnas_jax.runs.budget import Budget
 
+_TIMED = 3  # steps that an estimate takes the quickest of
+_SAVING = 1.0  # seconds that an estimate has for a checkpoint
 _SAVE, _STOP = 1, 2  # what a process may ask of all
 
 
@@ -49,6 +52,8 @@ class Loop(NamedTuple):
     before: `before(at, state) -> state`, called before step `at` (from 0): a supernet that grows is another one; or
       None.
     stopped: `stopped(state)`: whether the run is at its end before its last step; or None.
+    budget: a Budget, which may shorten the plan before the first step and end the run in time; or None.
+    beside: what is done beside the steps, such as evaluations, as a share of their time.
   """
 
   total: int
@@ -64,6 +69,8 @@ class Loop(NamedTuple):
   after_steps: int = 0
   before: Callable[[int, Any], Any] | None = None
   stopped: Callable[[Any], bool] | None = None
+  budget: Budget | None = None
+  beside: float = 0.0
 
 
 def abstract(create, source, mesh):
@@ -136,6 +143,35 @@ def _bytes(program) -> int | None:
   return None if None in sizes else int(sum(sizes[:3]) - sizes[3])  # what is given back in place counts once
 
 
+def _rehearsed(loop, program, now, index, console) -> float:
+  """Times the first steps, on a copy of the state, and says what all will take; their seconds in all.
+
+  Of the stages to come the first alone is timed, unless there is a budget, which wants to know of all. `index` is what
+  the first step works on.
+  """
+  first = int(now.step)
+  stages = {id(loop.step(first)): [first, 0 if loop.budget and loop.before is None else loop.total - first]}
+  if loop.budget and loop.before is None:
+    for at in range(first, loop.total):
+      stages.setdefault(id(loop.step(at)), [at, 0])[1] += 1
+  paces = []
+  for at, count in stages.values():
+    batch, copied = index if at == first else loop.index(at), jax.tree.map(jnp.copy, now)
+    step, times = program(at, batch), []
+    for _ in range(_TIMED):
+      began = time.monotonic()
+      copied, values = step(copied, loop.held, batch)
+      jax.block_until_ready(values)
+      times.append(time.monotonic() - began)
+    paces.append((min(times), count))
+  seconds = sum(pace * count for pace, count in paces) * (1 + loop.beside)
+  seconds += (loop.total - first) // loop.checkpoint_steps * _SAVING
+  size = _bytes(program(first, index))
+  console.say(f'{paces[0][0]:.3f} s a step (measured), {loop.total - first} steps: about {metrics.duration(seconds)}' +
+              ('' if size is None else f', {size / 2 ** 20:,.0f} MiB'))
+  return seconds
+
+
 def advance(loop: Loop, now, saved, console, stop):
   """Takes the state `now`, which has its `step`, to the end of the loop or to a stop.
 
@@ -171,8 +207,15 @@ def advance(loop: Loop, now, saved, console, stop):
 
   if loop.before:
     now = loop.before(first, now)
-  program(first, loop.index(first))
-  times, pending = [], None
+  index = loop.index(first)
+  began = time.monotonic()
+  program(first, index)
+  compiling = time.monotonic() - began
+  seconds = _rehearsed(loop, program, now, index, console)
+  if loop.budget:
+    more = 1 if loop.after is None else 2  # beside the step, that of the last batch of an epoch
+    loop.budget.decide(first, loop.total - first, seconds, more * compiling)
+  times, pending, last = [], None, time.monotonic()
   votes, written = hosts.Votes(now.step.sharding.mesh), time.monotonic()
 
   def settle():
@@ -200,7 +243,8 @@ def advance(loop: Loop, now, saved, console, stop):
       now, values = program(at, index)(now, loop.held, index)
       settle()
       pending = at + 1, values
-      done = at + 1 == loop.total or (loop.stopped is not None and loop.stopped(now))
+      over = loop.budget is not None and loop.budget.over(at + 1)
+      done = at + 1 == loop.total or over or (loop.stopped is not None and loop.stopped(now))
       due = loop.after is not None and (done or (at + 1) % loop.after_steps == 0)
       late = hosts.first() and 0 < loop.checkpoint_minutes <= (time.monotonic() - written) / 60
       vote = votes.cast(_STOP if stop.asked else _SAVE if late else 0)
@@ -209,6 +253,8 @@ def advance(loop: Loop, now, saved, console, stop):
         if due and hosts.first():
           loop.after(at + 1, parallel.local(now))
         saved.save(at + 1, now)
+        if loop.budget:
+          loop.budget.save(ended=at + 1 if over and at + 1 < loop.total else None)
         hosts.report()
         last = written = time.monotonic()
       if done or vote == _STOP:

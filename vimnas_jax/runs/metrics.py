@@ -59,6 +59,13 @@ def read(path) -> list[dict]:
   return rows
 
 
+def duration(seconds: float) -> str:
+  """A time as '45 s', '12 min' or '3.4 h'."""
+  if seconds < 90:
+    return f'{max(seconds, 0):.0f} s'
+  return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
+
+
 class Console:
   """A progress bar on a terminal; elsewhere a plain line at most every `seconds` seconds.
 

@@ -15,8 +15,8 @@ from vimnas_jax import data, draw, files
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes
-from vimnas_jax.runs import metrics, runfolder
-from vimnas_jax.verbs import export
+from vimnas_jax.runs import budget, metrics, runfolder
+from vimnas_jax.verbs import export, floor, told
 
 TOP = 5  # classes that count as a hit beside the first
 
@@ -119,7 +119,8 @@ def evaluate(config, workdir, command: str = '') -> dict:
                       num_classes=model.net.num_classes, image_size=min(model.image_shape[:2]),
                       in_channels=model.image_shape[-1], imagenet=model.net.imagenet)
     runfolder.write_config(folder, config, loaded.fingerprint(), export.fingerprint(given))
-    for line in (*data.describe(loaded), *notes):
+    told.data_set(folder, loaded, console)
+    for line in notes:
       console.say(line)
     result = {'command': command, 'task': 'evaluate', 'space': model.space.name, 'data': config.data.name,
               'genotype': model.space.write(model.genotype), 'params': size.params, 'madds': size.madds,
@@ -198,6 +199,12 @@ def summary(result, folder) -> list[str]:
              f'{result[f"{name}_images"]:,} images',
              f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds (FLOPs: '
              'twice that)']
+    lines += budget.line(result)
+    if 'chosen' in result:
+      lines.append(f'chosen         the state after step {result["chosen"]["step"]} of {result["steps"]}, by '
+                   f'{result["chosen"]["valid_top1"]:.2f} % of {result["chosen"]["valid_images"]:,} validation images')
+    if 'floor' in result:
+      lines.append(floor.line(result['floor'], result[f'{name}_top1']))
     if result.get('seconds_per_step'):
       lines.append(f'speed          {result["seconds_per_step"]:.3f} s a training step (median)')
     lines += [f'{"batch " + str(row["batch"]):<14} {row["milliseconds"]:.2f} ms a call, '

@@ -23,7 +23,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from vimnas_jax import files, spaces
-from vimnas_jax.data import augment
+from vimnas_jax.data import augment, pixels
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost
 from vimnas_jax.networks.network import Network
@@ -31,6 +31,7 @@ from vimnas_jax.spaces import Genotype, Space
 
 FILES = ('model.json', 'weights.safetensors', 'network.jaxexport')
 PLATFORMS = ('cpu', 'cuda', 'tpu')
+BATCH = 16  # images that are predicted at a time
 _SIZES = ('cells', 'channels', 'num_classes', 'imagenet')
 _MOST = {'cells': 1000, 'channels': 1 << 16, 'num_classes': 1 << 20}  # beyond them nothing is built
 _REMEDY = 'export the network again'
@@ -69,6 +70,43 @@ class Model:
   def __call__(self, images):
     """Logits [n, classes] of uint8 images [n, h, w, c]. Traceable."""
     return apply(self.net, self.variables, augment.normalise(images, self.mean, self.std))
+
+  @functools.cached_property
+  def _probabilities(self):
+    return jax.jit(lambda images: jax.nn.softmax(self(images).astype(jnp.float32)))
+
+  def probabilities(self, images) -> np.ndarray:
+    """Float32 [n, classes], rows that sum to 1, of uint8 images [n, h, w, c], BATCH at a time."""
+    rows = []
+    for start in range(0, len(images), BATCH):
+      part = np.asarray(images[start:start + BATCH])
+      full = np.concatenate([part, np.zeros((-len(part) % BATCH, *part.shape[1:]), np.uint8)])  # one program for all
+      rows.append(np.asarray(self._probabilities(full))[:len(part)])
+    return np.concatenate(rows)
+
+  def read(self, path, max_pixels: int = pixels.MAX_PIXELS) -> np.ndarray:
+    """The image in a file as the network was trained to see it, uint8 [h, w, c]. Raises UserError on a bad file."""
+    return pixels.read_for(path, self.recipe, self.image_shape, max_pixels)
+
+  def named(self, probabilities, top: int = 3) -> list[tuple[str, float]]:
+    """The `top` likeliest (class, probability) of one row of `probabilities`, the likeliest first."""
+    order = np.argsort(-probabilities, kind='stable')[:top]
+    return [(self.class_names[i] if self.class_names else str(i), float(probabilities[i])) for i in order]
+
+  def predict(self, image, top: int = 3) -> list[tuple[str, float]]:
+    """What is on an image: the `top` likeliest (class, probability), as [('tulip', 0.97), ...].
+
+    Args:
+      image: the path of a file, or uint8 [h, w, c].
+      top: how many.
+
+    Raises:
+      UserError: the file is no image that can be read, or the array of another shape.
+    """
+    given = np.asarray(image) if hasattr(image, 'shape') else self.read(image)
+    if given.shape != self.image_shape or given.dtype != np.uint8:
+      raise UserError(f'an image is {given.dtype} of shape {given.shape}; this network reads uint8 {self.image_shape}')
+    return self.named(self.probabilities(given[None])[0], top)
 
 
 def apply(net: Network, variables, images):

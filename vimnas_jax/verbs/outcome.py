@@ -6,7 +6,7 @@ import numpy as np
 from vimnas_jax import draw, files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost
-from vimnas_jax.runs import checkpoint, metrics, steps
+from vimnas_jax.runs import budget, checkpoint, metrics, steps
 from vimnas_jax.verbs import standing
 
 
@@ -60,7 +60,8 @@ def dead_warnings(dead, space, step, pretraining):
 def write(folder, run, now, pace, command) -> dict:
   """Writes genotype.json, the pictures and result.json of the final state `now`; returns the result.
 
-  `run` has the parts of the search: space, method, config, plan, size, image_shape, class_names, environment, start().
+  `run` has the parts of the search: space, method, config, plan, limit, size, image_shape, class_names, environment,
+  start().
   `pace` is what its steps took, a loop.Pace, or None.
   """
   space, method, config = run.space, run.method, run.config
@@ -104,6 +105,8 @@ def write(folder, run, now, pace, command) -> dict:
     result['supernet'] = standing.accuracies(run, now.theta, probs, genotype, config.supernet_images)
   for benchmark in tabular.of(space, config.oracle):
     result |= benchmark.answer(config.oracle, genotype, config.data.name)
+  if run.limit:
+    result['budget'] = run.limit.facts()
   result |= run.environment
   files.write_json(folder / 'result.json', result)
   return result
@@ -145,7 +148,8 @@ def _lines(result, space):
     lines.append('graph          by how much probability the weakest input kept leads the strongest left out: ' +
                  ', '.join(f'{name} {margin:.2g}' for name, margin in result['graph_margins'].items()))
   lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
-  if result['steps'] < result.get('planned_steps', 0):
+  lines += budget.line(result)
+  if result['steps'] < result.get('planned_steps', 0) and result.get('budget', {}).get('ended_after_step') is None:
     lines.append(f'length         {result["steps"]} of {result["planned_steps"]} steps: the method was at its end')
   if result['seconds_per_step']:
     lines.append(f'speed          {result["seconds_per_step"]:.3f} s a step (median)' + (

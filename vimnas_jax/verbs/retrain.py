@@ -14,9 +14,9 @@ from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes, initial, ops
 from vimnas_jax.networks.network import Network
-from vimnas_jax.runs import checkpoint, loop, metrics, optim, parallel, runfolder, signals, state
+from vimnas_jax.runs import budget, checkpoint, loop, metrics, optim, parallel, runfolder, signals, state
 from vimnas_jax.spaces import Genotype
-from vimnas_jax.verbs import evaluate, export
+from vimnas_jax.verbs import best, evaluate, export, floor, told
 
 
 @flax.struct.dataclass
@@ -50,18 +50,25 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
     space = spaces.get(config.space.name)
     genotype = genotypes.resolve(config.genotype, space, genotypes.trusted(config))
     _same_architecture(folder, space, genotype)
+    limit = budget.of(folder, config)
     loaded = data.get(config.data) if loaded is None else loaded
     mesh = parallel.mesh(config.devices, config.batch_size)
-    run = Training(config, space, genotype, loaded, mesh)
+    if limit:
+      limit.told = console.say
+    run = Training(limit.fitted() if limit else config, space, genotype, loaded, mesh, limit)
     run.abstract()  # traces the network: what does not fit is told now, before anything is written
     runfolder.write_config(folder, config, loaded.fingerprint(), genotypes.fingerprint(genotype))
     files.write(folder / 'genotype.json', genotype.to_json() + '\n')
-    for line in data.describe(loaded):
-      console.say(line)
+    told.data_set(folder, loaded, console)
     console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
                 f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.total} steps of {config.batch_size}')
-    result = loop.to_the_end(run, folder, console, stop,
-                             lambda now, pace: run.finish(folder, now, pace, command, console))
+    try:
+      result = loop.to_the_end(run, folder, console, stop,
+                               lambda now, pace: run.finish(folder, now, pace, command, console))
+    except budget.Shortened:
+      run = Training(limit.fitted(), space, genotype, loaded, mesh, limit)
+      result = loop.to_the_end(run, folder, console, stop,
+                               lambda now, pace: run.finish(folder, now, pace, command, console))
     for line in evaluate.summary(result, folder) if result else ():
       console.say(line)
     return result
@@ -77,11 +84,18 @@ def _same_architecture(folder, space, genotype):
 class Training:
   """The parts of one training, and how it goes from a state to the end."""
 
-  def __init__(self, config, space, genotype, loaded, mesh):
+  def __init__(self, config, space, genotype, loaded, mesh, limit=None):
+    self.limit = limit
     self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
     self.train, valid = data.halves(loaded, config.train_portion, config.data.limit, whole=True)
+    if loaded.valid and config.train_portion < 1:
+      raise UserError(f'config.train_portion={config.train_portion:g} and config.data.validation='
+                      f'{config.data.validation:g} both set images apart: set config.train_portion=1')
     self.test = loaded.test if config.train_portion == 1 else valid
     self.test_name = 'test' if config.train_portion == 1 else 'valid'
+    self.watched, self.watched_name = self.test, self.test_name
+    if loaded.valid:
+      self.watched, self.watched_name = data.limited(loaded.valid, config.data.limit, loaded.num_classes), 'valid'
     if len(self.train) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
     self._prepare = augment.of(config.data, loaded)
@@ -119,7 +133,7 @@ class Training:
 
   def finished(self, now) -> bool:
     """Whether the state `now` is that of the end."""
-    return int(now.step) >= self.total
+    return int(now.step) >= self.total or (self.limit is not None and self.limit.ended(int(now.step)))
 
   def _step(self, state, held, index):
     """One step: `(state, data on the device, indices [n]) -> (state, metrics)`."""
@@ -163,7 +177,7 @@ class Training:
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end or to a stop. Returns the state and the loop.Pace, or None."""
     first = int(now.step)
-    if first >= self.total:
+    if self.finished(now):
       return now, None
     held = {'images': self.train.images, 'labels': self.train.labels}
     if self.train.aspects is not None:
@@ -172,6 +186,9 @@ class Training:
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
     scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch)
+    kept = best.kept(folder) if self.loaded.valid else None
+
+    every = max(1, round(self.config.eval_epochs * self.per_epoch))
 
     def note(at, values, seconds):
       log.write(step=at, epoch=round(at / self.per_epoch, 4), seconds=round(seconds, 4),
@@ -179,22 +196,29 @@ class Training:
       return f'accuracy {float(values["accuracy"]):.3f}'
 
     def after(at, state):
-      found = scores.of(self.variables(state), self.test)
+      nonlocal kept
+      found = scores.of(self.variables(state), self.watched)
+      if self.loaded.valid:
+        kept = best.offer(folder, kept, best.Kept(at, found.top1, found.loss), self.variables(state))
       curve.write(step=at, epoch=round(at / self.per_epoch, 4), top1=found.top1, top5=found.top5, loss=found.loss)
-      console.say(f'step {at}/{self.total}  {self.test_name} accuracy {found.top1:.2f} %')
+      console.say(f'step {at}/{self.total}  {self.watched_name} accuracy {found.top1:.2f} %')
 
     try:
       return loop.advance(loop.Loop(
           self.total, lambda at: self.step, held, loop.batches(self.order, self.per_epoch, self.mesh), note,
           self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', self.config.checkpoint_minutes,
-          after, max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
+          after, every, budget=self.limit, beside=len(self.watched) / (3 * self.config.batch_size * every)),
+          now, saved, console, stop)  # an evaluation is a third of a step
     finally:
       log.close()
       curve.close()
 
   def finish(self, folder, now, pace, command, console):
-    """Exports and evaluates the final state; writes result.json and the pictures; returns the result."""
-    model = export.Model(self.space, self.genotype, self.net, self.variables(now), self.loaded.image_shape,
+    """Exports and evaluates the final state, or the one that validation images chose; writes result.json and the
+    pictures; returns the result.
+    """
+    kept, variables = best.read(folder) if best.kept(folder) else (None, self.variables(now))
+    model = export.Model(self.space, self.genotype, self.net, variables, self.loaded.image_shape,
                          self.loaded.mean, self.loaded.std, self.config.data.name, self.loaded.class_names,
                          self.loaded.recipe)
     console.say('exporting …')
@@ -202,16 +226,25 @@ class Training:
     curve = metrics.read(folder / 'curve.jsonl')
     rows = metrics.read(folder / 'metrics.jsonl')
     draw.curves({'training batches': ([r['epoch'] for r in rows], [100 * r['accuracy'] for r in rows]),
-                 self.test_name: ([r['epoch'] for r in curve], [r['top1'] for r in curve])}, folder / 'curve.png')
+                 self.watched_name: ([r['epoch'] for r in curve], [r['top1'] for r in curve])}, folder / 'curve.png')
     for name in self.space.cells:
       draw.cell(self.genotype, name, self.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
     result = {
         'command': command, 'task': 'retrain', 'space': self.space.name, 'data': self.config.data.name,
-        'genotype': self.space.write(self.genotype), 'seed': self.config.seed, 'steps': self.total,
-        'epochs': self.config.epochs, 'params': self.size.params, 'madds': self.size.madds,
+        'genotype': self.space.write(self.genotype), 'seed': self.config.seed,
+        'steps': int(now.step), 'planned_steps': self.total, 'epochs': self.config.epochs,
+        'params': self.size.params, 'madds': self.size.madds,
         'seconds_per_step': pace and round(pace.seconds, 4), 'bytes_per_step': pace and pace.bytes,
         **evaluate.measure(model, self.test, self.test_name, folder, self.config, console),
         'state_sha256': checkpoint.digest(now)}
+    if self.limit:
+      self.limit.save()
+      result['budget'] = self.limit.facts()
+    if kept:
+      result['chosen'] = {'step': kept.step, 'valid_top1': round(kept.top1, 4), 'valid_loss': round(kept.loss, 6),
+                          'valid_images': len(self.watched)}
+    if data.own(self.loaded) and self.train.aspects is None:
+      result['floor'] = floor.measure(self.loaded, self.train, self.test)
     result |= self.environment
     files.write_json(folder / 'result.json', result)
     return result

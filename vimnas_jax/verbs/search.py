@@ -12,39 +12,56 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
-from vimnas_jax.runs import loop, metrics, parallel, runfolder, signals, state, steps
-from vimnas_jax.verbs import outcome, standing
+from vimnas_jax.runs import budget, loop, metrics, parallel, runfolder, signals, state, steps
+from vimnas_jax.verbs import outcome, standing, told
 
 
 def search(config, workdir, command: str = '', loaded: data.Data | None = None,
-           stop: signals.Stop | None = None) -> dict | None:
+           stop: signals.Stop | None = None, notes=(),
+           share: float = 1.0) -> dict | None:
   """Searches an architecture as the resolved `config` says, resuming what `workdir` holds.
 
-  `loaded` is what data.get(config.data) gives, if it is at hand.
+  `loaded` is what data.get(config.data) gives, if it is at hand; `notes` are lines that are said after those of the
+  data; `share` is the part of config.max_hours that is the search's.
   Returns the result, which is also in workdir/result.json; None if a signal ended the run early, all saved.
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
   console = metrics.Console()
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
+    limit = budget.of(folder, config, share)
     loaded = data.get(config.data) if loaded is None else loaded
-    run = _checked(config, loaded, console)
+    run = _checked(config, loaded, console, limit)
     differ = runfolder.write_config(folder, config, loaded.fingerprint())
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
                   'give another --workdir to search with it')
-    for line in data.describe(loaded):
+    told.data_set(folder, loaded, console)
+    for line in (*notes, *told.shortage(loaded, run.train, run.total)):
       console.say(line)
     console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
                 f'{run.total} steps of {config.batch_size}, {run.weights:,} weights')
-    result = loop.to_the_end(run, folder, console, stop,
-                             lambda now, pace: outcome.write(folder, run, now, pace, command))
+    try:
+      result = loop.to_the_end(run, folder, console, stop,
+                               lambda now, pace: outcome.write(folder, run, now, pace, command))
+    except budget.Shortened:
+      run = _checked(config, loaded, console, limit)
+      for line in told.shortage(loaded, run.train, run.total):
+        console.say(line)
+      result = loop.to_the_end(run, folder, console, stop,
+                               lambda now, pace: outcome.write(folder, run, now, pace, command))
+    if limit:
+      limit.save()
     for line in outcome.summary(result, folder, run.space) if result else ():
       console.say(line)
     return result
 
 
-def _checked(config, loaded, console):
-  """The parts of the search. Raises UserError for all that can be wrong with them: nothing has been written so far."""
+def _checked(config, loaded, console, limit=None):
+  """The parts of the search, with the epochs that fit into `limit`. Raises UserError for all that can be wrong with
+  them: nothing has been written so far.
+  """
+  if limit:
+    config, limit.told = limit.fitted(), console.say
   space = spaces.get(config.space.name)
   space = space.on_imagenet() if config.space.imagenet else space
   tabular.check(space, config.oracle, console.say)
@@ -61,7 +78,7 @@ def _checked(config, loaded, console):
   if config.batch_size % (method.samples * config.accumulate):
     raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={method.samples} '
                     f'times config.accumulate={config.accumulate}')
-  run = _Run(config, space, method, loaded, mesh)
+  run = _Run(config, space, method, loaded, mesh, limit)
   for part, split in (('training', run.train), ('validation', run.valid if run.validates else run.train)):
     if len(split) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
@@ -75,8 +92,8 @@ def _checked(config, loaded, console):
 class _Run:
   """The parts of one search, and how it goes from a state to the end."""
 
-  def __init__(self, config, space, method, loaded, mesh):
-    self.config, self.space, self.method, self.mesh = config, space, method, mesh
+  def __init__(self, config, space, method, loaded, mesh, limit=None):
+    self.config, self.space, self.method, self.mesh, self.limit = config, space, method, mesh, limit
     self.train, self.valid = data.halves(loaded, config.train_portion, config.data.limit)
     self.image_shape, self.class_names = loaded.image_shape, loaded.class_names
     self.mean, self.std = loaded.mean, loaded.std
@@ -133,6 +150,8 @@ class _Run:
   def finished(self, now) -> bool:
     """Whether the state `now` is that of the end."""
     stopped = self.method.stopped
+    if self.limit and self.limit.ended(int(now.step)):
+      return True
     return int(now.step) >= self.total or (stopped is not None and bool(stopped(now.phi)))
 
   def step(self, at):
@@ -213,7 +232,7 @@ class _Run:
       return loop.advance(loop.Loop(self.plan.steps, self.step, images, index, note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
                                     self.config.checkpoint_minutes, before=self._grown if self.method.depths else None,
-                                    stopped=self.finished if self.method.stopped else None),
+                                    stopped=self.finished if self.method.stopped else None, budget=self.limit),
                           now, saved, console, stop)
     finally:
       log.close()

@@ -8,7 +8,7 @@ import shlex
 from vimnas_jax import config as config_lib
 from vimnas_jax import data
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import metrics, runfolder
+from vimnas_jax.runs import budget, metrics, runfolder
 from vimnas_jax.verbs import report, retrain, search
 
 # Fields of config.data that change what is done with the images of a set, not which they are.
@@ -49,7 +49,8 @@ def study(config, workdir, command: str = '') -> dict | None:
         if run_config is None or runfolder.finished(place, run_config):
           continue
         console.say(f'run {number} of {len(runs)}: {where}' + (', retraining' if run_config is following else ''))
-        if verb(run_config, place, run_command, data_of(run_config.data)) is None:
+        shared = {'share': budget.SEARCH} if verb is search.search and following is not None else {}
+        if verb(run_config, place, run_command, data_of(run_config.data), **shared) is None:
           return None
     trust = [searched.space.name for _, _, searched, _ in runs]  # the user named them, in the config or a member
     return report.across([folder / where for where, *_ in runs], folder, config.oracle, trust)

@@ -1,0 +1,115 @@
+"""Photographs named by an exported network, which is made here and not trained."""
+
+import csv
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from conftest import one_line
+from PIL import Image
+from test_export import model
+
+import vimnas_jax
+from configs import predict as predict_config
+from vimnas_jax import config as config_lib
+from vimnas_jax.data import pixels
+from vimnas_jax.errors import UserError
+from vimnas_jax.verbs import export, predict
+
+RECIPE = pixels._recipe(4, 4, 'bicubic')
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A run folder of a search with its retraining."""
+  folder = tmp_path_factory.mktemp('run')
+  export.write(folder / 'retrain' / 'export', dataclasses.replace(model(), recipe=RECIPE))
+  return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+  root = tmp_path / 'photos'
+  (root / 'deep' / 'er').mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  for name in ('b.jpg', 'a.png', 'deep/er/c.odd'):
+    Image.fromarray(rng.integers(0, 256, (9, 7, 3), np.uint8)).save(root / name, 'PNG')
+  (root / 'cut.png').write_bytes((root / 'a.png').read_bytes()[:60])
+  (root / 'notes.txt').write_text('no image')
+  (root / '.hidden.png').write_text('of a Mac')
+  return root
+
+
+def asked(run, photos, **fields):
+  config = predict_config.get_config()
+  config.genotype, config.images = str(run), str(photos)
+  config.update_from_flattened_dict(fields)
+  return config_lib.resolve(config)
+
+
+def test_a_folder_is_named_and_told(run, photos, tmp_path, capsys):
+  rows = predict.predict(asked(run, photos), tmp_path / 'out')
+  assert [row['file'] for row in rows] == ['a.png', 'b.jpg', 'deep/er/c.odd']
+  network = export.read(run)
+  images = np.stack([pixels.read(photos / row['file'], RECIPE) for row in rows])
+  for row, logits in zip(rows, np.asarray(jax.jit(network)(images), np.float64)):
+    share = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    assert row['class'] == network.class_names[logits.argmax()]
+    assert row['probability'] == pytest.approx(share.max(), rel=1e-4)
+    assert [name for name, _ in row['top']] == [network.class_names[i] for i in np.argsort(-share)[:3]]
+  with open(tmp_path / 'out' / 'predictions.csv', newline='') as file:
+    head, *lines = csv.reader(file)
+  assert head == ['file', 'class', 'probability', 'class_2', 'probability_2', 'class_3', 'probability_3']
+  assert [line[:2] for line in lines] == [[row['file'], row['class']] for row in rows]
+  out = capsys.readouterr().out
+  assert '2 skipped: notes.txt (no image); cut.png (' in out and '3 images: ' in out and '.hidden' not in out
+
+
+def test_one_photograph_from_python(run, photos):
+  network = vimnas_jax.load(run)
+  top = network.predict(photos / 'a.png')
+  assert len(top) == 3 and top == network.predict(str(photos / 'a.png'), top=4)[:3]
+  assert sum(p for _, p in network.predict(photos / 'a.png', top=4)) == pytest.approx(1, abs=1e-5)
+  assert network.predict(network.read(photos / 'a.png')) == top
+  for image in (photos / 'cut.png', np.zeros((5, 5, 3), np.uint8), np.zeros((4, 4, 3), np.float32)):
+    with pytest.raises(UserError) as e:
+      network.predict(image)
+    one_line(e)
+
+
+def test_what_is_read_for_a_network_of_arrays(tmp_path):
+  """Grey, shrunk, and without a recipe."""
+  Image.fromarray(np.full((20, 30, 3), (200, 100, 0), np.uint8)).save(tmp_path / 'a.png')
+  grey = pixels.read_for(tmp_path / 'a.png', {}, (8, 8, 1))
+  assert grey.shape == (8, 8, 1) and (grey == round(0.299 * 200 + 0.587 * 100)).all()
+  ramp = np.repeat(np.arange(16, dtype=np.uint8)[:, None, None] * 16, 16, 1).repeat(3, 2)
+  Image.fromarray(ramp).save(tmp_path / 'ramp.png')
+  half = pixels.read_for(tmp_path / 'ramp.png', pixels._recipe(16, 16, 'bicubic'), (8, 8, 3))
+  np.testing.assert_array_equal(half, np.rint(ramp.reshape(8, 2, 8, 2, 3).mean((1, 3))))
+  with pytest.raises(UserError, match='8x6 pixels and 3 channels') as e:
+    pixels.read_for(tmp_path / 'a.png', {}, (8, 6, 3))
+  one_line(e)
+
+
+@pytest.mark.parametrize('fields, says', [
+    ({'genotype': ''}, "config.genotype='' is no folder"), ({'images': ''}, "config.images='': no such"),
+    ({'images': 'nowhere.jpg'}, 'no such file or folder'),
+    ({'data.max_pixels': 9}, 'no image that can be read: .*63 pix')])
+def test_refused_before_anything_is_written(run, photos, tmp_path, fields, says):
+  with pytest.raises(UserError, match=says) as e:
+    predict.predict(asked(run, photos, **fields), tmp_path / 'out')
+  one_line(e)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_more_images_than_are_shown_or_held(run, photos, monkeypatch):
+  monkeypatch.setattr(predict, '_BLOCK', 2)
+  row = {'file': 'a.png', 'class': 'cat', 'probability': 0.5, 'top': [('cat', 0.5)]}
+  told = predict.lines([row] * 50, [('x', 'no image')] * 12)
+  assert told[40:] == ['… and 10 more in predictions.csv', told[41], '50 images: 50 cat']
+  assert told[41].startswith('12 skipped: x (no image)') and told[41].endswith('and 2 more')
+  paths, skipped = predict.listed(photos)
+  rows = [row for start in range(0, len(paths), 2)
+          for row in predict._block(export.read(run), paths[start:start + 2], photos, 10**6, skipped)]
+  assert [row['file'] for row in rows] == ['a.png', 'b.jpg', 'deep/er/c.odd'] and len(skipped) == 2

@@ -1,0 +1,71 @@
+"""What a data set holds, in lines for the console and as the facts of data.json."""
+
+from typing import Any
+
+import numpy as np
+
+from vimnas_jax.data.types import Data
+
+LIST = 'data.json'  # the file of a run folder that holds `facts`
+UNEVEN = 3  # times as many images in one class as in another are told
+_SHOWN = 12  # classes that are named in a line
+
+
+def own(data: Data) -> bool:
+  """Whether the classes are named by somebody outside: a folder, TFDS, a file of one's own."""
+  return bool(data.recipe) or data.name.startswith('tfds/') or data.name.endswith('.py')
+
+
+def _counts(data):
+  """{part: images of every class}."""
+  splits = {'training': data.train, **({'validation': data.valid} if data.valid else {}), 'test': data.test}
+  return {part: np.bincount(split.labels, minlength=data.num_classes) for part, split in splits.items()}
+
+
+def facts(data: Data) -> dict[str, Any]:
+  """What data.json holds: classes with their images by part, how the parts were made, and every file left out."""
+  counts = _counts(data)
+  return {'data': data.name, 'rule': data.rule, 'image_shape': list(data.image_shape), 'recipe': dict(data.recipe),
+          'images': {part: int(count.sum()) for part, count in counts.items()},
+          'classes': [{'name': data.name_of(i), **{part: int(count[i]) for part, count in counts.items()}}
+                      for i in range(data.num_classes)],
+          'left_out': [{'file': file, 'reason': reason} for file, reason in data.left_out]}
+
+
+def describe(data: Data) -> list[str]:
+  """Lines for the console: classes with their images, what was left out, and what is uneven; of data with names from
+  outside.
+  """
+  if not own(data):
+    return []
+  counts = _counts(data)
+  told = [f'{data.name_of(i)} {"/".join(map(str, row))}' for i, row in enumerate(zip(*counts.values()))]
+  if len(told) > _SHOWN:
+    least, most = ('/'.join(str(bound(count)) for count in counts.values()) for bound in (min, max))
+    told = [*told[:_SHOWN], f'and {len(told) - _SHOWN} more; each {least}{"" if least == most else f" to {most}"}']
+  first = f'{_count(data.num_classes, "class", "classes")}, {"/".join(counts)} images: {", ".join(told)}'
+  lines = []
+  if data.left_out:
+    first += f'; {_count(len(data.left_out), "file or folder", "files or folders")} left out (list in {LIST})'
+    reasons = {}
+    for file, reason in data.left_out:
+      reasons.setdefault(reason, []).append(file)
+    lines.append('left out: ' + '; '.join(f'{_some(files)} ({reason})' for reason, files in reasons.items()))
+  if data.rule:
+    lines.append(f'parts: {data.rule}')
+  if len(untested := np.flatnonzero(counts['test'] == 0)):
+    lines.append(f'without a test image: {_some(list(map(data.name_of, untested)))}')
+  train = counts['training']
+  if train.max() >= UNEVEN * train.min():
+    fewest, most = int(train.argmin()), int(train.argmax())
+    lines.append(f'unbalanced: {data.name_of(most)} has {train[most]} training images, {data.name_of(fewest)} '
+                 f'{train[fewest]}; accuracy is over all images, that of every class in result.json (per_class)')
+  return [first, *lines]
+
+
+def _count(number, one, more):
+  return f'{number} {one if number == 1 else more}'
+
+
+def _some(names, shown=3):
+  return ', '.join(names[:shown]) + (f' and {len(names) - shown} more' if len(names) > shown else '')

@@ -1,0 +1,118 @@
+"""Fields that a configuration leaves open (None) because they depend on the images: chosen where the data is known.
+
+What the user sets stays as it is. The values are functions of the number of training images and of the median of their
+shorter sides alone, so that the same command on the same images goes on with a run; they end up in config.json.
+"""
+
+import copy
+import math
+import pathlib
+
+from ml_collections import ConfigDict
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import data, files
+from vimnas_jax.errors import UserError
+
+FIELDS = ('data.image_size', 'data.shrink', 'batch_size', 'epochs', 'network.cells', 'network.channels')
+LARGEST = 64  # pixels a side to which photographs are brought
+_SIDES = (8, 12, 16, 24, 32, 48, LARGEST)
+_BATCHES = 8  # of an epoch, at the least, before a batch is made smaller
+_SEARCH_STEPS, _SEARCH_EPOCHS = 300, (1, 40)
+_RETRAIN_STEPS, _RETRAIN_EPOCHS = 4000, (10, 100)
+_EVALUATIONS = 40  # of a retraining
+
+
+def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
+  """A copy of an unresolved configuration with a value for every field of FIELDS that it left open.
+
+  Those of an evaluation, of all config.data, are those of the run that it evaluates.
+
+  Returns:
+    (configuration, lines that say what was chosen).
+
+  Raises:
+    UserError: the data, or the run, cannot be read; or there are too few images for one batch.
+  """
+  flat = files.flatten(asked.to_dict())
+  if asked.task == 'evaluate' and asked.data.name is None:
+    return _as_trained(asked), ()
+  open_fields = [field for field in FIELDS if flat[field] is None]
+  if not open_fields:
+    return asked, ()
+  c = copy.deepcopy(asked).unlock()
+  if asked.task in ('evaluate', 'predict', 'report'):
+    usual = files.flatten(config_lib.defaults().to_dict())
+    c.update_from_flattened_dict({field: usual[field] for field in open_fields})
+    return c, ()
+  count, side, fixed = data.survey(_readable(c.data))
+  count = min(c.data.limit, count) if c.data.limit else count
+  values = _values(c, count, side, fixed)
+  for field in open_fields:
+    c.update_from_flattened_dict({field: values[field]})
+  if c.data.pad is None:
+    c.data.pad = max(1, round((c.data.image_size if not fixed else side // c.data.shrink) / 8))
+  if c.then:
+    c.then_changes = f'{_retraining(c, count)} {c.then_changes}'.strip()
+  told = ' '.join(f'{field}={files.flatten(c.to_dict())[field]}' for field in (*open_fields, 'data.pad'))
+  notes = [f'chosen for {count} training images of about {side} pixels: {told}' +
+           (f'; retraining: {c.then_changes}' if c.then else '') + ' (what you set yourself is taken instead)']
+  if c.data.flip:
+    notes.append('images are mirrored at random: where left and right matter, as for digits, letters and signs, set '
+                 '--config.data.flip=False')
+  return c, tuple(notes)
+
+
+def _readable(fields):
+  """config.data with what reading may ask for."""
+  own = copy.deepcopy(fields).unlock()
+  own.image_size, own.shrink = own.image_size or LARGEST, own.shrink or 1
+  return own
+
+
+def _values(c, count, side, fixed):
+  portion = c.when.get(c.method.name, {}).get('train_portion', 0.5) if c.train_portion is None else c.train_portion
+  searched = int(count * portion)
+  if searched < 8 and c.batch_size is None:
+    raise UserError(f'config.data.dir={c.data.dir!r} has {searched} images to search on: a batch takes 8 at least; add '
+                    'images')
+  batch = c.batch_size or next(b for b in (64, 32, 16, 8) if searched >= _BATCHES * b or b == 8)
+  size = next((s for s in reversed(_SIDES) if s <= side), _SIDES[0])
+  shrink = 1
+  if fixed:
+    shrink = next((by for by in range(1, side) if not fixed[0] % by and not fixed[1] % by and side // by <= LARGEST), 1)
+  return {'data.image_size': size, 'data.shrink': shrink, 'batch_size': batch,
+          'epochs': _epochs(_SEARCH_STEPS, max(searched // batch, 1), _SEARCH_EPOCHS),
+          'network.cells': 2 if c.space.name == 'nb201' else 8, 'network.channels': 16}
+
+
+def _epochs(steps, per_epoch, bounds):
+  return float(min(max(math.ceil(steps / per_epoch), bounds[0]), bounds[1]))
+
+
+def _retraining(c, count):
+  """What the retraining changes in `config.retraining`, which is made for CIFAR-10."""
+  epochs = _epochs(_RETRAIN_STEPS, math.ceil(count / c.batch_size), _RETRAIN_EPOCHS)
+  rate = 0.1 * (c.batch_size / 256) ** 0.5
+  changes = {'epochs': epochs, 'batch_size': c.batch_size, 'theta.lr': round(rate, 4), 'network.cells': c.network.cells,
+             'network.channels': c.network.channels, 'network.auxiliary': 0.0, 'network.drop_path': 0.0,
+             'data.cutout': 0, 'eval_epochs': float(max(1, round(epochs / _EVALUATIONS))), 'checkpoint_steps': 200,
+             'log_steps': 20}
+  return ' '.join(f'{field}={value}' for field, value in changes.items())
+
+
+def _as_trained(asked):
+  """An evaluation with the fields of config.data that it leaves open as the network was trained."""
+  c, given = copy.deepcopy(asked).unlock(), pathlib.Path(asked.genotype).expanduser()
+  places = (given, given / 'retrain', given.parent)
+  path = next((place / 'config.json' for place in places[not (given / 'export').is_dir():]
+               if (place / 'config.json').is_file()), None)
+  if not asked.genotype or path is None:
+    raise UserError(f'config.genotype={asked.genotype!r} is no run folder of a finished retraining (config.json is '
+                    'missing): give one, or set config.data.name, config.data.dir and what else the images need')
+  trained = files.read_json(path).get('config', {})
+  known = {**config_lib.defaults().data.to_dict(), **(trained.get('data') or {})}
+  for field, value in c.data.to_dict().items():
+    if value is None:
+      c.data[field] = known[field]
+  return c
