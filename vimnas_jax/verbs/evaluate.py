@@ -16,18 +16,21 @@ from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes
 from vimnas_jax.runs import budget, metrics, runfolder
-from vimnas_jax.verbs import export, floor, told
+from vimnas_jax.verbs import export, floor, pages, told
 
 TOP = 5  # classes that count as a hit beside the first
 
 
 class Found(NamedTuple):
-  """Of a split: top-1 and top-5 accuracy in %, mean cross-entropy, and counts [true class, predicted class]."""
+  """Of a split: top-1 and top-5 accuracy in %, mean cross-entropy, counts [true class, predicted class], and what each
+  image was taken for, [n].
+  """
 
   top1: float
   top5: float
   loss: float
   confusion: np.ndarray
+  predicted: np.ndarray
 
 
 class Scores:
@@ -45,15 +48,16 @@ class Scores:
       # as many classes as reach the true one's logit before it: ties count against the network unless it stands first
       before = (logits > own) | ((logits == own) & (jnp.arange(logits.shape[-1])[None] < labels[:, None]))
       rank = before.sum(-1)
-      pairs = labels * logits.shape[-1] + logits.argmax(-1)
+      predicted = logits.argmax(-1)
+      pairs = labels * logits.shape[-1] + predicted
       counts = jnp.zeros(logits.shape[-1] ** 2, jnp.int32).at[pairs].add(real.astype(jnp.int32))
-      return (real * (rank < TOP)).sum(), (real * loss).sum(), counts
+      return (real * (rank < TOP)).sum(), (real * loss).sum(), counts, predicted
 
     self._scores = scores
 
   def of(self, variables, split) -> Found:
     """Scores of `split`. The last batch is filled up with images that do not count."""
-    top5, loss, confusion = 0, 0.0, 0
+    top5, loss, confusion, predicted = 0, 0.0, 0, []
     for start in range(0, len(split), self._batch):
       images, labels = split.images[start:start + self._batch], split.labels[start:start + self._batch]
       missing = self._batch - len(labels)
@@ -63,13 +67,17 @@ class Scores:
         labels = np.concatenate([labels, np.zeros(missing, labels.dtype)])
       part = jax.device_get(self._scores(variables, images, labels, real.astype(np.float32)))
       top5, loss, confusion = top5 + int(part[0]), loss + float(part[1]), confusion + part[2]
+      predicted.append(part[3][real])
     n, side = len(split), round(len(confusion) ** 0.5)
     confusion = confusion.reshape(side, side)
-    return Found(100 * int(np.trace(confusion)) / n, 100 * top5 / n, loss / n, confusion)
+    return Found(100 * int(np.trace(confusion)) / n, 100 * top5 / n, loss / n, confusion, np.concatenate(predicted))
 
 
-def measure(model: export.Model, split, name: str, folder: pathlib.Path, config, console) -> dict:
-  """Evaluates `model` on `split`, called `name`; draws folder/confusion.png; returns what result.json holds of it."""
+def measure(model: export.Model, split, name: str, folder: pathlib.Path, config, console) -> tuple[dict, list]:
+  """Evaluates `model` on `split`, called `name`; draws folder/confusion.png.
+
+  Returns what result.json holds of it, and images of the worst confusions as `pages.network` takes them.
+  """
   scores = Scores(model.net, model, config.eval_batch).of(model.variables, split)
   draw.confusion(scores.confusion, folder / 'confusion.png', model.class_names)
   classes = len(scores.confusion)
@@ -82,7 +90,8 @@ def measure(model: export.Model, split, name: str, folder: pathlib.Path, config,
   if config.measure_batches:
     console.say('measuring latency …')
     row['latency'] = [latency(model, batch) for batch in config.measure_batches]
-  return row
+  return row, [(i, j, split.images[(split.labels == i) & (scores.predicted == j)][:pages.IMAGES])
+               for i, j in pages.worst(scores.confusion)]
 
 
 def latency(model: export.Model, batch: int, seconds: float = 2.0) -> dict:
@@ -122,9 +131,11 @@ def evaluate(config, workdir, command: str = '') -> dict:
     told.data_set(folder, loaded, console)
     for line in notes:
       console.say(line)
+    measured, mistakes = measure(model, test, 'test', folder, config, console)
     result = {'command': command, 'task': 'evaluate', 'space': model.space.name, 'data': config.data.name,
               'genotype': model.space.write(model.genotype), 'params': size.params, 'madds': size.madds,
-              **measure(model, test, 'test', folder, config, console), **runfolder.environment()}
+              **measured, **runfolder.environment()}
+    pages.network(folder, result, model.space, mistakes)
     files.write_json(folder / 'result.json', result)
     for line in summary(result, folder):
       console.say(line)
@@ -213,7 +224,7 @@ def summary(result, folder) -> list[str]:
   except (KeyError, TypeError, ValueError, AttributeError) as e:
     raise UserError(f'{files.printable(folder)}/result.json is damaged ({type(e).__name__}: {str(e)[:80]}): remove it, '
                     'and the same command writes it again') from None
-  return [*lines, f'everything is in {files.printable(folder)}: result.json, confusion.png{more}']
+  return [*lines, f'everything is in {files.printable(folder)}: report.html, result.json, confusion.png{more}']
 
 
 def _number(value) -> str:

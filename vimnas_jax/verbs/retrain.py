@@ -16,7 +16,7 @@ from vimnas_jax.networks import cost, genotypes, initial, ops
 from vimnas_jax.networks.network import Network
 from vimnas_jax.runs import budget, checkpoint, loop, metrics, optim, parallel, runfolder, signals, state
 from vimnas_jax.spaces import Genotype
-from vimnas_jax.verbs import best, evaluate, export, floor, told
+from vimnas_jax.verbs import best, evaluate, export, floor, pages, told
 
 
 @flax.struct.dataclass
@@ -214,8 +214,8 @@ class Training:
       curve.close()
 
   def finish(self, folder, now, pace, command, console):
-    """Exports and evaluates the final state, or the one that validation images chose; writes result.json and the
-    pictures; returns the result.
+    """Exports and evaluates the final state, or the one that validation images chose; writes result.json,
+    report.html and the pictures; returns the result.
     """
     kept, variables = best.read(folder) if best.kept(folder) else (None, self.variables(now))
     model = export.Model(self.space, self.genotype, self.net, variables, self.loaded.image_shape,
@@ -229,13 +229,14 @@ class Training:
                  self.watched_name: ([r['epoch'] for r in curve], [r['top1'] for r in curve])}, folder / 'curve.png')
     for name in self.space.cells:
       draw.cell(self.genotype, name, self.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
+    measured, mistakes = evaluate.measure(model, self.test, self.test_name, folder, self.config, console)
     result = {
         'command': command, 'task': 'retrain', 'space': self.space.name, 'data': self.config.data.name,
         'genotype': self.space.write(self.genotype), 'seed': self.config.seed,
         'steps': int(now.step), 'planned_steps': self.total, 'epochs': self.config.epochs,
         'params': self.size.params, 'madds': self.size.madds,
         'seconds_per_step': pace and round(pace.seconds, 4), 'bytes_per_step': pace and pace.bytes,
-        **evaluate.measure(model, self.test, self.test_name, folder, self.config, console),
+        **measured,
         'state_sha256': checkpoint.digest(now)}
     if self.limit:
       self.limit.save()
@@ -246,5 +247,6 @@ class Training:
     if data.own(self.loaded) and self.train.aspects is None:
       result['floor'] = floor.measure(self.loaded, self.train, self.test)
     result |= self.environment
+    pages.network(folder, result, self.space, mistakes)
     files.write_json(folder / 'result.json', result)
     return result
