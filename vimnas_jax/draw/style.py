@@ -65,7 +65,7 @@ text-align:left;transform:rotate(180deg)}
 .confusion td.own{outline:1.5px solid var(--quiet);outline-offset:-2px}
 figure{margin:0 0 1rem;min-width:0}
 figcaption{margin:0 0 .3rem;overflow-wrap:anywhere}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,25rem),1fr));gap:1rem 1.6rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1rem 1.6rem}
 .edges{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,15.5rem),1fr));gap:.5rem 1.1rem}
 .edges figcaption{margin:0;color:var(--ink)}
 svg{display:block;max-width:100%;height:auto}
@@ -80,7 +80,7 @@ svg .tick{fill:var(--quiet)}
 .node{fill:var(--panel);stroke:var(--quiet);stroke-width:1.5}
 .out{fill:var(--ink)}
 svg .on{fill:var(--paper)}
-.loose{opacity:.55}
+.loose .node{stroke-dasharray:3 3}
 .head{fill:var(--c)}
 .pill{fill:var(--paper);stroke:var(--c);stroke-width:1.5;stroke-dasharray:var(--d,none)}
 .join{fill:none;stroke:var(--quiet);stroke-width:1.3}
@@ -103,6 +103,10 @@ nav,.skip,.copy,#tip{display:none}
 .box,.tall .box{overflow:visible;max-height:none}
 .box>svg{max-width:100%}
 section{break-inside:auto}
+h2,h3,figcaption{break-after:avoid}
+.charts{grid-template-columns:1fr 1fr}
+.edges{grid-template-columns:repeat(3,1fr)}
+@page{margin:15mm}
 figure,tr,.warn,.tiles div{break-inside:avoid}
 details::details-content{content-visibility:visible;height:auto}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}

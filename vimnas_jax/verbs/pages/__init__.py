@@ -36,8 +36,8 @@ def network(folder: pathlib.Path, result: Mapping, space: Space, mistakes=()) ->
     searched_for = files.read_json(above / 'result.json')
     if searched_for.get('genotype') == result.get('genotype'):
       files.write(above / FILE, searched.page(above, searched_for, space, result))
-  except UserError:  # a search of another time, of which no more is whole than its page
-    return
+  except (UserError, KeyError, TypeError, ValueError, AttributeError, IndexError):
+    return  # a result of another time, or an edited one: no reason to fail what has just been trained
 
 
 def comparison(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], places: Mapping[str, str],

@@ -25,8 +25,10 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None) -> list[
   steps, unchanged, hot = result.get('steps'), result.get('unchanged_steps'), result.get('one_hot')
   if real(steps) and steps and not result.get('derived'):
     if real(unchanged) and unchanged < SETTLED * steps:
-      told.append(f'The architecture still changed in the last tenth of the search: it has been what it is for only '
-                  f'{shared.counted(unchanged, "step")} of {number(steps)}. More epochs may end elsewhere.')
+      since = f'it has stood for only {shared.counted(unchanged, "step")} of {number(steps)}' if unchanged else (
+          'it changed at the very end')
+      told.append(f'The architecture still changed in the last tenth of the search: {since}. More epochs may end '
+                  'elsewhere.')
     if not real(hot):
       told.append('One-hotness is not known or no number.')
     elif hot < DECIDED:
