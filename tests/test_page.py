@@ -247,9 +247,15 @@ def made(folder, seed, **changes):
   return folder
 
 
-def test_runs_side_by_side(tmp_path):
+def test_runs_by_themselves_and_side_by_side(tmp_path):
   runs = [made(tmp_path / name / f'seed_{seed}', seed, supernet={'images': 100, 'mixed': 40.0 + seed, 'derived': 9.0})
           for name in ('plain', '<b>&"x"') for seed in (0, 1)]
+  pages.search(runs[0], json.loads((runs[0] / 'result.json').read_text()), NB201)
+  assert 'Search on a folder of images' in read(runs[0]).said
+  (runs[1] / 'config.json').write_text(json.dumps({'config': {'seed': 1, 'data': {'dir': '/x/<i>'}}}))
+  pages.search(runs[1], json.loads((runs[1] / 'result.json').read_text()), NB201)
+  assert "Search on the images of '<i>'" in read(runs[1]).said
+  (runs[1] / 'config.json').write_text(json.dumps({'config': {'seed': 1}}))
   report.compare(runs, tmp_path / 'r')
   text = (tmp_path / 'r' / pages.FILE).read_text(encoding='utf-8')
   found = Whole(text)

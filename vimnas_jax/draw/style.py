@@ -42,7 +42,10 @@ dd small{display:block}
 .facts div{display:grid;grid-template-columns:minmax(8rem,15rem) 1fr;gap:0 1rem;padding:.3rem 0;\
 border-bottom:1px solid var(--rule)}
 .facts dt{color:var(--quiet)}
-@media (max-width:34rem){.facts div{grid-template-columns:1fr}}
+@media (max-width:34rem){
+.tiles{grid-template-columns:repeat(auto-fit,minmax(min(100%,8.6rem),1fr))}
+.facts div{grid-template-columns:1fr}
+}
 .box{overflow-x:auto;max-width:100%;margin:0 0 1rem}
 td code{font-size:.82rem}
 .tall .box{max-height:34rem;overflow-y:auto}

@@ -37,7 +37,7 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
   if network and network.get('genotype') != result.get('genotype'):
     network = None
   warned = checks.of_search(result, space, genotype)
-  space_name, data_name = shared.name_of(space.name), shared.name_of(result.get('data', 'the data'))
+  space_name, data_name = shared.name_of(space.name), shared.images_of(folder, result)
   method = shared.name_of(result.get('method', 'a method'))
   lead = [html.tag('p', f'Which cell of the space {space_name} suits {data_name}? {_answer(result, method)}'),
           html.tag('pre', html.tag('code', result.get('genotype', html.NOTHING)), tabindex='0', role='region',
@@ -60,7 +60,7 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
 
 def _answer(result, method) -> str:
   steps, hot = result.get('steps'), result.get('one_hot')
-  did = f'{method} searched {counted(steps, "step")} ({html.number(result.get("epochs"))} epochs)'
+  did = f'{method} searched {counted(steps, "step")} ({counted(result.get("epochs"), "epoch")})'
   if not steps:
     did = f'{method} trained nothing'
   if result.get('derived'):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vimnas_jax import tabular
+from vimnas_jax import files, tabular
 from vimnas_jax.draw import page as html
 from vimnas_jax.draw import palette, svg
 from vimnas_jax.draw.base import heading
@@ -34,6 +34,18 @@ _FILES = {
 def name_of(text: Any) -> str:
   """The name of a space, method or data set as a page has it: of a file its last part."""
   return pathlib.PurePath(str(text)).name if str(text).endswith('.py') else str(text)
+
+
+def images_of(folder: pathlib.Path, result: Mapping) -> str:
+  """What a page calls the data of a run: their name, and where they are a folder of one's own, its name."""
+  if result.get('data') != 'folder':
+    return name_of(result.get('data', 'the data'))
+  try:
+    config = files.read_json(folder / 'config.json')['config']
+    own = pathlib.PurePath(config['data']['dir']).name
+  except (UserError, KeyError, TypeError):
+    own = ''
+  return f'the images of {own!r}' if own else 'a folder of images'
 
 
 def counted(count: Any, what: str) -> str:

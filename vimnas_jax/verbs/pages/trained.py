@@ -24,7 +24,7 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, mistakes: Sequence
   """The page as text; mistakes as those of `pages.network`."""
   part = 'test' if 'test_top1' in result else 'valid'
   genotype = shared.architecture(space, result)
-  data_name, space_name = shared.name_of(result.get('data', 'the data')), shared.name_of(space.name)
+  data_name, space_name = shared.images_of(folder, result), shared.name_of(space.name)
   trained = result.get('task') == 'retrain'
   counts = _counts(result)
   names = _names(result, len(counts))
