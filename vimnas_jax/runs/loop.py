@@ -111,7 +111,8 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
     stop: signals.Stop, entered.
     write: `write(state, pace) -> result`, after the last step.
   """
-  saved = checkpoint.Checkpoints(folder, run.config.checkpoint_keep, run.config.checkpoint_hours)
+  config = run.config
+  saved = checkpoint.Checkpoints(folder, config.checkpoint_keep, config.checkpoint_hours)
   now = saved.restore(run.abstract, console.say)
   if now is None:
     now = signals.interruptible(run.start)
