@@ -148,8 +148,9 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
       'train/ant/Thumbs.db': 'no image', 'train/ant/below/ with 1 file': 'a folder below that of a class',
       'train/ant/gone': 'a link to nothing', 'train/ant/loop': 'a link to nothing', 'train/ant/notes.txt': 'no image',
       'train/ant/p.heic': 'HEIC, which is not read', 'train/ant/pipe.png': 'a FIFO'}
-  classes, left = data.describe(found)
+  classes, left, held = data.describe(found)
   assert classes == '2 classes, training/test images: ant 3/3, bee 3/3'
+  assert held.endswith(' images of 4x4x3 are 576 bytes decoded: held in memory') and held.startswith('12 ')
   assert left.startswith('11 files or folders left out: README.md, train/ant/Icon')
 
 
@@ -157,7 +158,7 @@ def test_many_classes_are_told_in_short(tmp_path):
   _parts(tmp_path, classes=[f'c{i:02}' for i in range(30)])
   for file in (tmp_path / 'test' / 'c07').iterdir():
     file.unlink()
-  first, untested = data.describe(data.get(_config(tmp_path)))
+  first, untested, _ = data.describe(data.get(_config(tmp_path)))
   assert first.startswith('30 classes, training/test images: c00 3/3, ') and len(first) < 250
   assert first.endswith('and 18 more; each 3/0 to 3/3') and untested == 'without a test image: c07'
 

@@ -102,7 +102,15 @@ def defaults() -> ConfigDict:
   c.data.photographs = 0  # retraining on 'folder', 'tfds/NAME': above 0, training images are held whole, squeezed to
   #                         squares of this side, and random parts (smallest) are taken in the shape they had; test
   #                         images are cut as on ImageNet, shorter side to 256/224 of image_size; 256 goes with 224
-  c.data.moments = 'own'  # mean and std of the normalisation: 'own' are the data set's, 'imagenet' those of ImageNet
+  c.data.stream = placeholder(bool)  # 'folder', 'tfds/NAME': True reads images from the disk batch by batch, False
+  #                                    holds them in memory; None streams what would take more than a quarter of it
+  c.data.workers = placeholder(int)  # processes that decode streamed images; 0: threads of this one. None: one for each
+  #                                    core but two, at most 32, and threads where there are four cores or fewer
+  c.data.max_corrupt = 100  # streamed images that may be damaged: they are skipped, counted and told; one more stops
+  c.data.search_parts = placeholder(tuple)  # search: shares of every class's training images for the weights and for
+  #                                           the architecture, as (0.1, 0.025), in place of train_portion; None: all
+  c.data.moments = 'own'  # mean and std of the normalisation: 'own' are the data set's (where it is streamed those of
+  #                         2,048 of its images), 'imagenet' those of ImageNet
   c.data.shrink = 1  # images are averaged over squares of so many pixels: 2 halves their sides
   c.data.pad = placeholder(int)  # random crop after padding by so many pixels; 0 switches it off. None: 4, and 2 for
   #                                ImageNet16-120
@@ -224,6 +232,8 @@ def _keep_own(c):
                         'epochs')}
   for field in alone.get(c.task, ()):
     del c[field]
+  if c.task in ('retrain', 'evaluate'):
+    del c.data['search_parts']
 
 
 def retraining(config: ConfigDict) -> ConfigDict:

@@ -2,30 +2,28 @@
 
 Any of its image classification sets is a data set here, `tfds/NAME`: with features `image` and `label`, a split `train`
 and one of TESTS. Images whose size is not fixed are brought to config.data.image_size pixels a side, as those of a
-folder. All are held in memory.
+folder. What fits is held in memory, other sets are streamed (streamed.py).
 """
 
 import contextlib
 import glob
 import io
 import json
-import logging
 import os
 import pathlib
 import re
-import warnings
 
 import numpy as np
 
 from vimnas_jax import files
-from vimnas_jax.data import colours, pixels
+from vimnas_jax.data import pixels, records, sources, streamed
+from vimnas_jax.data.records import MODES, quiet
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
 
 PREFIX = 'tfds/'
 TESTS = ('test', 'validation')  # the first that there is
 _BLOCK = 1000  # records held undecoded at a time
-_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # channels of images of a fixed size -> Pillow's mode
 _FEATURES = re.compile(r'tensorflow_datasets\.core\.features(\.\w+)+')  # the classes that a description may name
 
 
@@ -36,20 +34,6 @@ def find(root: pathlib.Path, name: str) -> pathlib.Path | None:
   versions = [path.parent for path in root.glob(f'{glob.escape(name)}/*/dataset_info.json')
               if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
   return max(versions, key=lambda path: [int(n) for n in path.name.split('.')], default=None)
-
-
-@contextlib.contextmanager
-def _quiet():
-  """Keeps the remarks of TFDS (missing OpenCV, missing credentials) off the console."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      yield
-  finally:
-    logger.setLevel(level)
 
 
 def _check_classes(path):
@@ -88,21 +72,9 @@ def _described(features, splits):
     raise LookupError(f'its label has {len(label.names)} names for {label.num_classes} classes')
   if type(image).__name__ != 'Image' or np.dtype(image.np_dtype) != np.uint8 or len(image.shape) != 3:
     raise LookupError(f'its image is {type(image).__name__} of {np.dtype(image.np_dtype)}; wanted is Image of uint8')
-  if None not in image.shape and image.shape[-1] not in _MODES:
-    raise LookupError(f'its images have {image.shape[-1]} channels; wanted are {", ".join(map(str, _MODES))}')
+  if None not in image.shape and image.shape[-1] not in MODES:
+    raise LookupError(f'its images have {image.shape[-1]} channels; wanted are {", ".join(map(str, MODES))}')
   return test
-
-
-def _exact(record, shape):
-  """An encoded image of a fixed size: uint8 of `shape`, in the colours that its channels ask for."""
-  with pixels.opened(io.BytesIO(record), max_pixels=shape[0] * shape[1]) as (image, raw):
-    if image.size != (shape[1], shape[0]):
-      raise ValueError(f'it is {image.height}x{image.width}, not {shape[0]}x{shape[1]}')
-    mode = _MODES[shape[-1]]
-    if image.mode != mode or 'transparency' in image.info:
-      image = image.convert('RGBA') if mode == 'RGBA' and image.mode in ('P', 'PA', 'LA') else \
-          colours.rgb(image, raw).convert(mode)
-    return np.asarray(image).reshape(shape)
 
 
 def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
@@ -121,12 +93,22 @@ def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
       labels[i] = record['label']
       try:
         if fixed:
-          images[i] = _exact(record['image'], shape)
+          images[i] = records.exact(record['image'], shape)
         else:
           images[i], aspects[i] = pixels.decode(io.BytesIO(record['image']), recipe, max_pixels)
       except Exception as e:
         raise ValueError(f'image {i} of {part}: {e}') from None
   return Split(images, labels, aspects if not fixed and recipe['fit'] == 'squeeze' else None)
+
+
+@contextlib.contextmanager
+def _opened(path):
+  """Gives (TFDS's builder of the set in a version folder, the name of its split for test), checked."""
+  _check_classes(path)
+  with records.readable(path), quiet():
+    import tensorflow_datasets as tfds  # slow to import, so only when asked for
+    builder = tfds.builder_from_directory(path)
+    yield builder, _described(builder.info.features, builder.info.splits)
 
 
 def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS):
@@ -143,37 +125,44 @@ def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS):
   Raises:
     UserError: the files are damaged, incomplete, of another format, or hold no images with labels.
   """
-  _check_classes(path)
-  where = files.printable(path)
-  with _quiet():
-    import tensorflow_datasets as tfds  # slow to import, so only when asked for
-    try:
-      builder = tfds.builder_from_directory(path)
-      info, skip = builder.info, tfds.decode.SkipDecoding()
-      test = _described(info.features, info.splits)
-      fixed = None not in info.features['image'].shape
-      if not fixed and recipes is None:
-        raise LookupError('its images are of no fixed size')
-      splits = [_read_split(builder, part, skip, recipe, max_pixels)
-                for part, recipe in zip(('train', test), recipes or ({'side': 0, 'fit': ''},) * 2)]
-      return *splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
-    except MemoryError:
-      raise UserError(f'the images of {where} do not fit into memory: lower config.data.image_size, or set '
-                      'config.data.dir to a smaller set') from None
-    except Exception as e:  # TFDS and array_record raise whatever they please
-      if isinstance(e, OSError) and e.errno is not None and not isinstance(e, FileNotFoundError):
-        raise UserError(f'cannot read the TFDS data in {where} ({e.strerror}): make it readable, and run again; or set '
-                        'config.data.dir elsewhere') from None
-      reason = files.printable(' '.join(str(e).split())[:200])
-      raise UserError(f'cannot read the TFDS data in {where} ({type(e).__name__}: {reason}); prepare it again with '
-                      'file_format=array_record, or set config.data.dir elsewhere') from None
+  with _opened(path) as (builder, test):
+    import tensorflow_datasets as tfds
+    info, skip = builder.info, tfds.decode.SkipDecoding()
+    fixed = None not in info.features['image'].shape
+    if not fixed and recipes is None:
+      raise LookupError('its images are of no fixed size')
+    splits = [_read_split(builder, part, skip, recipe, max_pixels)
+              for part, recipe in zip(('train', test), recipes or ({'side': 0, 'fit': ''},) * 2)]
+    return *splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
+
+
+def _streamed(path, config) -> tuple[Data | None, str]:
+  """The set in a version folder, if it is to be streamed, else None; and the line that says what was chosen."""
+  with _opened(path) as (builder, test):
+    info = builder.info
+    shape, names = info.features['image'].shape, tuple(map(files.printable, info.features['label'].names))
+    fixed = None not in shape
+    recipe = {} if fixed else pixels.streamed(config)
+    side = config.photographs or config.image_size
+    counts = {part: info.splits[part].num_examples for part in ('train', test)}
+    stream, told = streamed.chosen(config, sum(counts.values()), shape if fixed else (side, side, 3))
+    if not stream:
+      return None, told
+    form = streamed.Form(tuple(shape) if fixed else (config.image_size, config.image_size, 3), recipe or None,
+                         config.smallest, config.max_pixels)
+    splits = [streamed.Streamed(sources.Records(path, part, count, len(names)), np.arange(count, dtype=np.int32), form)
+              for part, count in counts.items()]
+    shuffled = not info.disable_shuffling
+  return Data(config.name, *splits, len(names), *streamed.stats(config, splits[0]), class_names=names, recipe=recipe,
+              shuffled=shuffled, placement=told), told
 
 
 def load(config) -> Data:
-  """The set `tfds/NAME` or `tfds/NAME/CONFIG`, uint8 [n, h, w, c].
+  """The set `tfds/NAME` or `tfds/NAME/CONFIG`, uint8 [n, h, w, c], in memory or streamed.
 
   Args:
-    config: `name`, `dir` (a TFDS data folder), `image_size`, `max_pixels` and `photographs`.
+    config: `name`, `dir` (a TFDS data folder), `image_size`, `max_pixels`, `photographs`, `stream`; where it is
+      streamed also `smallest` and `moments`.
 
   Raises:
     UserError: nothing there, or what `read` raises.
@@ -185,7 +174,10 @@ def load(config) -> Data:
                     f'{config.dir!r}; prepare it with tfds build --file_format=array_record, or set config.data.dir to '
                     'the TFDS data folder')
   recipes = pixels.recipes(config)
+  data, told = _streamed(version, config)
+  if data is not None:
+    return data
   train, test, names, shuffled, fixed = read(version, recipes, config.max_pixels)
   return Data(config.name, train, test, len(names), *pixels.moments(train.images), class_names=names,
               recipe={} if fixed else recipes[1], shuffled=shuffled,
-              side=config.image_size if train.aspects is not None else 0)
+              side=config.image_size if train.aspects is not None else 0, placement=told)

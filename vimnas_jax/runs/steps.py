@@ -234,3 +234,14 @@ def on_device(step, mesh_batch):
     return step(state, batch, key)
 
   return run
+
+
+def fed(step):
+  """Wraps a step for batches that come from the host: `f(state, data, batch) -> (state, metrics)`, `data` unused."""
+
+  def run(state, data, batch):
+    del data
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    return step(state, batch, key)
+
+  return run

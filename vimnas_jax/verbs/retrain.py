@@ -10,11 +10,11 @@ import numpy as np
 import optax
 
 from vimnas_jax import data, draw, files, spaces
-from vimnas_jax.data import augment
+from vimnas_jax.data import augment, loader
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes, initial, ops
 from vimnas_jax.networks.network import Network
-from vimnas_jax.runs import checkpoint, loop, metrics, optim, parallel, runfolder, signals, state
+from vimnas_jax.runs import checkpoint, feed, loop, metrics, optim, parallel, runfolder, signals, state
 from vimnas_jax.spaces import Genotype
 from vimnas_jax.verbs import evaluate, export
 
@@ -50,14 +50,16 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
     space = spaces.get(config.space.name)
     genotype = genotypes.resolve(config.genotype, space, genotypes.trusted(config))
     _same_architecture(folder, space, genotype)
-    loaded = data.get(config.data) if loaded is None else loaded
+    loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
     mesh = parallel.mesh(config.devices, config.batch_size)
     run = Training(config, space, genotype, loaded, mesh)
     run.abstract()  # traces the network: what does not fit is told now, before anything is written
-    runfolder.write_config(folder, config, loaded.fingerprint(), genotypes.fingerprint(genotype))
+    runfolder.write_config(folder, config, loaded.fingerprint(), genotypes.fingerprint(genotype), run.streams)
     files.write(folder / 'genotype.json', genotype.to_json() + '\n')
     for line in data.describe(loaded):
       console.say(line)
+    if run.streams:
+      run.damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
     console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
                 f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.total} steps of {config.batch_size}')
     result = loop.to_the_end(run, folder, console, stop,
@@ -80,6 +82,7 @@ class Training:
   def __init__(self, config, space, genotype, loaded, mesh):
     self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
     self.train, valid = data.halves(loaded, config.train_portion, config.data.limit, whole=True)
+    self.streams, self.damaged = isinstance(self.train, data.Streamed), None
     self.test = loaded.test if config.train_portion == 1 else valid
     self.test_name = 'test' if config.train_portion == 1 else 'valid'
     if len(self.train) < config.batch_size:
@@ -122,9 +125,17 @@ class Training:
     return int(now.step) >= self.total
 
   def _step(self, state, held, index):
-    """One step: `(state, data on the device, indices [n]) -> (state, metrics)`."""
-    c, mesh_batch = self.config, parallel.batch(self.mesh, len(index))
-    images, labels = (jax.lax.with_sharding_constraint(held[kind][index], mesh_batch) for kind in ('images', 'labels'))
+    """One step: `(state, data on the device, indices [n]) -> (state, metrics)`.
+
+    Of images that are streamed, `index` is the batch itself, {'images', 'labels'}, and nothing is held.
+    """
+    c = self.config
+    if self.streams:
+      images, labels = index['images'], index['labels']
+    else:
+      mesh_batch = parallel.batch(self.mesh, len(index))
+      images, labels = (jax.lax.with_sharding_constraint(held[kind][index], mesh_batch)
+                        for kind in ('images', 'labels'))
     image_key, path_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key),
                                                                          state.step), 3)
     images = self._prepare(image_key, images, held['aspects'][index] if 'aspects' in held else None)
@@ -159,18 +170,26 @@ class Training:
     """What the network is applied with."""
     return {'params': state.params, 'batch_stats': state.stats}
 
+  def _batches(self):
+    """(what lies on the devices for all steps, `index(at)` of loop.Loop)."""
+    if self.streams:
+      return {}, feed.Feed({'train': self.train}, self.order, self.per_epoch, self.total, self.mesh, self.config,
+                           self.damaged)
+    held = {'images': self.train.images, 'labels': self.train.labels}
+    if self.train.aspects is not None:
+      held['aspects'] = self.train.aspects
+    return parallel.put(held, parallel.replicated(self.mesh)), loop.batches(self.order, self.per_epoch, self.mesh)
+
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end or to a stop. Returns the state and the loop.Pace, or None."""
     first = int(now.step)
     if first >= self.total:
       return now, None
-    held = {'images': self.train.images, 'labels': self.train.labels}
-    if self.train.aspects is not None:
-      held['aspects'] = self.train.aspects
-    held = parallel.put(held, parallel.replicated(self.mesh))
+    held, index = self._batches()
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
-    scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch)
+    scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch, loader.workers(self.config.data),
+                             self.damaged)
 
     def note(at, values, seconds):
       log.write(step=at, epoch=round(at / self.per_epoch, 4), seconds=round(seconds, 4),
@@ -184,12 +203,14 @@ class Training:
 
     try:
       return loop.advance(loop.Loop(
-          self.total, lambda at: self.step, held, loop.batches(self.order, self.per_epoch, self.mesh), note,
+          self.total, lambda at: self.step, held, index, note,
           self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', after,
           max(1, round(self.config.eval_epochs * self.per_epoch))), now, saved, console, stop)
     finally:
       log.close()
       curve.close()
+      if self.streams:
+        index.close()
 
   def finish(self, folder, now, pace, command, console):
     """Exports and evaluates the final state; writes result.json and the pictures; returns the result."""
@@ -209,7 +230,7 @@ class Training:
         'genotype': self.space.write(self.genotype), 'seed': self.config.seed, 'steps': self.total,
         'epochs': self.config.epochs, 'params': self.size.params, 'madds': self.size.madds,
         'seconds_per_step': pace and round(pace.seconds, 4), 'bytes_per_step': pace and pace.bytes,
-        **evaluate.measure(model, self.test, self.test_name, folder, self.config, console),
+        **evaluate.measure(model, self.test, self.test_name, folder, self.config, console, self.damaged),
         'state_sha256': checkpoint.digest(now)}
     result |= self.environment
     files.write_json(folder / 'result.json', result)

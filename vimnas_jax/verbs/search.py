@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import data, methods, spaces, tabular
+from vimnas_jax import data, files, methods, spaces, tabular
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
-from vimnas_jax.runs import loop, metrics, parallel, runfolder, signals, state, steps
-from vimnas_jax.verbs import outcome, standing
+from vimnas_jax.runs import feed, loop, metrics, parallel, runfolder, signals, state, steps
+from vimnas_jax.verbs import outcome, standing, subset
 
 
 def search(config, workdir, command: str = '', loaded: data.Data | None = None,
@@ -26,14 +26,20 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
   """
   console = metrics.Console()
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
-    loaded = data.get(config.data) if loaded is None else loaded
-    run = _checked(config, loaded, console)
-    differ = runfolder.write_config(folder, config, loaded.fingerprint())
+    loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
+    run = _checked(config, loaded, console, subset.read(folder))
+    differ = runfolder.write_config(folder, config, loaded.fingerprint(), streamed=run.streams)
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
                   'give another --workdir to search with it')
     for line in data.describe(loaded):
       console.say(line)
+    if config.data.search_parts is not None:
+      subset.write(folder, config, loaded, run.rows)
+      console.say(f'of these {len(run.train):,} for the weights and {len(run.valid):,} for the architecture, drawn '
+                  f'class by class: {files.printable(folder / subset.NAME)}')
+    if run.streams:
+      run.damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
     console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
                 f'{run.total} steps of {config.batch_size}, {run.weights:,} weights')
     result = loop.to_the_end(run, folder, console, stop,
@@ -43,7 +49,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     return result
 
 
-def _checked(config, loaded, console):
+def _checked(config, loaded, console, recorded=None):
   """The parts of the search. Raises UserError for all that can be wrong with them: nothing has been written so far."""
   space = spaces.get(config.space.name)
   tabular.check(space, config.oracle, console.say)
@@ -60,11 +66,13 @@ def _checked(config, loaded, console):
   if config.batch_size % (method.samples * config.accumulate):
     raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={method.samples} '
                     f'times config.accumulate={config.accumulate}')
-  run = _Run(config, space, method, loaded, mesh)
+  run = _Run(config, space, method, loaded, mesh, subset.rows(config, loaded, recorded, console.say))
+  share = (f'config.train_portion={config.train_portion}' if config.data.search_parts is None else
+           f'config.data.search_parts={tuple(config.data.search_parts)}')
   for part, split in (('training', run.train), ('validation', run.valid if run.validates else run.train)):
     if len(split) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
-                      f'config.train_portion={config.train_portion} leaves of {config.data.name!r}: lower one of them')
+                      f'{share} leaves of {config.data.name!r}: change one of them')
   if config.supernet_images:
     standing.check(config, run.valid)
   run.abstract()  # traces the network: what does not fit is told now
@@ -74,9 +82,12 @@ def _checked(config, loaded, console):
 class _Run:
   """The parts of one search, and how it goes from a state to the end."""
 
-  def __init__(self, config, space, method, loaded, mesh):
+  def __init__(self, config, space, method, loaded, mesh, rows=None):
     self.config, self.space, self.method, self.mesh = config, space, method, mesh
-    self.train, self.valid = data.halves(loaded, config.train_portion, config.data.limit)
+    self.rows = rows
+    self.train, self.valid = (data.halves(loaded, config.train_portion, config.data.limit) if rows is None else
+                              map(loaded.train.take, rows))
+    self.streams, self.damaged = isinstance(self.train, data.Streamed), None
     self.image_shape, self.class_names = loaded.image_shape, loaded.class_names
     self.mean, self.std = loaded.mean, loaded.std
     self.per_epoch = len(self.train) // config.batch_size
@@ -107,8 +118,8 @@ class _Run:
     programs = steps.search_steps(net, method, space, self.plan, tx.theta, tx.phi, prepare, tx.unrolled,
                                   lambda key: state.weights(key, net, space, self.image_shape), tx.decayed, depth)
     whole = parallel.replicated(mesh)
-    jitted = {step: jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0, out_shardings=whole)
-              for step in programs.values()}
+    jitted = {step: jax.jit(steps.fed(step) if self.streams else steps.on_device(step, parallel.batch(mesh)),
+                            donate_argnums=0, out_shardings=whole) for step in programs.values()}
     self._steps |= {name: jitted[step] for name, step in programs.items()}
     start = state.grown if depth else state.create
     self._starts.append(jax.jit(lambda key_or_state: start(key_or_state, net, method, space, tx.theta, tx.phi,
@@ -165,20 +176,26 @@ class _Run:
       batches[part] = np.asarray(jnp.concatenate(drawn)[:count], np.int32).reshape(self.per_epoch, -1)
     return batches
 
+  def _batches(self):
+    """(what lies on the devices for all steps, `index(at)` of loop.Loop)."""
+    def parts(at):
+      return self.phase(at).step.batches
+
+    if self.streams:
+      splits = {'train': self.train} | ({'valid': self.valid} if self.validates else {})
+      return {}, feed.Feed(splits, self.order, self.per_epoch, self.total, self.mesh, self.config, self.damaged, parts)
+    images = {'images': self.train.images, 'labels': self.train.labels}
+    if self.validates:
+      images |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
+    drawn = loop.batches(self.order, self.per_epoch, self.mesh)
+    return parallel.put(images, parallel.replicated(self.mesh)), lambda at: drawn(at, parts(at))
+
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end of the plan or to a stop. Returns the state and the loop.Pace, or None."""
     first = int(now.step)
     if self.finished(now):
       return now, None
-    images = {'images': self.train.images, 'labels': self.train.labels}
-    if self.validates:
-      images |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
-    images = parallel.put(images, parallel.replicated(self.mesh))
-    drawn = loop.batches(self.order, self.per_epoch, self.mesh)
-
-    def index(at):
-      return drawn(at, self.phase(at).step.batches)
-
+    images, index = self._batches()
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
     history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
@@ -217,3 +234,5 @@ class _Run:
     finally:
       log.close()
       arch.close()
+      if self.streams:
+        index.close()
