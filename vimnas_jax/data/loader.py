@@ -13,6 +13,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import resource_tracker
 
 import numpy as np
 
@@ -93,6 +94,7 @@ class Loader:
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     workers = min(workers, len(work))
     if workers:
+      _start_tracker()
       dataset = grain.experimental.WithOptionsIterDataset(
           dataset, grain.experimental.DatasetOptions(min_shm_size=_shared_from(work, workers)))
       dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(workers, _AHEAD), _begin)
@@ -142,6 +144,18 @@ def _unsignalled():
     yield
   finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_tracker():
+  """Starts Python's own process that frees what a killed run left behind, without its remark on it."""
+  before = os.environ.get('PYTHONWARNINGS')
+  os.environ['PYTHONWARNINGS'] = 'ignore:resource_tracker'
+  try:
+    resource_tracker.ensure_running()
+  finally:
+    os.environ.pop('PYTHONWARNINGS')
+    if before is not None:
+      os.environ['PYTHONWARNINGS'] = before
 
 
 def _begin(index: int, count: int):
