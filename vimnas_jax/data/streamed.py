@@ -243,7 +243,7 @@ def _memory() -> int:
     sizes.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
   for path in map(pathlib.Path, _CGROUPS):  # a container's own limit
     try:
-      sizes.append(int(path.read_text()))
+      sizes.append(int(path.read_bytes()))
     except (OSError, ValueError):
       continue
   return min(sizes, default=0)
