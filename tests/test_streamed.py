@@ -81,7 +81,9 @@ def test_streamed_records_are_those_in_memory(tmp_path, shape):
       '2 classes, training/test images: 12/12; labels are read with the images')
   for one, other in zip(data.halves(held, 0.5), data.halves(got, 0.5)):
     np.testing.assert_array_equal(one.images, other.images[:])
-    assert not other.known  # to halve what is shuffled takes no label
+    for mine, its in zip(one.batch(2, 5), other.batch(2, 5)):
+      np.testing.assert_array_equal(mine, its)
+    assert not other.known  # to halve what is shuffled takes no label, nor does a batch those of others
     batch = taken(other, steps(other))[0]
     np.testing.assert_array_equal(batch.labels, one.labels[steps(one)[0][-1]])
   assert (held.mean, held.std, held.image_shape, held.recipe) == (got.mean, got.std, got.image_shape, got.recipe)

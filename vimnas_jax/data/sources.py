@@ -4,6 +4,7 @@ A source is sent to the processes that decode, so that it is small: the names of
 30 MB as one string of bytes. It opens nothing before it is first read.
 """
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -64,8 +65,10 @@ class Files:
                         'and run again') from None
     return items
 
-  def digest(self, digest):
-    """Adds names and sizes of all files to a hashlib digest. Raises UserError where a size cannot be had."""
+  @functools.cached_property
+  def fingerprint(self) -> bytes:
+    """SHA-256 of names and sizes of all files. Raises UserError where a size cannot be had."""
+    digest = hashlib.sha256()
     digest.update(repr((self._folders, len(self))).encode())
     digest.update(self._names)
     digest.update(self._ends.data)
@@ -78,6 +81,7 @@ class Files:
         raise UserError(f'cannot read the image {self.name(i)} ({e.strerror or e}): make it readable, and run '
                         'again') from None
     digest.update(sizes.data)
+    return digest.digest()
 
 
 class Records:
@@ -127,14 +131,9 @@ class Records:
           raise LookupError(f'label {record["label"]} of {self.name(i)} is outside 0..{self._classes - 1}')
     return [Item(record['image'], '', int(record['label'])) for record in found]
 
-  def digest(self, digest):
-    """Adds the split, its count and the names and sizes of its files to a hashlib digest."""
+  @functools.cached_property
+  def fingerprint(self) -> bytes:
+    """SHA-256 of the split, its count, and the names and sizes of its files. Raises OSError."""
     files = sorted(self._folder.glob(f'*-{self._part}.array_record*'))
-    digest.update(repr((self._part, self._count, [(file.name, file.stat().st_size) for file in files])).encode())
-
-
-def fingerprint(source) -> bytes:
-  """SHA-256 of what tells a source from another one without reading its images."""
-  digest = hashlib.sha256()
-  source.digest(digest)
-  return digest.digest()
+    sizes = [(file.name, file.stat().st_size) for file in files]
+    return hashlib.sha256(repr((self._part, self._count, sizes)).encode()).digest()

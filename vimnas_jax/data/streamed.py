@@ -115,6 +115,16 @@ class Streamed:
     """The part of it with these rows, a slice or indices."""
     return dataclasses.replace(self, rows=self.rows[rows])
 
+  def batch(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """(images, labels) of a range of it, decoded now; see `read`."""
+    return self._decoded(np.arange(start, min(stop, len(self))))
+
+  def _decoded(self, places):
+    pieces = np.array_split(places, max(1, min(len(places) // 8, 4 * cores())))
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+      batches = list(pool.map(self.read, pieces))
+    return tuple(np.concatenate([getattr(batch, field) for batch in batches]) for field in ('images', 'labels'))
+
   def renumbered(self, table: np.ndarray) -> 'Streamed':
     """The same images with labels `table[label]`."""
     return dataclasses.replace(self, table=table if self.table is None else table[self.table])
@@ -126,7 +136,7 @@ class Streamed:
   def digest(self, digest):
     """Adds what tells the split from another, files by their names and sizes, to a hashlib digest."""
     digest.update(f'streamed {self.form.shape} {self.form.recipe!r}'.encode())
-    digest.update(sources.fingerprint(self.source))
+    digest.update(self.source.fingerprint)
     digest.update(np.ascontiguousarray(self.rows).data)
 
   def read(self, places: Sequence[int], draws: Sequence[np.ndarray] | None = None, replaced: bool = True) -> Batch:
@@ -191,10 +201,7 @@ class Images:
     return int(np.prod(self.shape))
 
   def __getitem__(self, rows) -> np.ndarray:
-    places = np.arange(len(self))[rows]
-    pieces = np.array_split(places, max(1, min(len(places) // 8, 4 * cores())))
-    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-      return np.concatenate([batch.images for batch in pool.map(self._split.read, pieces)])
+    return self._split._decoded(np.arange(len(self))[rows])[0]
 
 
 def cores() -> int:

@@ -38,6 +38,10 @@ class Split:
     """The part of it with these rows, a slice or indices."""
     return Split(self.images[rows], self.labels[rows], None if self.aspects is None else self.aspects[rows])
 
+  def batch(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """(images, labels) of a range of it."""
+    return self.images[start:stop], self.labels[start:stop]
+
   def renumbered(self, table: np.ndarray) -> 'Split':
     """The same images with labels `table[label]`."""
     return dataclasses.replace(self, labels=table[self.labels])

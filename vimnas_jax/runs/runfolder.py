@@ -171,11 +171,11 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
 def as_begun(folder: pathlib.Path, config):
   """`config`, with images streamed or held in memory as the run in `folder` began, where the choice is left open."""
   path = folder / 'config.json'
-  begun = files.read_json(path, 'restore it, or give an empty --workdir').get('streamed') if path.exists() else None
-  if not isinstance(begun, bool) or config.data.stream is not None:
+  if config.data.stream is not None or not path.exists():
     return config
+  begun = files.read_json(path, 'restore it, or give an empty --workdir').get('streamed', False)
   config = copy.deepcopy(config)
-  config.data.stream = begun
+  config.data.stream = begun is True
   return config
 
 
