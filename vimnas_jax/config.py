@@ -352,7 +352,8 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
       when(config, 'vimnas', methods.STRICT)
       config.update_from_flattened_dict(methods.STRICT_THETA)
     elif word == 'published':
-      for field, value in methods.published(config.method.name, config.space.name).items():
+      for field, value in methods.published(
+          config.method.name, 'imagenet' if config.space.imagenet else config.space.name).items():
         config.update_from_flattened_dict({field: value})
     elif word.startswith('method='):
       name = word.removeprefix('method=')
