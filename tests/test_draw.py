@@ -75,7 +75,7 @@ def test_cell_elements_and_layout(genotype, name, space, monkeypatch):
 
 def test_lanes_never_meet():
   edges = [('none', s, t) for t in range(2, 6) for s in range(t)]
-  lanes = drawing._lanes(edges)
+  lanes = drawing.lanes_of(edges)
   for i, j in itertools.combinations(range(len(edges)), 2):
     (_, a, b), (_, c, d) = edges[i], edges[j]
     assert lanes[i] != lanes[j] or b <= c or d <= a

@@ -209,7 +209,7 @@ def test_classes_are_matched_by_their_names(config):
 
 
 def test_figures_by_class(config, tmp_path):
-  row = evaluate.measure(model(), images(NAMES, [0, 0, 1, 3]).test, 'test', tmp_path, config, metrics.Console())
+  row, _ = evaluate.measure(model(), images(NAMES, [0, 0, 1, 3]).test, 'test', tmp_path, config, metrics.Console())
   assert row['classes'] == list(NAMES) and row['per_class'][2] is None and row['per_class'][0] is not None
   assert row['test_top5'] is None and (tmp_path / 'confusion.png').exists()
   told = evaluate.summary({**row, 'task': 'evaluate', 'genotype': 'g', 'params': 1, 'madds': 1}, tmp_path)

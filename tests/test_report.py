@@ -113,7 +113,7 @@ def test_spaces_of_one_name_do_not_write_over_each_other(tmp_path):
   runs = [made(tmp_path / f'run{n}' / 'seed_0', *own(path)) for n, path in enumerate(files)]
   report.across([*runs, made(tmp_path / 'nb' / 'seed_0')], tmp_path / 'r', trust=list(map(str, files)))
   assert {p.name for p in (tmp_path / 'r').iterdir()} == {
-      'report_md', 'report_md_2', 'nb201', 'report.md', 'report.json', 'comparison.png'}
+      'report_md', 'report_md_2', 'nb201', 'report.html', 'report.md', 'report.json', 'comparison.png'}
 
 
 def test_names_from_outside_are_written_and_drawn(tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import markup
 import numpy as np
 import pytest
 from conftest import ONE_EDGE, QUICK, ROOT, SLOW, Cut
@@ -40,7 +41,10 @@ def test_a_trained_network_is_evaluated_and_exported(trained):
   folder, result = trained
   assert {p.name for p in folder.iterdir()} == {
       'config.json', 'genotype.json', 'metrics.jsonl', 'curve.jsonl', 'checkpoints', 'export', 'result.json',
-      'curve.png', 'confusion.png', 'cell_normal.png'}
+      'report.html', 'curve.png', 'confusion.png', 'cell_normal.png'}
+  page = markup.read(folder)
+  assert f'{result["test_top1"]:.2f} % of 37 test images' in page.said and 'the command' in page.said
+  assert [value[:21] for name, value in page.attributes if name == 'src'][:1] == ['data:image/png;base64']
   assert {p.name for p in (folder / 'export').iterdir()} == set(export.FILES)
   assert result['steps'] == STEPS and result['genotype'] == CELL and result['command'] == 'the command'
   confusion = np.array(result['confusion'])

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import markup
 import pytest
 from conftest import ONE_EDGE, ROOT, SLOW
 from processes import ENV, STEPS, TINY, commands, result, run
@@ -60,9 +61,10 @@ def test_run_folder(told):
   workdir, (code, out) = told[0] / 'whole', told[1]['whole']
   assert code == 0, out
   names = {p.name for p in workdir.iterdir()}
-  assert names == {'config.json', 'metrics.jsonl', 'arch.jsonl', 'genotype.json', 'result.json', 'cell_normal.png',
-                   'weights.png', 'phi.png', 'checkpoints'}
+  assert names == {'config.json', 'metrics.jsonl', 'arch.jsonl', 'genotype.json', 'result.json', 'report.html',
+                   'cell_normal.png', 'weights.png', 'phi.png', 'checkpoints'}
   found = result(workdir)
+  assert found['genotype'] in (page := markup.read(workdir)).said and f'Only {STEPS} steps' in page.said
   assert found['steps'] == STEPS and found['genotype'] in out and f'{found["params"]:,}' in out
   assert 'compiled in' in out and found['space'] == ONE_EDGE
   rows = [json.loads(line) for line in (workdir / 'arch.jsonl').read_text().splitlines()]

@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 
+import markup
 import pytest
 from conftest import ONE_EDGE, SLOW
 
@@ -36,7 +37,10 @@ def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
   held = json.loads((tmp_path / 'small' / 'seed_3' / 'config.json').read_text())['config']
   assert held['method']['samples'] == 2 and 'study' not in held
   names = {p.name for p in tmp_path.iterdir()}
-  assert names == {*rows, 'report.md', 'report.json', 'first_edge.png', 'distributions.png', 'comparison.png'}
+  assert names == {*rows, 'report.html', 'report.md', 'report.json', 'first_edge.png', 'distributions.png',
+                   'comparison.png'}
+  page = markup.read(tmp_path)
+  assert found['random', 3]['genotype'] in page.said and 'small/seed_0/report.html' in page.links
   text = (tmp_path / 'report.md').read_text()
   assert found['small', 0]['genotype'] in text and '(small/seed_0/phi.png)' in text
 
@@ -90,7 +94,7 @@ def test_a_study_retrains_what_it_finds_and_spaces_stand_side_by_side(tiny, tmp_
   both = report.report(c, tmp_path / 'both')  # the retraining is no search
   assert {space: list(own) for space, own in both.items()} == {'nb201': ['random'], 's2': ['random']}
   names = {p.name for p in (tmp_path / 'both').iterdir()}
-  assert names == {'nb201', 's2', 'comparison.png', 'report.md', 'report.json'}
+  assert names == {'nb201', 's2', 'comparison.png', 'report.html', 'report.md', 'report.json'}
   assert f'| {trained["test_top1"]:.2f} |' in (tmp_path / 'both' / 'report.md').read_text()
   tiny.supernet_images = 1000
   with pytest.raises(UserError, match='supernet_images=1000'):

@@ -35,7 +35,7 @@ def cell(genotype: Genotype, name: str, space: Space, path, title: str = '') -> 
   if name not in space.cells:
     raise UserError(f'space {space.name!r} has no cell {name!r}; it has {", ".join(space.cells)}')
   graph, edges = space.graph(name), genotype.cells[name]
-  nodes, lanes = _node_names(graph), _lanes(edges)
+  nodes, lanes = _node_names(graph), lanes_of(edges)
   top = BASE + LANE * max(0, max(lanes.values(), default=0) - 1) + 0.62  # centre of the title above the nodes'
   bottom = (-BUS if len(graph.output) > 1 else NODE / 2) + 0.6
   width, height, margin = GAP * (len(nodes) - 1) + NODE + 0.7, top + bottom + 0.25, NODE / 2 + 0.35
@@ -45,7 +45,7 @@ def cell(genotype: Genotype, name: str, space: Space, path, title: str = '') -> 
   axes.set_ylim(-bottom, top + 0.25)
   axes.axis('off')
   axes.text(-NODE / 2, top, title or heading(name), fontsize=13, weight='bold', color=INK, va='center', gid='title')
-  ports = _ports(edges, lanes)
+  ports = ports_of(edges, lanes)
   for index, (op, source, target) in enumerate(edges):
     _edge(axes, op, source, target, lanes[index], *ports[index])
   _collect(axes, graph, len(nodes) - 1)
@@ -71,7 +71,7 @@ def _node_names(graph: Cell) -> list[str]:
   return [*names[:-1], 'out'] if graph.output == (graph.nodes - 1,) else [*names, 'out']
 
 
-def _lanes(edges) -> dict[int, int]:
+def lanes_of(edges) -> dict[int, int]:
   """Edge index -> lane: 0 is straight, others rise; edges whose spans overlap never share one, longer are higher."""
   lanes, taken = {}, {}
   for index in sorted(range(len(edges)), key=lambda i: (edges[i][2] - edges[i][1], -edges[i][1])):
@@ -84,7 +84,7 @@ def _lanes(edges) -> dict[int, int]:
   return lanes
 
 
-def _ports(edges, lanes) -> dict[int, tuple[float, float]]:
+def ports_of(edges, lanes) -> dict[int, tuple[float, float]]:
   """Edge index -> x of its start and its end on the top sides of its nodes: arrivals left, departures right.
 
   Of the departures the highest lane is leftmost, of the arrivals rightmost, so that nested lanes do not cross.

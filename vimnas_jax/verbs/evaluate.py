@@ -16,18 +16,21 @@ from vimnas_jax.data import augment, loader
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes
 from vimnas_jax.runs import budget, feed, metrics, runfolder
-from vimnas_jax.verbs import export, floor, told
+from vimnas_jax.verbs import export, floor, pages, told
 
 TOP = 5  # classes that count as a hit beside the first
 
 
 class Found(NamedTuple):
-  """Of a split: top-1 and top-5 accuracy in %, mean cross-entropy, and counts [true class, predicted class]."""
+  """Of a split: top-1 and top-5 accuracy in %, mean cross-entropy, counts [true class, predicted class], and what each
+  image was taken for, [n].
+  """
 
   top1: float
   top5: float
   loss: float
   confusion: np.ndarray
+  predicted: np.ndarray
 
 
 class Scores:
@@ -48,15 +51,16 @@ class Scores:
       # as many classes as reach the true one's logit before it: ties count against the network unless it stands first
       before = (logits > own) | ((logits == own) & (jnp.arange(logits.shape[-1])[None] < labels[:, None]))
       rank = before.sum(-1)
-      pairs = labels * logits.shape[-1] + logits.argmax(-1)
+      predicted = logits.argmax(-1)
+      pairs = labels * logits.shape[-1] + predicted
       counts = jnp.zeros(logits.shape[-1] ** 2, jnp.int32).at[pairs].add(real.astype(jnp.int32))
-      return (real * (rank < TOP)).sum(), (real * loss).sum(), counts
+      return (real * (rank < TOP)).sum(), (real * loss).sum(), counts, predicted
 
     self._scores = scores
 
   def of(self, variables, split) -> Found:
     """Scores of `split`. The last batch is filled up with images that do not count; nor do damaged ones."""
-    top5, loss, confusion, n = 0, 0.0, 0, 0
+    top5, loss, confusion, predicted = 0, 0.0, 0, []
     with contextlib.closing(self._batches(split)) as batches:
       for images, labels, real in batches:
         missing = self._batch - len(labels)
@@ -65,12 +69,13 @@ class Scores:
           labels = np.concatenate([labels, np.zeros(missing, labels.dtype)])
           real = np.concatenate([real, np.zeros(missing, bool)])
         part = jax.device_get(self._scores(variables, images, labels, real.astype(np.float32)))
-        top5, loss, confusion, n = top5 + int(part[0]), loss + float(part[1]), confusion + part[2], n + int(real.sum())
-    if not n:
+        top5, loss, confusion = top5 + int(part[0]), loss + float(part[1]), confusion + part[2]
+        predicted.append(part[3][real])
+    if not (n := sum(map(len, predicted))):
       raise UserError(f'none of the {len(split)} images to evaluate on can be decoded: repair them')
     side = round(len(confusion) ** 0.5)
     confusion = confusion.reshape(side, side)
-    return Found(100 * int(np.trace(confusion)) / n, 100 * top5 / n, loss / n, confusion)
+    return Found(100 * int(np.trace(confusion)) / n, 100 * top5 / n, loss / n, confusion, np.concatenate(predicted))
 
   def _batches(self, split):
     """Images, labels and which of them count, a batch at a time."""
@@ -86,10 +91,11 @@ class Scores:
 
 
 def measure(model: export.Model, split, name: str, folder: pathlib.Path, config, console,
-            damaged: feed.Damaged | None = None) -> dict:
-  """Evaluates `model` on `split`, called `name`; draws folder/confusion.png; returns what result.json holds of it.
+            damaged: feed.Damaged | None = None) -> tuple[dict, list]:
+  """Evaluates `model` on `split`, called `name`; draws folder/confusion.png.
 
-  `damaged` notes damaged images of a split that is streamed.
+  Returns what result.json holds of it, and images of the worst confusions as `pages.network` takes them; none of a
+  split that is streamed, whose damaged images `damaged` notes.
   """
   workers = loader.workers(config.data)
   scores = Scores(model.net, model, config.eval_batch, workers, damaged).of(model.variables, split)
@@ -106,7 +112,10 @@ def measure(model: export.Model, split, name: str, folder: pathlib.Path, config,
   if config.measure_batches:
     console.say('measuring latency …')
     row['latency'] = [latency(model, batch) for batch in config.measure_batches]
-  return row
+  if isinstance(split, data.Streamed):
+    return row, []
+  return row, [(i, j, split.images[(split.labels == i) & (scores.predicted == j)][:pages.IMAGES])
+               for i, j in pages.worst(scores.confusion)]
 
 
 def latency(model: export.Model, batch: int, seconds: float = 2.0) -> dict:
@@ -148,9 +157,11 @@ def evaluate(config, workdir, command: str = '') -> dict:
     for line in notes:
       console.say(line)
     damaged = feed.Damaged(folder, config.data.max_corrupt, console.say) if streams else None
+    measured, mistakes = measure(model, test, 'test', folder, config, console, damaged)
     result = {'command': command, 'task': 'evaluate', 'space': model.space.name, 'data': config.data.name,
               'genotype': model.space.write(model.genotype), 'params': size.params, 'madds': size.madds,
-              **measure(model, test, 'test', folder, config, console, damaged), **runfolder.environment()}
+              **measured, **runfolder.environment()}
+    pages.network(folder, result, model.space, mistakes)
     files.write_json(folder / 'result.json', result)
     for line in summary(result, folder):
       console.say(line)
@@ -239,7 +250,7 @@ def summary(result, folder) -> list[str]:
   except (KeyError, TypeError, ValueError, AttributeError) as e:
     raise UserError(f'{files.printable(folder)}/result.json is damaged ({type(e).__name__}: {str(e)[:80]}): remove it, '
                     'and the same command writes it again') from None
-  return [*lines, f'everything is in {files.printable(folder)}: result.json, confusion.png{more}']
+  return [*lines, f'everything is in {files.printable(folder)}: report.html, result.json, confusion.png{more}']
 
 
 def _number(value) -> str:

@@ -7,7 +7,7 @@ from vimnas_jax import draw, files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import budget, checkpoint, metrics, steps
-from vimnas_jax.verbs import standing
+from vimnas_jax.verbs import pages, standing
 
 
 class Unchanged:
@@ -58,7 +58,7 @@ def dead_warnings(dead, space, step, pretraining):
 
 
 def write(folder, run, now, pace, command) -> dict:
-  """Writes genotype.json, the pictures and result.json of the final state `now`; returns the result.
+  """Writes genotype.json, the pictures, report.html and result.json of the final state `now`; returns the result.
 
   `run` has the parts of the search: space, method, config, plan, limit, size, image_shape, class_names, damaged,
   environment, start().
@@ -110,6 +110,7 @@ def write(folder, run, now, pace, command) -> dict:
   if run.limit:
     result['budget'] = run.limit.facts()
   result |= run.environment
+  pages.search(folder, result, space)
   files.write_json(folder / 'result.json', result)
   return result
 
@@ -134,7 +135,8 @@ def summary(result, folder, space) -> list[str]:
   except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
     raise UserError(f'{files.printable(folder)}/result.json is damaged ({type(e).__name__}: {str(e)[:80]}): remove it, '
                     'and the same command writes it again') from None
-  return [*lines, f'everything is in {files.printable(folder)}: result.json, genotype.json and the pictures']
+  return [*lines, f'everything is in {files.printable(folder)}: report.html, result.json, genotype.json and the '
+          'pictures']
 
 
 def _lines(result, space):

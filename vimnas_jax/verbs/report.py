@@ -12,7 +12,7 @@ from vimnas_jax import draw, files, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
 from vimnas_jax.runs import metrics, runfolder
-from vimnas_jax.verbs import records, tables
+from vimnas_jax.verbs import pages, records, tables
 
 
 def report(config, workdir) -> dict:
@@ -52,6 +52,7 @@ def across(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   for space, members in rows.items():
     lines += [f'## [{tables.plain(space)}]({places[space]}/report.md)', '', tables.table(members), '']
   files.write(folder / 'report.md', '\n'.join(lines))
+  pages.comparison(folder, {space: (rows[space], _experiments(members)) for space, members in of.items()}, places)
   return rows
 
 
@@ -117,8 +118,9 @@ def _compare(runs, folder, oracles):
   remarks = [benchmark.remark(looked_up[benchmark.key]) for benchmark in benchmarks if benchmark.remark]
   files.write_json(folder / 'report.json', rows)
   files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, remarks))
+  pages.comparison(folder, {space.name: (rows, groups)}, {})
   console.say(tables.table(rows))
-  console.say(f'{files.printable(folder)}: report.md, report.json, {", ".join(pictures)}')
+  console.say(f'{files.printable(folder)}: report.html, report.md, report.json, {", ".join(pictures)}')
   return rows
 
 

@@ -1,8 +1,8 @@
-"""What a training ended with: its export, the evaluation, the pictures and result.json."""
+"""What a training ended with: its export, the evaluation, the pictures, result.json and report.html."""
 
 from vimnas_jax import data, draw, files
 from vimnas_jax.runs import checkpoint, metrics
-from vimnas_jax.verbs import best, evaluate, export, floor
+from vimnas_jax.verbs import best, evaluate, export, floor, pages
 
 
 def write(folder, run, now, pace, command, console) -> dict:
@@ -22,14 +22,14 @@ def write(folder, run, now, pace, command, console) -> dict:
                run.watched_name: ([r['epoch'] for r in curve], [r['top1'] for r in curve])}, folder / 'curve.png')
   for name in run.space.cells:
     draw.cell(run.genotype, name, run.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
+  measured, mistakes = evaluate.measure(model, run.test, run.test_name, folder, run.config, console, run.damaged)
   result = {
       'command': command, 'task': 'retrain', 'space': run.space.name, 'data': run.config.data.name,
       'genotype': run.space.write(run.genotype), 'seed': run.config.seed,
       'steps': int(now.step), 'planned_steps': run.total, 'epochs': run.config.epochs,
       'params': run.size.params, 'madds': run.size.madds,
       'seconds_per_step': pace and round(pace.seconds, 4), 'bytes_per_step': pace and pace.bytes,
-      **evaluate.measure(model, run.test, run.test_name, folder, run.config, console, run.damaged),
-      'state_sha256': checkpoint.digest(now)}
+      **measured, 'state_sha256': checkpoint.digest(now)}
   if run.limit:
     run.limit.save()
     result['budget'] = run.limit.facts()
@@ -39,5 +39,6 @@ def write(folder, run, now, pace, command, console) -> dict:
   if data.own(run.loaded) and run.train.aspects is None and run.train.known and run.test.known:
     result['floor'] = floor.measure(run.loaded, run.train, run.test)
   result |= run.environment
+  pages.network(folder, result, run.space, mistakes)
   files.write_json(folder / 'result.json', result)
   return result

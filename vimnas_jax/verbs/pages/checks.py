@@ -1,0 +1,145 @@
+"""What a reader is warned of: signs that a search collapsed or has not decided, and figures that mean little."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vimnas_jax.draw.page import number, real
+from vimnas_jax.runs import budget
+from vimnas_jax.spaces import Genotype, Space
+from vimnas_jax.verbs.pages import shared
+
+DECIDED = 0.9  # one-hotness from which a search is called decided
+SETTLED = 0.1  # share of the steps for which its architecture has to have stood
+FEW_STEPS, FEW_IMAGES, GAP = 100, 200, 10.0  # GAP: points that the supernet may lose with the architecture alone
+_IDLE = {'skip_connect': 'skip connections', 'none': 'none', 'noise': 'noise'}
+
+
+def of_search(result: Mapping, space: Space, genotype: Genotype | None) -> list[str]:
+  """Warnings of a search, the gravest first."""
+  told = []
+  if genotype is not None:
+    told += [line for name in space.cells for line in collapsed(name, space, genotype)]
+  told += _dead(result, space)
+  steps, unchanged, hot = result.get('steps'), result.get('unchanged_steps'), result.get('one_hot')
+  if real(steps) and steps and not result.get('derived'):
+    if real(unchanged) and unchanged < SETTLED * steps:
+      since = f'it has stood for only {shared.counted(unchanged, "step")} of {number(steps)}' if unchanged else (
+          'it changed at the very end')
+      told.append(f'The architecture still changed in the last tenth of the search: {since}. More epochs may end '
+                  'elsewhere.')
+    if not real(hot):
+      told.append('One-hotness is not known or no number.')
+    elif hot < DECIDED:
+      told.append(f'Low one-hotness: {hot:.3f}, where 1 means that every edge has decided. {_open(result, space)}'
+                  'What was taken there is little better than a guess.')
+  told += few_steps(steps) + _gap(result) + shortened(result)
+  return told
+
+
+def collapsed(name: str, space: Space, genotype: Genotype) -> list[str]:
+  """Warnings of a cell that computes nothing, or next to nothing."""
+  edges = [edge for edge in genotype.cells[name] if edge[0] != 'output']
+  ops = [op for op, _, _ in edges]
+  title = f'cell {name!r}' if len(space.cells) > 1 else 'cell'
+  if not ops:
+    return []
+  if not _reaches(space, name, genotype.cells[name]):
+    return [f'Collapse: nothing reaches the output of the {title}: every way there has a none.']
+  for idle, words in _IDLE.items():
+    if set(ops) == {idle}:
+      return [f'Collapse: all edges of the {title} are {words}: it learns nothing.']
+  if all('pool' in op for op in ops):
+    return [f'Collapse: all edges of the {title} are pools: it learns nothing.']
+  idle_ops = [op for op in ops if op in _IDLE or 'pool' in op]
+  if len(idle_ops) == len(ops):
+    return [f'Collapse: the {title} has no operation with weights, only {", ".join(dict.fromkeys(ops))}.']
+  skips = ops.count('skip_connect')
+  if len(ops) > 3 and skips > len(ops) / 2:
+    return [f'{skips} of {len(ops)} edges of the {title} are skip connections, a known sign of collapse.']
+  return []
+
+
+def _reaches(space: Space, name: str, edges: Sequence) -> bool:
+  """Whether there is a way from an input to the output along edges that are not none."""
+  cell = space.graph(name)
+  reached = set(range(cell.inputs))
+  for op, source, target in sorted(edges, key=lambda edge: edge[2]):
+    if op != 'none' and source in reached:
+      reached.add(target)
+  return bool(reached & set(cell.output))
+
+
+def _dead(result: Mapping, space: Space) -> list[str]:
+  dead = result.get('dead')
+  named = [f'{space.cells[name].label(e)} of {name!r}' for name, edges in dead.items() if name in space.cells
+           for e in edges if isinstance(e, int) and e < len(space.cells[name].edges)] if isinstance(dead, dict) else []
+  return [f'Dead edges: {", ".join(named)}. Nothing tells their operations apart, the first was taken: try another '
+          'config.seed or a lower config.phi.lr.'] if named else []
+
+
+def _open(result: Mapping, space: Space) -> str:
+  """The edges that are furthest from a decision."""
+  found = []
+  for name, cell in space.cells.items():
+    rows = shared.fitting(result.get('probs'), name, cell.shape)
+    if rows is not None and np.isfinite(rows).all():
+      found += [(float(row.max()), f'{cell.label(e)}{f" of {name!r}" if len(space.cells) > 1 else ""}')
+                for e, row in enumerate(rows) if row.max() < 0.5]
+  found.sort()
+  if not found:
+    return ''
+  rest = f' and {len(found) - 6} more' if len(found) > 6 else ''
+  return 'No operation has half of the probability on ' + ', '.join(
+      f'{edge} ({share:.2f})' for share, edge in found[:6]) + f'{rest}. '
+
+
+def few_steps(steps: Any) -> list[str]:
+  """A warning of a run that was too short to say anything."""
+  return [f'Only {shared.counted(steps, "step")}: too few for what it ends with to mean anything.'] if (
+      real(steps) and 0 < steps < FEW_STEPS) else []
+
+
+def _gap(result: Mapping) -> list[str]:
+  row = result.get('supernet') or {}
+  mixed, derived = row.get('mixed'), row.get('derived')
+  if not real(mixed) or not real(derived) or mixed - derived < GAP:
+    return []
+  return [f'The supernet falls from {mixed:.2f} to {derived:.2f} % where the architecture is left alone in it: the '
+          'operations that were dropped did much of the work.']
+
+
+def shortened(result: Mapping) -> list[str]:
+  """What the clock did to a run."""
+  try:
+    lines = budget.line(result)
+  except (KeyError, TypeError, ValueError):
+    return []
+  return [line.removeprefix('length').strip().capitalize() + '.' for line in lines]
+
+
+def of_network(result: Mapping, part: str) -> list[str]:
+  """Warnings of a network that was tested on the images of `part`."""
+  told, count, top1 = [], result.get(f'{part}_images'), result.get(f'{part}_top1')
+  if not real(result.get(f'{part}_loss')):
+    told.append('The loss on these images is no finite number.')
+  if real(count) and count < FEW_IMAGES:
+    told.append(f'Only {shared.counted(count, "image")} in the test: the accuracy may be off by many points, as the '
+                'interval says.')
+  classes, values = result.get('classes') or [], result.get('per_class') or []
+  never = [str(classes[i]) if i < len(classes) else f'class {i}' for i, value in enumerate(values) if value == 0]
+  if never:
+    told.append(f'Never recognised: {", ".join(never[:10])}' + (f' and {len(never) - 10} more' if len(never) > 10
+                                                               else '') + '.')
+  unseen = [str(classes[i]) if i < len(classes) else f'class {i}' for i, value in enumerate(values) if value is None]
+  if unseen:
+    told.append(f'Without a test image: {", ".join(unseen[:10])}' + (f' and {len(unseen) - 10} more'
+                                                                     if len(unseen) > 10 else '') + '.')
+  if values and real(top1) and top1 <= 150 / len(values):
+    told.append(f'{top1:.2f} % is about what guessing gives with {len(values)} classes.')
+  floor = result.get('floor')
+  if isinstance(floor, dict) and real(floor.get('top1')) and real(top1) and top1 < floor['top1']:
+    told.append(f'Colour alone gives {floor["top1"]:.2f} %: this network is worse. Train it longer, or with more '
+                'images.')
+  return told + (few_steps(result.get('steps')) if result.get('task') == 'retrain' else []) + shortened(result)

@@ -1,0 +1,190 @@
+"""What the pages of all verbs have: the network's cost, the cells, where a run was made, its command and its files."""
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from vimnas_jax import tabular
+from vimnas_jax.draw import page as html
+from vimnas_jax.draw import palette, svg
+from vimnas_jax.draw.base import heading
+from vimnas_jax.errors import UserError
+from vimnas_jax.runs import metrics
+from vimnas_jax.spaces import Genotype, Space
+
+FILE = 'report.html'
+POINTS = 150  # of a curve
+_FILES = {
+    'result.json': 'every figure, with the command and the versions', 'config.json': 'what was asked, field by field',
+    'genotype.json': 'the architecture, as retrain takes it', 'data.json': 'the images: classes, counts, what was left '
+    'out', 'plan.json': 'the plan that fits into the time', 'arch.jsonl': 'probabilities of all operations, by step',
+    'metrics.jsonl': 'loss and accuracy of training batches, by step', 'curve.jsonl': 'accuracy on whole splits',
+    'weights.png': 'the probabilities of all edges as a picture', 'phi.png': 'feature maps of φ, before and after',
+    'cell_normal.png': 'the cell as a picture', 'cell_reduce.png': 'the reduction cell as a picture',
+    'curve.png': 'the accuracy as a picture', 'confusion.png': 'the confusion as a picture',
+    'export': 'the network, to be loaded elsewhere', 'checkpoints': 'the state that a run goes on from',
+    'report.md': 'the same comparison as text', 'report.json': 'every figure of the comparison',
+    'comparison.png': 'the measures as a picture', 'first_edge.png': 'the first edge of every experiment',
+    'distributions.png': 'all edges at the start and at the end', 'regret_test.png': 'test regret over epochs',
+    'regret_valid.png': 'validation regret over epochs', 'retrain/report.html': 'the network of this cell, trained'}
+
+
+def name_of(text: Any) -> str:
+  """The name of a space, method or data set as a page has it: of a file its last part."""
+  return pathlib.PurePath(str(text)).name if str(text).endswith('.py') else str(text)
+
+
+def counted(count: Any, what: str) -> str:
+  """'1 step', '1,200 steps', '– steps'."""
+  return f'{html.number(count)} {what}' + ('' if count == 1 else 's')
+
+
+def operations(space: Space) -> list[str]:
+  """All candidates of a space, in its order."""
+  return list(dict.fromkeys(op for cell in space.cells.values() for ops in cell.ops for op in ops))
+
+
+def architecture(space: Space, result: Mapping) -> Genotype | None:
+  """That of a result; None where it is none of this space."""
+  try:
+    return Genotype(space.name, space.read(result['genotype']).cells)
+  except (UserError, KeyError, TypeError, AttributeError):
+    return None
+
+
+def weights(space: Space, probs: Mapping | None) -> dict[str, dict[tuple[str, int, int], float]]:
+  """{cell: {(op, source, target): probability}} of {cell: [edges, ops]}; {} where rows are no edges."""
+  found: dict[str, dict] = {}
+  for name, cell in space.cells.items():
+    rows = fitting(probs, name, cell.shape)
+    if rows is not None and not cell.rows:
+      found[name] = {(op, *cell.edges[e]): float(rows[e][o]) for e, ops in enumerate(cell.ops)
+                     for o, op in enumerate(ops)}
+  return found
+
+
+def fitting(probs: Any, name: str, shape: tuple[int, int]) -> np.ndarray | None:
+  """Probabilities of a cell, [edges, ops]; NaN where there is no number. None where they are not of that shape."""
+  try:
+    rows = np.array(probs[name], float)  # None becomes NaN
+  except (KeyError, TypeError, ValueError):
+    return None
+  return rows if rows.shape == shape else None
+
+
+def cells(space: Space, genotype: Genotype | None, probs: Mapping | None = None) -> list[Any]:
+  """The cells of an architecture, each in a box of its own, with a legend."""
+  if genotype is None:
+    return [html.tag('p', 'The architecture cannot be read: it is none of this space.')]
+  places = palette.slots([*operations(space), *(op for edges in genotype.cells.values() for op, _, _ in edges)])
+  used = {op for edges in genotype.cells.values() for op, _, _ in edges}
+  known = weights(space, probs)
+  drawn = []
+  for name in space.cells:
+    title = heading(name).capitalize()
+    drawn.append(html.tag('figure', html.tag('figcaption', title) if len(space.cells) > 1 else None, html.box(
+        svg.cell(genotype, name, space, places, known.get(name)), f'{title}, drawn')))
+  return [html.legend({op: place for op, place in places.items() if op in used}), drawn]
+
+
+def benchmarks(result: Mapping) -> list[Any]:
+  """What the benchmarks of the field say of a result: a line of words and a table for each that knows it."""
+  parts: list[Any] = []
+  for benchmark in tabular.BENCHMARKS:
+    if benchmark.key not in result:
+      continue
+    figures = result[benchmark.key] or {}
+    whose = benchmark.predicts or result.get(f'{benchmark.key}_of') or benchmark.whose(str(result.get('data', '')))
+    rows = [(figure.heading, html.number(_scaled(figure, figures), figure.digits)) for figure in benchmark.figures
+            if figure.of(figures) is not None]
+    parts += [html.tag('h3', benchmark.name), html.paragraphs(f'{whose[:1].upper()}{whose[1:]}.'),
+              html.bullets([line.removeprefix(benchmark.name).strip() for line in benchmark.lines(result)
+                            if not line.endswith(f'{whose}:')]) if figures else html.paragraphs('It knows no figure.')]
+    if rows:
+      parts.append(html.more('As a table', html.table(f'{benchmark.name}: figures of this cell', ('figure', 'value'),
+                                                      rows)))
+  return parts
+
+
+def _scaled(figure, figures):
+  value = figure.of(figures)
+  return figure.scale * value if html.real(value) else None
+
+
+def cost(result: Mapping, where: str) -> list[Any]:
+  """What the network and the run take; `where` says at which size parameters are counted."""
+  rows: list[tuple] = [('Parameters', html.number(result.get('params')), where),
+                       ('Multiply-adds', millions(result.get('madds')), 'of one image; FLOPs are twice that')]
+  rows += [(f'Latency, batch of {html.number(row.get("batch"))}', html.number(row.get('milliseconds'), 2, 'ms'),
+            f'{html.number(row.get("images_per_second"), 0)} images a second, median of '
+            f'{html.number(row.get("calls"))} calls on this device') for row in result.get('latency') or ()]
+  if 'seconds_per_step' in result:
+    rows.append(('A step', html.number(result['seconds_per_step'], 3, 's'), 'median'))
+  estimated = result.get('seconds_estimated')
+  if estimated is None and html.real(result.get('seconds_per_step')) and html.real(result.get('steps')):
+    estimated = result['seconds_per_step'] * result['steps']
+  if html.real(estimated):
+    rows.append(('All steps', metrics.duration(estimated), 'a step times steps, without compiling'))
+  if 'bytes_per_step' in result:
+    size = result['bytes_per_step']
+    rows.append(('Memory of a step', html.number(size / 2 ** 20 if html.real(size) else None, 0, 'MiB'),
+                 'as XLA accounts for it, the images included'))
+  if budget := result.get('budget'):
+    spent = budget.get('seconds_spent')
+    rows.append(('Time limit', html.number(budget.get('max_hours'), 2, 'h'),
+                 f'{metrics.duration(spent)} spent' if html.real(spent) else ''))
+  return [html.facts(rows)]
+
+
+def millions(value: Any) -> str:
+  """A number of multiply-adds."""
+  return html.number(value / 1e6, 2, 'M') if html.real(value) else html.NOTHING
+
+
+def again(result: Mapping) -> list[Any]:
+  """The command and the environment of a run."""
+  rows = [('Device', result.get('device')), ('Machine', result.get('machine')), ('Revision', result.get('git')),
+          ('Seed', result.get('seed')), ('State, SHA-256', result.get('state_sha256'))]
+  versions = result.get('versions')
+  rows += list(versions.items()) if isinstance(versions, dict) else []
+  return [command(result.get('command')), html.more('Environment', html.facts(
+      [(name, html.NOTHING if value is None else str(value)) for name, value in rows if name != 'State, SHA-256' or
+       value]))]
+
+
+def command(text: Any) -> Any:
+  """A command that can be copied."""
+  if not text:
+    return html.paragraphs('The command is not known: the run was started from a program.')
+  return [html.tag('pre', html.tag('code', text), id='command', tabindex='0', role='region', aria_label='Command'),
+          html.tag('button', 'Copy the command', type='button', class_='copy', data_of='command', hidden=True),
+          html.tag('span', role='status')]
+
+
+def beside(folder: pathlib.Path, written: Iterable[str] = ('result.json',)) -> list[Any]:
+  """Links to the files of a run folder; `written` are those that are about to be written."""
+  rows = [(name, what) for name, what in _FILES.items() if name in written or (folder / name).exists()]
+  return [html.tag('ul', [html.tag('li', html.link(name, f'{name}/' if '.' not in name else name), f': {what}')
+                          for name, what in rows])]
+
+
+def curve(name: str, x: list, lines: Iterable[tuple[str, list, int]], x_name: str, *, y=None, marks=(),
+          digits=3) -> Any:
+  """A chart of lines (name, values, slot), of neighbours averaged where there are many, with a caption that says so."""
+  drawn, size, at = [], 1, []
+  for label, values, slot in lines:
+    at, means, size = svg.averaged(x, values, POINTS)
+    drawn.append(svg.Line(label, means, slot, label))
+  text = name if size == 1 else f'{name} (each point is the mean of {size} records)'
+  return html.tag('figure', html.tag('figcaption', text),
+                  svg.chart(name, at, drawn, x_name, y=y, marks=marks, digits=digits))
+
+
+def wilson(right: float, count: int) -> tuple[float, float]:
+  """The 95 % interval, in %, of a share of `right` % of `count` independent images (Wilson, 1927)."""
+  z, p = 1.96, right / 100
+  centre = p + z * z / (2 * count)
+  reach = z * (p * (1 - p) / count + z * z / (4 * count * count)) ** 0.5
+  return tuple(round(100 * (centre + sign * reach) / (1 + z * z / count), 10) for sign in (-1, 1))
