@@ -20,5 +20,6 @@ def get_config(arg=''):
   config = defaults()
   config.task = 'evaluate'
   for field, value in config.data.to_dict().items():
-    config.data[field] = placeholder(int if value is None else type(value))  # None: as in RUN
+    if value is not None:
+      config.data[field] = placeholder(type(value))  # None: as in RUN
   return with_arguments(config, arg, smoke)

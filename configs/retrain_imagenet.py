@@ -2,11 +2,12 @@
 
   python -m vimnas_jax.main --config=configs/retrain_imagenet.py --config.genotype=runs/darts --config.data.dir=DIR
 
-DIR holds train/CLASS/* and val/CLASS/*; all images are held in memory, 0.2 GB a thousand, so that this suits sets of
-some tens of thousands. 14 cells, 48 channels, 250 epochs, batch 1024, rate 0.5 in a straight line after five epochs of
-warm-up, label smoothing 0.1, random resized crops of the photograph, colour jitter 0.4, hue 0.2; evaluation at the
-centre of photographs scaled to 256 pixels. `:darts` has DARTS's own settings: batch 128, rate 0.1, multiplied by 0.97
-after every epoch. With a batch of 256 or less set --config.theta.warmup=0.
+DIR holds train/CLASS/* and val/CLASS/*; with --config.data.name=tfds/imagenet2012 it is a TFDS data dir. What does not
+fit in memory, 0.2 GB a thousand images, is streamed: config.data.workers processes decode. 14 cells, 48 channels, 250
+epochs, batch 1024, rate 0.5 in a straight line after five epochs of warm-up, label smoothing 0.1, random resized crops
+of the photograph, colour jitter 0.4, hue 0.2; evaluation at the centre of photographs scaled to 256 pixels. `:darts`
+has DARTS's own settings: batch 128, rate 0.1, multiplied by 0.97 after every epoch. With a batch of 256 or less set
+--config.theta.warmup=0.
 """
 
 from vimnas_jax.config import defaults, retraining, with_arguments

@@ -77,7 +77,7 @@ def cifar_dir():
 def data_config(name, **fields):
   base = {'name': name, 'dir': '', 'download': False, 'num_train': 120, 'num_test': 40, 'image_size': 8,
           'num_classes': 4, 'seed': 0, 'shrink': 1, 'split': '', 'max_pixels': 64_000_000, 'photographs': 0,
-          'moments': 'own', 'validation': 0.0, 'damaged': 'refuse'}
+          'moments': 'own', 'stream': None, 'smallest': 0.0, 'validation': 0.0, 'damaged': 'refuse'}
   return ml_collections.ConfigDict({**base, **fields})
 
 

@@ -2,12 +2,15 @@
 
   python -m tests.soak --kills 20 --workdir runs/soak
   python -m tests.soak --faults --workdir runs/soak
+  python -m tests.soak --kills 20 --processes 2 --workdir runs/soak
 
 searches the handwritten digits once to its end and once more, killed (SIGKILL) at so many random moments, from the
 start of Python to the last picture, and started again each time. With `--faults`, in a search of one epoch, every
 open, read, write, rename and look at a folder that the search does below its work folder fails once, each in a search
-of its own (`faults.py`), and the search is started again. Either way the end must have the same bits, and metrics.jsonl
-and arch.jsonl every line once. Exit code 0 if it has.
+of its own (`faults.py`), and the search is started again. With `--processes` a search of configs/darts_imagenet.py, in
+small, streams JPEG files as so many processes on this machine; one of them, drawn at random, is killed each time, and
+the others must end by themselves. Always the end must have the same bits, and metrics.jsonl and arch.jsonl every line
+once. Exit code 0 if it has.
 """
 
 import argparse
@@ -25,11 +28,30 @@ from tests import faults
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLAGS = ('--config=configs/quickstart.py:smoke', '--config.epochs=8', '--config.log_steps=1',
          '--config.checkpoint_steps=5')
+STREAMED = ('--config=configs/darts_imagenet.py:smoke', '--config.data.stream=True', '--config.batch_size=16',
+            '--config.space.name=s2', '--config.epochs=4', '--config.log_steps=1', '--config.checkpoint_steps=5')
+BOUND = 60  # seconds in which the other processes must end
 
 
-def command(workdir):
+def command(workdir, processes=1):
   """The search, in `workdir`."""
-  return [sys.executable, '-m', 'vimnas_jax.main', *FLAGS, f'--workdir={workdir}']
+  if processes == 1:
+    return [sys.executable, '-m', 'vimnas_jax.main', *FLAGS, f'--workdir={workdir}']
+  return [sys.executable, 'launch/local.py', f'--processes={processes}', '--', *STREAMED,
+          f'--config.data.dir={workdir.parent / "data"}', f'--workdir={workdir}']
+
+
+def photographs(folder, count=400):
+  """Writes train/CLASS/*.JPEG and val/CLASS/*.JPEG: the handwritten digits in many sizes."""
+  import numpy as np
+  from PIL import Image
+  from sklearn.datasets import load_digits
+  digits, rng = load_digits(), np.random.default_rng(0)
+  for i in range(count):
+    path = folder / ('val' if i % 5 == 4 else 'train') / f'n{digits.target[i]}' / f'{i}.JPEG'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray((digits.images[i] * 15.9).astype(np.uint8)).convert('RGB')
+    image.resize(tuple(int(side) for side in rng.integers(40, 90, 2))).save(path)
 
 
 def timeless(path):
@@ -44,27 +66,49 @@ def differences(whole, workdir):
   return found + [key for key in ('state_sha256', 'genotype', 'probs', 'last_loss') if ours[key] != theirs[key]]
 
 
-def finish(workdir):
+def finish(workdir, processes=1):
   """Runs the command to its end; returns what it printed. Raises if it ends in anything but success."""
-  done = subprocess.run(command(workdir), cwd=ROOT, capture_output=True, text=True, check=False)
+  done = subprocess.run(command(workdir, processes), cwd=ROOT, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stdout + done.stderr
   return done.stdout
 
 
-def kill_often(workdir, kills, longest, rng):
-  """Starts the search again and again; kills it at a moment within `longest` seconds; says where it was each time."""
+def kill(process, processes, rng):
+  """Kills the search, or one process of it; returns whether it ended as it should."""
+  if processes == 1:
+    process.kill()
+    process.wait()
+    return True
+  listed = subprocess.run(['pgrep', '-P', str(process.pid)], capture_output=True, text=True, check=False)
+  if pids := listed.stdout.split():
+    subprocess.run(['kill', '-9', rng.choice(pids)], check=False)
+  try:
+    return process.wait(BOUND) in (0, 75)
+  except subprocess.TimeoutExpired:
+    process.terminate()
+    process.wait()
+    return False
+
+
+def kill_often(workdir, kills, longest, rng, processes=1):
+  """Starts the search again and again; kills it at a moment within `longest` seconds; says where it was each time.
+
+  Returns how often the processes that were left did not end by themselves.
+  """
+  stuck = 0
   for number in range(1, kills + 1):
-    process = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(workdir, processes), cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
     after = rng.uniform(0, longest)
     time.sleep(after)
     ended = process.poll()
-    process.kill()
-    process.wait()
+    stuck += not kill(process, processes, rng)
     lines = workdir / 'metrics.jsonl'
     at = lines.read_text().count('\n') if lines.exists() else 0
     print(f'kill {number}: after {after:.1f} s, {at} lines{"" if ended is None else ", finished before"}', flush=True)
     if ended is not None:  # begin again: a finished run has nothing to lose
       shutil.rmtree(workdir)
+  return stuck
 
 
 def fail_everywhere(base):
@@ -115,20 +159,23 @@ def main():
   parser.add_argument('--kills', type=int, default=20)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/soak'))
+  parser.add_argument('--processes', type=int, default=1)
   parser.add_argument('--faults', action='store_true')
   args = parser.parse_args()
   base = args.workdir.absolute()
   shutil.rmtree(base, ignore_errors=True)
   if args.faults:
     return fail_everywhere(base) > 0
-  finish(base / 'warm')  # compiles
+  if args.processes > 1:
+    photographs(base / 'data')
+  finish(base / 'warm', args.processes)  # compiles
   began = time.monotonic()
-  finish(base / 'whole')
+  finish(base / 'whole', args.processes)
   took = time.monotonic() - began
   print(f'a whole search takes {took:.1f} s')
-  kill_often(base / 'cut', args.kills, took, random.Random(args.seed))
-  finish(base / 'cut')
-  wrong = differences(base / 'whole', base / 'cut')
+  stuck = kill_often(base / 'cut', args.kills, took, random.Random(args.seed), args.processes)
+  finish(base / 'cut', args.processes)
+  wrong = differences(base / 'whole', base / 'cut') + ['processes that did not end'] * bool(stuck)
   print(f'differs: {", ".join(wrong)}' if wrong else 'same bits, every line once')
   return bool(wrong)
 

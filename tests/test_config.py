@@ -69,20 +69,21 @@ def test_switching_the_method_takes_its_own_fields_and_optimiser():
 
 
 def test_published_settings_are_fields_with_values_that_they_may_have():
-  families, seen = {'darts': 'darts', 'nb201': 'nb201', 'oneshot': 'oneshot1', 's2': 's2'}, set()
+  families, seen = {'darts': 'darts', 'nb201': 'nb201', 'oneshot': 'oneshot1', 's2': 's2', 'imagenet': 'darts'}, set()
   for name in methods.NAMES:
     for family, space in families.items():
       config = config_lib.defaults()
-      config.space.name = space
+      config.space.name, config.space.imagenet = space, family == 'imagenet'
       try:
-        settings = methods.published(name, space)
+        settings = methods.published(name, family if family == 'imagenet' else space)
       except UserError:
         continue
       found = config_lib.resolve(config_lib.with_arguments(config, f'method={name},published', None))
       flat = flatten(found.to_dict())
       assert {field: flat[field] for field in settings} == settings and settings
       seen |= {(name, family)}
-  assert {('vimnas', 'nb201'), ('snas', 'darts'), ('data', 's2'), ('gdas', 'oneshot')} <= seen
+  assert {('vimnas', 'nb201'), ('snas', 'darts'), ('data', 's2'), ('gdas', 'oneshot'),
+          ('pcdarts', 'imagenet')} <= seen
   config = config_lib.defaults()
   config.space.name = 'nb201'
   with pytest.raises(UserError, match=r"method 'snas' there are published settings for darts, not for 'nb201'"):

@@ -29,7 +29,7 @@ def smoke(config, tmp_path):
   name = f'configs/{config}.py:smoke' + (space and f',{space}')
   wide = 'retrain_c10', 'retrain_simplified', 'retrain_imagenet'  # the auxiliary head and the stems want it
   side = 32 if config in wide else 8
-  if config == 'retrain_imagenet':  # photographs, of many sizes
+  if config in ('retrain_imagenet', 'darts_imagenet'):  # photographs, of many sizes
     for i in range(40):
       path = tmp_path / 'data' / ('ant', 'bee')[i % 2] / f'{i}.png'
       path.parent.mkdir(parents=True, exist_ok=True)

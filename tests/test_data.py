@@ -9,7 +9,7 @@ import pytest
 from conftest import SHARED, SLOW, agree, data_config, one_line
 
 from vimnas_jax import data
-from vimnas_jax.data import cifar, digits, tfds
+from vimnas_jax.data import cifar, digits, records
 from vimnas_jax.errors import UserError
 
 TFDS = SHARED / 'tfds'
@@ -20,7 +20,7 @@ TFDS = SHARED / 'tfds'
 def write_tfds(folder, count, label_of, encoding='png', name='cifar10', sides=None, test='test'):
   from array_record.python import array_record_module
   from PIL import Image
-  with tfds._quiet():
+  with records.quiet():
     import tensorflow_datasets
   features = tensorflow_datasets.features.FeaturesDict({
       'image': tensorflow_datasets.features.Image(shape=(None, None, 3) if sides else (32, 32, 3),

@@ -148,10 +148,11 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
       'train/ant/Thumbs.db': 'no image', 'train/ant/below/ with 1 file': 'a folder below that of a class',
       'train/ant/gone': 'a link to nothing', 'train/ant/loop': 'a link to nothing', 'train/ant/notes.txt': 'no image',
       'train/ant/p.heic': 'HEIC, which is not read', 'train/ant/pipe.png': 'a FIFO'}
-  classes, left, *_ = data.describe(found)
+  classes, left, held = data.describe(found)
   assert classes == ('2 classes, training/test images: ant 3/3, bee 3/3; 11 files or folders left out (list in '
                      'data.json)')
   assert left.startswith('left out: README.md, train/ant/Icon')
+  assert held.endswith(' images of 4x4x3 are 576 bytes decoded: held in memory') and held.startswith('12 ')
 
 
 def test_many_classes_are_told_in_short(tmp_path):
@@ -261,7 +262,7 @@ def test_val_beside_test_chooses(tmp_path):
   found = _choosing(tmp_path)
   assert [len(split) for split in (found.train, found.valid, found.test)] == [6, 6, 6]
   assert found.rule == 'VAL chooses the state that is kept, Test is for test' and not found.left_out
-  first, rule = data.describe(found)
+  first, rule, _ = data.describe(found)
   assert first == '2 classes, training/validation/test images: ant 3/3/3, bee 3/3/3' and rule == f'parts: {found.rule}'
   assert data.facts(found)['classes'][1] == {'name': 'bee', 'training': 3, 'validation': 3, 'test': 3}
   without = data.get(_config(tmp_path))
@@ -314,7 +315,7 @@ def test_uneven_classes_are_told(tmp_path):
   _parts(tmp_path)
   for i in range(6):
     _save(tmp_path / 'train' / 'ant' / f'more{i}.png', i)
-  assert data.describe(data.get(_config(tmp_path)))[-1].startswith('unbalanced: ant has 9 training images, bee 3;')
+  assert data.describe(data.get(_config(tmp_path)))[-2].startswith('unbalanced: ant has 9 training images, bee 3;')
 
 
 def test_what_a_survey_finds(tmp_path):

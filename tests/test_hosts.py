@@ -10,6 +10,7 @@ import time
 import pytest
 from conftest import ONE_EDGE, ROOT, SLOW
 from processes import ENV, STEPS, TINY, result, rows
+from test_streamed import damage, tree
 
 SMALL = [*TINY, f'--config.space.name={ONE_EDGE}']
 
@@ -100,6 +101,38 @@ def test_a_signal_to_one_stops_all_at_one_step_and_another_number_goes_on(whole,
   code, out = run(tmp_path, processes=1)
   assert code == 0, out
   same(tmp_path, whole[0], losses=1e-3)
+
+
+@SLOW
+@pytest.mark.skipif(not shutil.which('pgrep'), reason='there is no pgrep')
+def test_a_streamed_job_that_loses_a_process_ends_with_the_bits_of_one_in_memory(tmp_path):
+  """Each process has a worker that decodes its rows."""
+  root = tree(tmp_path / 'images', (171, 171, 171), 4, side=64, suffix='jpg')
+  images = ['--config.data.name=folder', f'--config.data.dir={root}']
+  code, out = run(tmp_path / 'held', *images, '--config.data.stream=False')
+  assert code == 0, out
+  streamed = [*images, '--config.data.stream=True', '--config.data.workers=1']
+  process = start(tmp_path / 'streamed', *streamed)
+  kill(process, 1, tmp_path / 'streamed')
+  out, _ = process.communicate(timeout=30)  # which waits for all that hold its pipe, workers among them
+  assert process.returncode == 75 and 'is gone: start all' in out, out
+  code, out = run(tmp_path / 'streamed', *streamed)
+  assert code == 0 and 'resuming' in out, out
+  same(tmp_path / 'streamed', tmp_path / 'held')
+
+
+@SLOW
+def test_damage_that_each_process_meets_is_told_and_counted_by_all(tmp_path):
+  root = tree(tmp_path / 'images', (171, 171, 171), 4, side=16, suffix='jpg')
+  damage(root, *(f'ant/{i}.jpg' for i in range(100, 171)))
+  streamed = ['--config.data.name=folder', f'--config.data.dir={root}', '--config.data.stream=True',
+              '--config.data.workers=0']
+  code, out = run(tmp_path / 'run', *streamed)
+  assert code == 0, out
+  noted = [set(re.findall(rf'^{i}: note: (train/ant/\d+.jpg) is damaged', out, re.M)) for i in (0, 1)]
+  assert noted[0] and noted[1] and result(tmp_path / 'run')['damaged_images'] == sorted(noted[0] | noted[1])
+  code, out = run(tmp_path / 'fewer', *streamed, '--config.data.max_corrupt=3')
+  assert code == 2 and 'more than config.data.max_corrupt=3' in out, out
 
 
 def test_processes_that_are_asked_different_things_do_not_begin(tmp_path):

@@ -30,9 +30,10 @@ elif then != 'leave':
   call.report(0.1)
 if then == 'leave':
   call.close()
-elif then == 'fail':
+elif then.startswith('fail'):
   time.sleep(0.5)
   call.close(2, 'no data under DIR')
+  time.sleep(10 if then == 'fail slowly' else 0)
   sys.exit(2)
 else:
   time.sleep(20)
@@ -158,3 +159,12 @@ def test_a_place_comes_from_flags_or_the_environment(monkeypatch):
   monkeypatch.setenv('JAX_PROCESS_ID', 'one')
   with pytest.raises(UserError, match="JAX_PROCESS_ID='one' is no whole number"):
     hosts.place(None, None, None)
+
+
+@pytest.mark.parametrize('which', [0, 1])
+def test_a_process_that_fails_keeps_its_exit_code_when_the_others_end_before_it(job, which):
+  processes = job(*('fail slowly' if i == which else 'stay' for i in range(2)))
+  here(*processes)
+  code, out = ended(processes[1 - which])
+  assert code == 2 and f'process {which} on ' in out and 'no data under DIR' in out
+  assert ended(processes[which]) == (2, '')

@@ -9,7 +9,7 @@ from conftest import data_config, one_line
 from PIL import Image
 
 from vimnas_jax import data
-from vimnas_jax.data import tfds
+from vimnas_jax.data import records, tfds
 from vimnas_jax.errors import UserError
 
 
@@ -25,7 +25,7 @@ PLAIN = encoded(np.full((4, 4, 3), 7, np.uint8))
 def write(root, images, labels=None, shape=(4, 4, 3), names=('ant', 'bee'), **info):
   """A TFDS set `made`, of the encoded `images` both in training and test, classes in turn."""
   from array_record.python import array_record_module
-  with tfds._quiet():
+  with records.quiet():
     from tensorflow_datasets import features
   described = features.FeaturesDict({'image': features.Image(shape=shape), 'label': features.ClassLabel(names=names)})
   folder = root / 'made' / '1.0.0'
@@ -60,7 +60,8 @@ def test_names_order_and_what_is_told(tmp_path):
   write(tmp_path / 'one', [PLAIN] * 4)
   found = get(tmp_path / 'one')
   assert found.class_names == ('ant', 'bee') and found.shuffled and found.recipe == {}
-  assert data.describe(found) == ['2 classes, training/test images: ant 2/2, bee 2/2']
+  assert data.describe(found) == ['2 classes, training/test images: ant 2/2, bee 2/2',
+                                  '8 images of 4x4x3 are 384 bytes decoded: held in memory']
   write(tmp_path / 'two', [PLAIN] * 4, disableShuffling=True)
   assert not get(tmp_path / 'two').shuffled
   write(tmp_path / 'three', [PLAIN] * 4, shape=(None, None, 3))

@@ -114,8 +114,19 @@ def defaults() -> ConfigDict:
   c.data.validation = 0.0  # above 0, images choose the state that a retraining keeps, and those for test are asked
   #                          once, at the end: the set's own part `val`, `validation`, or this share of the training
   #                          images, drawn class by class; no search or training has them
-  c.data.damaged = 'refuse'  # 'folder': an image that cannot be read stops the run; 'skip' leaves it out, named
-  c.data.moments = 'own'  # mean and std of the normalisation: 'own' are the data set's, 'imagenet' those of ImageNet
+  c.data.stream = placeholder(bool)  # 'folder', 'tfds/NAME': True reads images from the disk batch by batch, False
+  #                                    holds them in memory; None streams what would take more than a quarter of it
+  c.data.workers = placeholder(int)  # processes that decode streamed images; 0: threads of this one. None: one for each
+  #                                    core but two, at most 32, and threads where there are four cores or fewer
+  c.data.damaged = 'refuse'  # 'folder' that is held in memory: an image that cannot be read stops the run before it
+  #                            begins; 'skip' leaves it out, named
+  c.data.max_corrupt = 100  # images that are streamed are read only while they are trained on, so for them this counts
+  #                           in place of `damaged`: so many may be damaged, they are skipped, counted and told; one
+  #                           more stops the run, and 0 refuses the first
+  c.data.search_parts = placeholder(tuple)  # search: shares of every class's training images for the weights and for
+  #                                           the architecture, as (0.1, 0.025), in place of train_portion; None: all
+  c.data.moments = 'own'  # mean and std of the normalisation: 'own' are the data set's (where it is streamed those of
+  #                         2,048 of its images), 'imagenet' those of ImageNet
   c.data.shrink = 1  # images are averaged over squares of so many pixels: 2 halves their sides
   c.data.pad = placeholder(int)  # random crop after padding by so many pixels; 0 switches it off. None: 4, and 2 for
   #                                ImageNet16-120
@@ -241,6 +252,8 @@ def _keep_own(c):
   alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]
+  if c.task in ('retrain', 'evaluate', 'predict'):
+    del c.data['search_parts']
 
 
 def retraining(config: ConfigDict) -> ConfigDict:
@@ -339,7 +352,8 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
       when(config, 'vimnas', methods.STRICT)
       config.update_from_flattened_dict(methods.STRICT_THETA)
     elif word == 'published':
-      for field, value in methods.published(config.method.name, config.space.name).items():
+      for field, value in methods.published(
+          config.method.name, 'imagenet' if config.space.imagenet else config.space.name).items():
         config.update_from_flattened_dict({field: value})
     elif word.startswith('method='):
       name = word.removeprefix('method=')

@@ -11,7 +11,8 @@ _ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint
 _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
              'phi.lr', 'phi.lr_end', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad', 'data.cutout',
              'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup', 'data.seed',
-             'checkpoint_minutes', 'checkpoint_hours', 'max_hours')
+             'checkpoint_minutes', 'checkpoint_hours', 'max_hours', 'data.workers', 'data.max_corrupt')
+_OPEN = 'data.workers',  # None lets the code choose
 _MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'data.smallest': 1, 'data.jitter': 1,
          'data.hue': 0.5, 'phi.fall': 1, 'data.validation': 0.9, 'max_hours': 1e5}  # JAX folds longer seeds together
 _COUNTS = 2**31  # steps, images and pixels beyond it are no run but a slip
@@ -27,6 +28,8 @@ def check(c):
       raise UserError(f'config.{name}={value!r} must be below {_COUNTS}')
   for name in (*_ABOVE, *_AT_LEAST):
     value = flat.get(name, 1)
+    if value is None and name in _OPEN:
+      continue
     if value is None:
       raise UserError(f'config.{name}=None: give a number')
     if value < 0 or (value == 0 and name in _ABOVE):
@@ -48,6 +51,7 @@ def check(c):
   if c.phi.schedule == 'exponential' and not (c.phi.lr and c.phi.lr_end):
     raise UserError(f'config.phi.lr={c.phi.lr} and config.phi.lr_end={c.phi.lr_end} must be above 0 for '
                     "config.phi.schedule='exponential': give both, or 'linear'")
+  _check_search_parts(c)
   if not 0 < c.train_portion <= 1:
     raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
   if c.theta.warmup and c.theta.schedule == 'cosine':
@@ -55,3 +59,16 @@ def check(c):
                     f'cosine_epoch, or config.theta.warmup=0')
   if any(isinstance(n, bool) or not isinstance(n, int) or not 0 < n < _COUNTS for n in c.measure_batches):
     raise UserError(f'config.measure_batches={tuple(c.measure_batches)!r} must be whole numbers above 0, or ()')
+
+
+def _check_search_parts(c):
+  parts = c.data.search_parts
+  if parts is None or c.task in ('retrain', 'evaluate', 'predict'):
+    return
+  if len(parts) != 2 or any(isinstance(part, bool) or not isinstance(part, int | float) for part in parts) or \
+      not (min(parts) > 0 and sum(parts) <= 1):
+    raise UserError(f'config.data.search_parts={tuple(parts)!r}: give two shares above 0, of the images for the '
+                    'weights and of those for the architecture, together at most 1, as (0.1, 0.025)')
+  if c.data.limit:
+    raise UserError(f'config.data.limit={c.data.limit} does not go with config.data.search_parts={tuple(parts)!r}: set '
+                    'config.data.limit=0')

@@ -11,7 +11,7 @@ import shlex
 import sys
 import traceback
 
-from vimnas_jax import __version__, files
+from vimnas_jax import files
 from vimnas_jax.errors import UNFINISHED, Diverged, Stopped, UserError
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # XLA's own remarks are not for the user
@@ -78,7 +78,8 @@ def _join(config):
                     'without that flag')
   fields = {f'config.{name}': str(value) for name, value in files.flatten(config.to_dict()).items()
             if name not in runfolder.FREE}
-  hosts.join(place, _WAIT.value, {'vimnas_jax': __version__, **fields}, lambda text: print(text, flush=True))
+  asked = {'vimnas_jax': sys.modules['vimnas_jax'].__version__, **fields}
+  hosts.join(place, _WAIT.value, asked, lambda text: print(text, flush=True))
 
 
 def _dispatch(asked, config, workdir, command, notes=()):

@@ -1,4 +1,4 @@
-"""Data sets by name, and of one's own by the path of a file, whole in memory as uint8."""
+"""Data sets by name, and of one's own by the path of a file: uint8, whole in memory or streamed from the disk."""
 
 import dataclasses
 
@@ -7,12 +7,13 @@ import numpy as np
 from vimnas_jax import files
 from vimnas_jax.data import cifar, digits, folder, imagenet16, parts, pixels, splits, synthetic, tfds, userdata
 from vimnas_jax.data.account import LIST, describe, facts, own
-from vimnas_jax.data.parts import halves, limited
-from vimnas_jax.data.types import Data, Split, check
+from vimnas_jax.data.parts import halves, limited, shares
+from vimnas_jax.data.streamed import Streamed
+from vimnas_jax.data.types import AnySplit, Data, Split, check
 from vimnas_jax.errors import UserError
 
-__all__ = ['LIST', 'Data', 'Split', 'check', 'default_pad', 'describe', 'facts', 'get', 'halves', 'limited', 'own',
-           'survey', 'NAMES']
+__all__ = ['LIST', 'NAMES', 'AnySplit', 'Data', 'Split', 'Streamed', 'check', 'default_pad', 'describe', 'facts', 'get',
+           'halves', 'limited', 'own', 'shares', 'survey']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
             'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}
@@ -25,9 +26,9 @@ def get(config) -> Data:
 
   Args:
     config: has `name`, `split`, `shrink`, `moments` and `validation`; for CIFAR `dir` and `download`, for
-      ImageNet16-120 `dir`; for a folder of images, and sets of TFDS, `dir`, `image_size`, `max_pixels`, `photographs`
-      and `damaged`; for synthetic data `num_train`, `num_test`, `image_size`, `num_classes` and `seed`. Each source
-      reads its own fields only; a file of one's own is given all.
+      ImageNet16-120 `dir`; for a folder of images, and sets of TFDS, `dir`, `image_size`, `max_pixels`, `photographs`,
+      `stream`, `smallest` and `damaged`; for synthetic data `num_train`, `num_test`, `image_size`, `num_classes` and
+      `seed`. Each source reads its own fields only; a file of one's own is given all.
 
   Raises:
     UserError: unknown name, or data that is missing, damaged or unfit.
@@ -43,8 +44,16 @@ def get(config) -> Data:
                     f'{cifar.SOURCES[config.name].archive} alone, or leave config.data.split empty')
   if config.moments not in MOMENTS:
     raise UserError(f'config.data.moments={config.moments!r}: choose one of {", ".join(MOMENTS)}')
+  able = load in (folder.load, tfds.load)
+  if config.stream and not able:
+    raise UserError(f'config.data.stream=True is for image files (folder, tfds/NAME), which {config.name!r} has not: '
+                    'set config.data.stream=None')
   loaded = load(config)
-  if config.photographs and loaded.train.aspects is None:
+  streams = isinstance(loaded.train, Streamed)
+  if streams and config.shrink != 1:
+    raise UserError(f'config.data.shrink={config.shrink} is for images that are held in memory, these are streamed: '
+                    'lower config.data.image_size, and set config.data.shrink=1')
+  if config.photographs and not streams and loaded.train.aspects is None:
     raise UserError(f'config.data.photographs={config.photographs} is for images of many sizes (folder, some of '
                     f'tfds/NAME), which {config.name!r} has not: set config.data.photographs=0')
   loaded = splits.apply(loaded, path) if path else loaded

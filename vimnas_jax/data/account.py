@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from vimnas_jax.data.types import Data
+from vimnas_jax.data.types import AnySplit, Data
 
 LIST = 'data.json'  # the file of a run folder that holds `facts`
 UNEVEN = 3  # times as many images in one class as in another are told
@@ -16,17 +16,26 @@ def own(data: Data) -> bool:
   return bool(data.recipe) or data.name.startswith('tfds/') or data.name.endswith('.py')
 
 
+def _splits(data) -> dict[str, AnySplit]:
+  return {'training': data.train, **({'validation': data.valid} if data.valid else {}), 'test': data.test}
+
+
 def _counts(data):
-  """{part: images of every class}."""
-  splits = {'training': data.train, **({'validation': data.valid} if data.valid else {}), 'test': data.test}
+  """{part: images of every class}; {} where the labels are not at hand."""
+  splits = _splits(data)
+  if not all(split.known for split in splits.values()):
+    return {}
   return {part: np.bincount(split.labels, minlength=data.num_classes) for part, split in splits.items()}
 
 
 def facts(data: Data) -> dict[str, Any]:
-  """What data.json holds: classes with their images by part, how the parts were made, and every file left out."""
+  """What data.json holds: classes with their images by part, how the parts were made, and every file left out.
+
+  Where labels are read with the images alone, the classes have their names.
+  """
   counts = _counts(data)
   return {'data': data.name, 'rule': data.rule, 'image_shape': list(data.image_shape), 'recipe': dict(data.recipe),
-          'images': {part: int(count.sum()) for part, count in counts.items()},
+          'placement': data.placement, 'images': {part: len(split) for part, split in _splits(data).items()},
           'classes': [{'name': data.name_of(i), **{part: int(count[i]) for part, count in counts.items()}}
                       for i in range(data.num_classes)],
           'left_out': [{'file': file, 'reason': reason} for file, reason in data.left_out]}
@@ -39,6 +48,13 @@ def describe(data: Data) -> list[str]:
   if not own(data):
     return []
   counts = _counts(data)
+  placement = [data.placement] if data.placement else []
+  if not counts:
+    splits = _splits(data)
+    rule = [f'parts: {data.rule}'] if data.rule else []
+    return [f'{_count(data.num_classes, "class", "classes")}, {"/".join(splits)} images: '
+            f'{"/".join(f"{len(split):,}" for split in splits.values())}; labels are read with the images', *rule,
+            *placement]
   told = [f'{data.name_of(i)} {"/".join(map(str, row))}' for i, row in enumerate(zip(*counts.values()))]
   if len(told) > _SHOWN:
     least, most = ('/'.join(str(bound(count)) for count in counts.values()) for bound in (min, max))
@@ -60,7 +76,7 @@ def describe(data: Data) -> list[str]:
     fewest, most = int(train.argmin()), int(train.argmax())
     lines.append(f'unbalanced: {data.name_of(most)} has {train[most]} training images, {data.name_of(fewest)} '
                  f'{train[fewest]}; accuracy is over all images, that of every class in result.json (per_class)')
-  return [first, *lines]
+  return [first, *lines, *placement]
 
 
 def _count(number, one, more):

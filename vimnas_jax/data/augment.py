@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vimnas_jax.data import photometric
+from vimnas_jax.data.streamed import Streamed
 from vimnas_jax.errors import UserError
 
 
@@ -53,6 +54,8 @@ def _cutout(images, y, x, side: int):
 def of(config, data):
   """`prepare(key, images, aspects=None)`: `augment` of the training images of `data`, as `config` (config.data) says.
 
+  Images that are streamed have been cut at random by who decoded them, and are not cut again.
+
   Args:
     config: has pad, flip, cutout, smallest, jitter and hue.
     data: a `data.Data`.
@@ -65,14 +68,16 @@ def of(config, data):
     if config[field] and channels != 3:
       raise UserError(f'config.data.{field}={config[field]} needs three channels, the images of {data.name!r} have '
                       f'{channels}: set config.data.{field}=0')
-  if data.train.aspects is not None and (not config['smallest'] or config['pad']):
+  streams = isinstance(data.train, Streamed)
+  whole = data.train.aspects is not None or (streams and (config['photographs'] or config['smallest']))
+  if whole and (not config['smallest'] or config['pad']):
     raise UserError(f'config.data.smallest={config["smallest"]}, config.data.pad={config["pad"]}: of photographs that '
                     'are held whole, random parts are trained on: set config.data.smallest=0.08 and config.data.pad=0, '
                     'or config.data.photographs=0')
 
   def prepare(key, images, aspects=None):
     return augment(key, images, mean=data.mean, std=data.std, pad=config.pad, flip=config.flip, cutout=config.cutout,
-                   smallest=config.smallest, jitter=config.jitter, hue=config.hue, aspects=aspects,
+                   smallest=0.0 if streams else config.smallest, jitter=config.jitter, hue=config.hue, aspects=aspects,
                    side=data.image_shape[0])
 
   return prepare

@@ -6,7 +6,8 @@ alone, of which every fifth image of a class, by name, is for test. With config.
 draws what chooses). Classes are numbered in the order of their names.
 Every regular file that pixels.FORMATS describe is read, whatever its suffix; what is not read is named in
 `Data.left_out`, other than hidden files. Images are brought to config.data.image_size pixels a side: scaled so that the
-shorter side fits, then cut at the centre. All are held in memory, so a side of 224 takes 0.15 GB for a thousand images.
+shorter side fits, then cut at the centre. What fits is held in memory, a side of 224 takes 0.15 GB for a thousand
+images; larger sets are streamed (streamed.py).
 """
 
 import concurrent.futures
@@ -17,8 +18,8 @@ import pathlib
 
 import numpy as np
 
-from vimnas_jax.data import pixels
-from vimnas_jax.data.types import Data, Split
+from vimnas_jax.data import pixels, sources, streamed
+from vimnas_jax.data.types import AnySplit, Data, Split
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
 
@@ -33,14 +34,15 @@ _NOT_READ = ('.heic', '.heif', '.svg', '.eps', '.ps', '.pdf', '.wmf', '.emf', '.
 
 
 def load(config) -> Data:
-  """The images below config.dir, uint8 [n, image_size, image_size, 3].
+  """The images below config.dir, uint8 [n, image_size, image_size, 3], in memory or streamed.
 
   Args:
-    config: `dir`, `image_size`, `max_pixels`, `photographs`, `validation` and `damaged`.
+    config: `dir`, `image_size`, `max_pixels`, `photographs`, `validation`, `damaged`, `stream`; where it is streamed
+      also `smallest` and `moments`, and `damaged` is not asked.
 
   Raises:
     UserError: no such folder, no images, classes that differ between the splits, a class without images, or a file or
-      folder that cannot be read; a damaged image, unless `damaged` is 'skip'.
+      folder that cannot be read; a damaged image, unless `damaged` is 'skip' or it is streamed.
   """
   if config.damaged not in DAMAGED:
     raise UserError(f'config.data.damaged={config.damaged!r}: choose one of {", ".join(DAMAGED)}')
@@ -48,13 +50,31 @@ def load(config) -> Data:
   found = _opened(config)
   train, test, valid = found.parts(bool(config.validation))
   names = sorted(train)
-  splits = [_read(found, part, names, recipe, config, training)
-            for part, recipe, training in ((train, recipes[0], True), (test, recipes[1], False),
-                                           (valid, recipes[1], False))]
-  return Data(config.name, splits[0], splits[1], len(names), *pixels.moments(splits[0].images),
-              valid=splits[2] if valid else None, rule=found.rule, class_names=tuple(map(printable, names)),
-              left_out=tuple(sorted(found.left_out)), recipe=recipes[1],
-              shuffled=False, side=config.image_size if config.photographs else 0)
+  side = config.photographs or config.image_size
+  count = sum(len(files) for part in (train, test, valid) for files in part.values())
+  stream, told = streamed.chosen(config, count, (side, side, 3))
+  splits: list[AnySplit]
+  if stream:
+    splits = [_streamed(part, names, found.root, config) for part in (train, test, valid)]
+    stats = streamed.stats(config, splits[0])
+  else:
+    splits = [_read(found, part, names, recipe, config, training)
+              for part, recipe, training in ((train, recipes[0], True), (test, recipes[1], False),
+                                             (valid, recipes[1], False))]
+    stats = pixels.moments(splits[0].images)
+  return Data(config.name, splits[0], splits[1], len(names), *stats, valid=splits[2] if valid else None,
+              rule=found.rule, class_names=tuple(map(printable, names)), left_out=tuple(sorted(found.left_out)),
+              recipe=pixels.streamed(config) if stream else recipes[1], shuffled=False,
+              side=config.image_size if config.photographs and not stream else 0, placement=told)
+
+
+def _streamed(part, names, root, config) -> streamed.Streamed:
+  files = [part.get(name, ()) for name in names]
+  folders = [os.path.relpath(paths[0].parent, root) if paths else name for name, paths in zip(names, files)]
+  source = sources.Files(root, folders, [[path.name for path in paths] for paths in files])
+  side = config.image_size
+  form = streamed.Form((side, side, 3), pixels.streamed(config), config.smallest, config.max_pixels)
+  return streamed.Streamed(source, np.arange(len(source), dtype=np.int32), form)
 
 
 def survey(config) -> tuple[int, int, bool]:

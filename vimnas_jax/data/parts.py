@@ -3,7 +3,8 @@
 Images of a source that shuffles (`Data.shuffled`) are cut where they lie: the leading part is trained on. Those of any
 other source, such as a folder that is read class by class, are drawn: every part holds every class in the share that
 the class has of the whole, by largest remainders and at least once, in an order that a fixed seed shuffles. The seed is
-none of the configuration, so that runs with different seeds validate with the same images.
+none of the configuration, so that runs with different seeds validate with the same images. So are the shares of a
+search on a part of a large set (`shares`), whatever the source.
 """
 
 import dataclasses
@@ -11,13 +12,13 @@ import math
 
 import numpy as np
 
-from vimnas_jax.data.types import Data, Split, nor
+from vimnas_jax.data.types import AnySplit, Data, nor
 from vimnas_jax.errors import UserError
 
 SEED = 0
 
 
-def halves(data: Data, portion: float, limit: int = 0, whole: bool = False) -> tuple[Split, Split]:
+def halves(data: Data, portion: float, limit: int = 0, whole: bool = False) -> tuple[AnySplit, AnySplit]:
   """What is trained on, and the rest.
 
   Args:
@@ -38,11 +39,11 @@ def halves(data: Data, portion: float, limit: int = 0, whole: bool = False) -> t
                     f'alone (config.train_portion={portion:g}): set config.data.photographs=0')
   first, second = _rows(data, portion, limit)
   if data.search:
-    cut = _part(data.search[0], first), data.search[1]
+    cut = data.search[0].take(first), data.search[1]
   else:
-    cut = _part(data.train, first), _part(data.train, second)
+    cut = data.train.take(first), data.train.take(second)
   for part, split in zip(('training', 'validation'), cut):
-    lost = _lost(data, split.labels)
+    lost = _lost(data, split.labels) if split.known else ()  # else the whole set would be read for it
     if len(split) and len(lost):
       raise UserError(_complaint(data, portion, limit, part, len(split), lost))
   return cut
@@ -65,6 +66,10 @@ def set_apart(data: Data, share: float) -> Data:
   if data.train.aspects is not None:
     raise UserError(f'{where}: of photographs that are held whole (config.data.photographs) none are drawn: put some '
                     'into a folder `val` beside `test`, or set config.data.validation=0')
+  if not data.train.known:
+    raise UserError(f'{where}: images of {data.name!r} are streamed, and their labels, by which some would be drawn to '
+                    'choose by, lie with them: take a set with a split `validation` beside `test`, or set '
+                    'config.data.validation=0, or config.data.stream=False where they fit in memory')
   have = np.bincount(data.train.labels, minlength=data.num_classes)
   most = np.maximum(have - 1, 0)
   count = min(max(round(share * len(data.train)), 1), int(most.sum()))
@@ -73,22 +78,27 @@ def set_apart(data: Data, share: float) -> Data:
                     'config.data.validation=0')
   apart = drawn(data.train.labels, count, data.num_classes, np.minimum(most, 1), most)
   rule = f'{share:.0%} of the training images, drawn class by class, choose the state that is kept'
-  return dataclasses.replace(data, train=_part(data.train, ~apart), valid=_part(data.train, apart),
+  return dataclasses.replace(data, train=data.train.take(~apart), valid=data.train.take(apart),
                              rule=f'{data.rule}; {rule}' if data.rule else rule)
 
 
-def limited(split: Split, most: int, classes: int) -> Split:
-  """At most `most` images of `split`, every class in its share, by a fixed seed; all of them at 0."""
-  return _part(split, drawn(split.labels, most, classes)) if 0 < most < len(split) else split
+def limited(split: AnySplit, most: int, classes: int) -> AnySplit:
+  """At most `most` images of `split`, every class in its share, by a fixed seed; all of them at 0.
+
+  Where labels are not at hand, its first ones: sets of that kind are shuffled.
+  """
+  if not 0 < most < len(split):
+    return split
+  return split.take(drawn(split.labels, most, classes) if split.known else slice(most))
 
 
 def drawn(labels, count: int, classes: int, least=0, most=None):
   """A mask [n] of `count` images, every class in its share, by a fixed seed; each from `least` to `most`, [classes]."""
   have = np.bincount(labels, minlength=classes)
   shares = _shares(have, count, least, have if most is None else most)
-  mask, order = np.zeros(len(labels), bool), np.random.default_rng(SEED).permutation(len(labels))
-  for label, share in enumerate(shares):
-    mask[order[labels[order] == label][:share]] = True
+  order, rank = _ranked(labels, classes)
+  mask = np.zeros(len(labels), bool)
+  mask[order] = rank < shares[labels[order]]
   return mask
 
 
@@ -102,7 +112,6 @@ def _rows(data, portion, limit):
   if data.shuffled or cut == len(data.train):
     return slice(cut), slice(cut, count)
   labels = data.train.labels
-  order = np.random.default_rng(SEED).permutation(len(labels))
   have = np.bincount(labels, minlength=data.num_classes)
   least = np.minimum(have, 2 if cut < count else 1)
   if least.sum() > count:
@@ -110,12 +119,49 @@ def _rows(data, portion, limit):
   used = _shares(have, count, least, have)
   spare = np.minimum(np.maximum(used - 1, 0), 1) if cut < count else np.zeros_like(used)  # one of each for validation
   train = _shares(used, cut, np.minimum(used, 1), used - spare)
-  rank = np.empty(len(labels), int)  # the how manieth of its class an image is, in the shuffled order
-  for label in range(data.num_classes):
-    rows = order[labels[order] == label]
-    rank[rows] = np.arange(len(rows))
-  rank, labels = rank[order], labels[order]
+  order, rank = _ranked(labels, data.num_classes)
+  labels = labels[order]
   return order[rank < train[labels]], order[(rank >= train[labels]) & (rank < used[labels])]
+
+
+def shares(data: Data, wanted: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+  """Rows of `data.train` for the weights and for the architecture of a search: disjoint, in a shuffled order.
+
+  Both are drawn class by class: every class in the share that it has of the whole, by largest remainders and at least
+  once. Reads labels alone.
+
+  Args:
+    data: the data set.
+    wanted: shares of the training images, each above 0, together at most 1.
+
+  Raises:
+    UserError: the data say themselves what a search validates with, or a class has fewer than two images.
+  """
+  if data.search:
+    raise UserError(f'config.data.search_parts={wanted} does not go with config.data.split, which names the images of '
+                    'either part: leave one of them empty')
+  labels = data.train.labels
+  have = np.bincount(labels, minlength=data.num_classes)
+  if len(few := np.flatnonzero(have < 2)):
+    raise UserError(f'config.data.search_parts={wanted}: class {data.name_of(few[0])!r} has {have[few[0]]} image, and '
+                    f'each part needs one{nor(few[1:])}: add images, or take the class away')
+  totals = [math.floor(len(labels) * share + 1e-6) for share in wanted]
+  first = _shares(have, totals[0], np.ones_like(have), have - 1)
+  second = _shares(have, totals[1], np.ones_like(have), have - first)
+  order, rank = _ranked(labels, data.num_classes)
+  labels = labels[order]
+  return order[rank < first[labels]], order[(rank >= first[labels]) & (rank < (first + second)[labels])]
+
+
+def _ranked(labels, classes):
+  """A shuffled order, by SEED, and the how manieth of its class each of the images is in it."""
+  order = np.random.default_rng(SEED).permutation(len(labels))
+  shuffled = labels[order]
+  by_class = np.argsort(shuffled, kind='stable')  # each class keeps the shuffled order
+  counts = np.bincount(labels, minlength=classes)
+  rank = np.empty(len(labels), int)
+  rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+  return order, rank
 
 
 def _shares(weights, total, least, most):
@@ -133,11 +179,6 @@ def _shares(weights, total, least, most):
       break
     given[np.where(free, step * (exact - given * unit), -np.inf).argmax()] += step
   return given
-
-
-def _part(split, rows):
-  aspects = None if split.aspects is None else split.aspects[rows]
-  return Split(split.images[rows], split.labels[rows], aspects)
 
 
 def _lost(data, labels):

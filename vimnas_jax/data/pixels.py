@@ -14,7 +14,7 @@ import warnings
 
 import numpy as np
 
-from vimnas_jax.data import colours
+from vimnas_jax.data import colours, crops
 from vimnas_jax.data.colours import Unfit
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
@@ -43,6 +43,10 @@ class Damaged(UserError):
     self.reason = reason.lstrip(': ').removeprefix('(').removesuffix(')')
 
 
+class TooLarge(Unfit):
+  """An image of more pixels than are allowed."""
+
+
 _one_large = threading.Lock()
 _counting = threading.Lock()
 _readers, _before = 0, None
@@ -65,6 +69,15 @@ def recipes(config) -> tuple[dict, dict]:
     raise UserError(f'config.data.photographs={held} is less than config.data.image_size={side}: set '
                     f'config.data.photographs={round(side * _PHOTOGRAPH)}, or 0')
   return _recipe(held, 0, 'bilinear'), _recipe(side, round(side * _PHOTOGRAPH), 'bilinear')
+
+
+def streamed(config) -> dict:
+  """The recipe of images that are read one batch at a time and not cut at random (`image_size`, `photographs`,
+  `smallest`): where training takes random parts, that of ImageNet's evaluation. Raises what `recipes` raises.
+  """
+  side = config.image_size
+  plain = recipes(config)[1]
+  return _recipe(side, round(side * _PHOTOGRAPH), 'bilinear') if config.smallest else plain
 
 
 def _recipe(side, shorter, resampling):
@@ -192,6 +205,15 @@ def decode(file, recipe, max_pixels: int = MAX_PIXELS, suffix: str = '') -> tupl
     return _fit(image, raw, recipe)
 
 
+def part(file, side: int, smallest: float, u, max_pixels: int = MAX_PIXELS, suffix: str = '') -> np.ndarray:
+  """A random part (crops.py) of the upright image in an open file, uint8 [side, side, 3], by the numbers `u`.
+
+  Raises what `decode` raises.
+  """
+  with opened(file, max_pixels, suffix, crops.sufficient(side, smallest)) as (image, raw):
+    return np.asarray(crops.resized(_upright(image, raw), (side, side), smallest, u))
+
+
 @contextlib.contextmanager
 def opened(file, max_pixels: int, suffix: str = '', least: int = 0):
   """Gives (the loaded image of Pillow's in an open file, how its pixels lie there).
@@ -206,8 +228,8 @@ def opened(file, max_pixels: int, suffix: str = '', least: int = 0):
     image = _open(file, suffix)
     pixels = image.width * image.height
     if pixels > max_pixels:
-      raise Unfit(f'{image.width}x{image.height} are {pixels} pixels, more than config.data.max_pixels={max_pixels}: '
-                   'scale it down, or raise config.data.max_pixels')
+      raise TooLarge(f'{image.width}x{image.height} are {pixels} pixels, more than config.data.max_pixels='
+                     f'{max_pixels}: scale it down, or raise config.data.max_pixels')
     with _one_large if pixels > LARGE else contextlib.nullcontext():
       if least and min(image.size) >= least:
         image.draft('RGB', (least, least))  # a large JPEG is decoded at a fraction of its size
@@ -254,9 +276,7 @@ def _open(file, suffix):
 def _fit(image, raw, recipe):
   from PIL import Image, ImageOps
   side, shorter = recipe['side'], recipe['shorter_side']
-  turn = _turn(image)
-  image = colours.rgb(image, raw)
-  image = image.transpose(Image.Transpose[turn]) if turn else image
+  image = _upright(image, raw)
   aspect, how = image.width / image.height, Image.Resampling[recipe['resampling'].upper()]
   if recipe['fit'] == 'squeeze':
     image = image.resize((side, side), how)
@@ -271,6 +291,13 @@ def _fit(image, raw, recipe):
                                                    for s, r, n in zip(start, ratio, image.size)]
     image = image.resize((side, side), how, box)
   return np.asarray(image), aspect
+
+
+def _upright(image, raw):
+  from PIL import Image
+  turn = _turn(image)
+  image = colours.rgb(image, raw)
+  return image.transpose(Image.Transpose[turn]) if turn else image
 
 
 def _turn(image):

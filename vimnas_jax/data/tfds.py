@@ -2,31 +2,30 @@
 
 Any of its image classification sets is a data set here, `tfds/NAME`: with features `image` and `label`, a split `train`
 and one of TESTS. Images whose size is not fixed are brought to config.data.image_size pixels a side, as those of a
-folder. All are held in memory.
+folder. What fits is held in memory, other sets are streamed (streamed.py).
 """
 
 import contextlib
 import glob
 import io
 import json
-import logging
 import os
 import pathlib
 import re
-import warnings
 
 import numpy as np
 
 from vimnas_jax import files
-from vimnas_jax.data import colours, pixels
+from vimnas_jax.data import pixels, records, sources, streamed
+from vimnas_jax.data.records import MODES, quiet
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
 
 PREFIX = 'tfds/'
 TESTS = ('test', 'validation')  # the first that there is
 _LOOKED_AT = 200  # images whose sizes are asked, where they are not fixed
+_RULE = 'the split test is for test, the split validation chooses the state that is kept'
 _BLOCK = 1000  # records held undecoded at a time
-_MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}  # channels of images of a fixed size -> Pillow's mode
 _FEATURES = re.compile(r'tensorflow_datasets\.core\.features(\.\w+)+')  # the classes that a description may name
 
 
@@ -37,20 +36,6 @@ def find(root: pathlib.Path, name: str) -> pathlib.Path | None:
   versions = [path.parent for path in root.glob(f'{glob.escape(name)}/*/dataset_info.json')
               if re.fullmatch(r'\d+\.\d+\.\d+', path.parent.name)]
   return max(versions, key=lambda path: [int(n) for n in path.name.split('.')], default=None)
-
-
-@contextlib.contextmanager
-def _quiet():
-  """Keeps the remarks of TFDS (missing OpenCV, missing credentials) off the console."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore')
-      yield
-  finally:
-    logger.setLevel(level)
 
 
 def _check_classes(path):
@@ -89,21 +74,9 @@ def _described(features, splits):
     raise LookupError(f'its label has {len(label.names)} names for {label.num_classes} classes')
   if type(image).__name__ != 'Image' or np.dtype(image.np_dtype) != np.uint8 or len(image.shape) != 3:
     raise LookupError(f'its image is {type(image).__name__} of {np.dtype(image.np_dtype)}; wanted is Image of uint8')
-  if None not in image.shape and image.shape[-1] not in _MODES:
-    raise LookupError(f'its images have {image.shape[-1]} channels; wanted are {", ".join(map(str, _MODES))}')
+  if None not in image.shape and image.shape[-1] not in MODES:
+    raise LookupError(f'its images have {image.shape[-1]} channels; wanted are {", ".join(map(str, MODES))}')
   return tests
-
-
-def _exact(record, shape):
-  """An encoded image of a fixed size: uint8 of `shape`, in the colours that its channels ask for."""
-  with pixels.opened(io.BytesIO(record), max_pixels=shape[0] * shape[1]) as (image, raw):
-    if image.size != (shape[1], shape[0]):
-      raise ValueError(f'it is {image.height}x{image.width}, not {shape[0]}x{shape[1]}')
-    mode = _MODES[shape[-1]]
-    if image.mode != mode or 'transparency' in image.info:
-      image = image.convert('RGBA') if mode == 'RGBA' and image.mode in ('P', 'PA', 'LA') else \
-          colours.rgb(image, raw).convert(mode)
-    return np.asarray(image).reshape(shape)
 
 
 def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
@@ -122,12 +95,22 @@ def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
       labels[i] = record['label']
       try:
         if fixed:
-          images[i] = _exact(record['image'], shape)
+          images[i] = records.exact(record['image'], shape)
         else:
           images[i], aspects[i] = pixels.decode(io.BytesIO(record['image']), recipe, max_pixels)
       except Exception as e:
         raise ValueError(f'image {i} of {part}: {e}') from None
   return Split(images, labels, aspects if not fixed and recipe['fit'] == 'squeeze' else None)
+
+
+@contextlib.contextmanager
+def _opened(path):
+  """Gives (TFDS's builder of the set in a version folder, the names of its splits for test), checked."""
+  _check_classes(path)
+  with records.readable(path), quiet():
+    import tensorflow_datasets as tfds  # slow to import, so only when asked for
+    builder = tfds.builder_from_directory(path)
+    yield builder, _described(builder.info.features, builder.info.splits)
 
 
 def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS, choosing: bool = False):
@@ -146,50 +129,60 @@ def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS, 
   Raises:
     UserError: the files are damaged, incomplete, of another format, or hold no images with labels.
   """
-  _check_classes(path)
-  where = files.printable(path)
-  with _quiet():
-    import tensorflow_datasets as tfds  # slow to import, so only when asked for
-    try:
-      builder = tfds.builder_from_directory(path)
-      info, skip = builder.info, tfds.decode.SkipDecoding()
-      tests = _described(info.features, info.splits)
-      fixed = None not in info.features['image'].shape
-      if not fixed and recipes is None:
-        raise LookupError('its images are of no fixed size')
-      splits = [_read_split(builder, part, skip, recipe, max_pixels)
-                for part, recipe in zip(('train', *tests[:1 + choosing]), (*recipes, recipes[1]) if recipes else
-                                        ({'side': 0, 'fit': ''},) * 3)]
-      return splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
-    except MemoryError:
-      raise UserError(f'the images of {where} do not fit into memory: lower config.data.image_size, or set '
-                      'config.data.dir to a smaller set') from None
-    except Exception as e:  # TFDS and array_record raise whatever they please
-      if isinstance(e, OSError) and e.errno is not None and not isinstance(e, FileNotFoundError):
-        raise UserError(f'cannot read the TFDS data in {where} ({e.strerror}): make it readable, and run again; or set '
-                        'config.data.dir elsewhere') from None
-      reason = files.printable(' '.join(str(e).split())[:200])
-      raise UserError(f'cannot read the TFDS data in {where} ({type(e).__name__}: {reason}); prepare it again with '
-                      'file_format=array_record, or set config.data.dir elsewhere') from None
+  with _opened(path) as (builder, tests):
+    import tensorflow_datasets as tfds
+    info, skip = builder.info, tfds.decode.SkipDecoding()
+    fixed = None not in info.features['image'].shape
+    if not fixed and recipes is None:
+      raise LookupError('its images are of no fixed size')
+    splits = [_read_split(builder, part, skip, recipe, max_pixels)
+              for part, recipe in zip(('train', *tests[:1 + choosing]), (*recipes, recipes[1]) if recipes else
+                                      ({'side': 0, 'fit': ''},) * 3)]
+    return splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
+
+
+def _streamed(path, config) -> tuple[Data | None, str]:
+  """The set in a version folder, if it is to be streamed, else None; and the line that says what was chosen."""
+  with _opened(path) as (builder, tests):
+    info = builder.info
+    shape, names = info.features['image'].shape, tuple(map(files.printable, info.features['label'].names))
+    fixed = None not in shape
+    recipe = {} if fixed else pixels.streamed(config)
+    side = config.photographs or config.image_size
+    counts = {part: info.splits[part].num_examples for part in ('train', *tests[:1 + bool(config.validation)])}
+    stream, told = streamed.chosen(config, sum(counts.values()), shape if fixed else (side, side, 3))
+    if not stream:
+      return None, told
+    form = streamed.Form(tuple(shape) if fixed else (config.image_size, config.image_size, 3), recipe or None,
+                         config.smallest, config.max_pixels)
+    splits = [streamed.Streamed(sources.Records(path, part, count, len(names)), np.arange(count, dtype=np.int32), form)
+              for part, count in counts.items()]
+    shuffled = not info.disable_shuffling
+  train, test, valid = *splits, *(None,) * (3 - len(splits))
+  return Data(config.name, train, test, len(names), *streamed.stats(config, train), valid=valid,
+              rule=_RULE if valid else '', class_names=names, recipe=recipe, shuffled=shuffled, placement=told), told
 
 
 def load(config) -> Data:
-  """The set `tfds/NAME` or `tfds/NAME/CONFIG`, uint8 [n, h, w, c].
+  """The set `tfds/NAME` or `tfds/NAME/CONFIG`, uint8 [n, h, w, c], in memory or streamed.
 
   Args:
-    config: `name`, `dir` (a TFDS data folder), `image_size`, `max_pixels`, `photographs` and `validation`.
+    config: `name`, `dir` (a TFDS data folder), `image_size`, `max_pixels`, `photographs`, `validation`, `stream`; where
+      it is streamed also `smallest` and `moments`.
 
   Raises:
     UserError: nothing there, or what `read` raises.
   """
   version = _version(config)
   recipes = pixels.recipes(config)
+  data, told = _streamed(version, config)
+  if data is not None:
+    return data
   splits, names, shuffled, fixed = read(version, recipes, config.max_pixels, bool(config.validation))
   train, test, valid = *splits, *(None,) * (3 - len(splits))
-  return Data(config.name, train, test, len(names), *pixels.moments(train.images), class_names=names, valid=valid,
-              rule='the split test is for test, the split validation chooses the state that is kept' if valid else '',
-              recipe={} if fixed else recipes[1], shuffled=shuffled,
-              side=config.image_size if train.aspects is not None else 0)
+  return Data(config.name, train, test, len(names), *pixels.moments(train.images), valid=valid,
+              rule=_RULE if valid else '', class_names=names, recipe={} if fixed else recipes[1], shuffled=shuffled,
+              side=config.image_size if train.aspects is not None else 0, placement=told)
 
 
 def survey(config) -> tuple[int, int, bool, tuple[int, int] | None]:
@@ -197,23 +190,14 @@ def survey(config) -> tuple[int, int, bool, tuple[int, int] | None]:
   if that is fixed). Raises UserError as `load`.
   """
   version = _version(config)
-  _check_classes(version)
-  with _quiet():
-    import tensorflow_datasets as tfds
-    try:
-      builder = tfds.builder_from_directory(version)
-      chosen = bool(config.validation) and len(_described(builder.info.features, builder.info.splits)) > 1
-      count, shape = builder.info.splits['train'].num_examples, builder.info.features['image'].shape
-      if None not in shape:
-        return count, min(shape[:2]), chosen, tuple(shape[:2])
-      source = builder.as_data_source(split='train', decoders={'image': tfds.decode.SkipDecoding()})
-      records = source.__getitems__(range(min(count, _LOOKED_AT)))
-      sides = [side for record in records if (side := pixels.side_of(io.BytesIO(record['image'])))]
-      return count, int(np.median(sides)) if sides else 0, chosen, None
-    except Exception as e:  # as in `read`
-      raise UserError(f'cannot read the TFDS data in {files.printable(version)} ({type(e).__name__}: '
-                      f'{files.printable(" ".join(str(e).split())[:200])}); prepare it again with '
-                      'file_format=array_record, or set config.data.dir elsewhere') from None
+  with _opened(version) as (builder, tests):
+    chosen = bool(config.validation) and len(tests) > 1
+    count, shape = builder.info.splits['train'].num_examples, builder.info.features['image'].shape
+    if None not in shape:
+      return count, min(shape[:2]), chosen, tuple(shape[:2])
+    looked_at = records.undecoded(version, 'train').__getitems__(range(min(count, _LOOKED_AT)))
+    sides = [side for record in looked_at if (side := pixels.side_of(io.BytesIO(record['image'])))]
+    return count, int(np.median(sides)) if sides else 0, chosen, None
 
 
 def _version(config) -> pathlib.Path:

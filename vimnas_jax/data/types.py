@@ -1,4 +1,4 @@
-"""What a data set is: two splits of images and labels held in memory, and what is needed to normalise them."""
+"""What a data set is: two splits of images and labels, and what is needed to normalise them."""
 
 import dataclasses
 import hashlib
@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from vimnas_jax.data import streamed
 from vimnas_jax.errors import UserError
 
-_DRAWN = 'drawn class by class, 1'  # the rule of parts.py; another number when it draws otherwise
+DRAWN = 'drawn class by class, 1'  # the rule of parts.py; another number when it draws otherwise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-  """Images and their labels.
+  """Images and their labels, held in memory; `streamed.Streamed` is the other kind.
 
   Attributes:
     images: uint8 [n, h, w, c].
@@ -27,8 +28,35 @@ class Split:
   labels: np.ndarray
   aspects: np.ndarray | None = None
 
+  known = True  # the labels are at hand
+
   def __len__(self) -> int:
     return len(self.images)
+
+  def take(self, rows) -> 'Split':
+    """The part of it with these rows, a slice or indices."""
+    return Split(self.images[rows], self.labels[rows], None if self.aspects is None else self.aspects[rows])
+
+  def batch(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    """(images, labels) of a range of it."""
+    return self.images[start:stop], self.labels[start:stop]
+
+  def renumbered(self, table: np.ndarray) -> 'Split':
+    """The same images with labels `table[label]`."""
+    return dataclasses.replace(self, labels=table[self.labels])
+
+  def name(self, i: int) -> str:
+    """What image `i` is called: its number."""
+    return str(i)
+
+  def digest(self, digest):
+    """Adds shape, type and bytes of every array to a hashlib digest."""
+    for array in (self.images, self.labels, *(() if self.aspects is None else (self.aspects,))):
+      digest.update(f'{array.shape} {array.dtype.str}'.encode())
+      digest.update(np.ascontiguousarray(array).data)
+
+
+AnySplit = Split | streamed.Streamed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,22 +81,24 @@ class Data:
     shuffled: whether images are in an order that has nothing to do with their classes; if not, parts of them are
       drawn class by class (`parts.py`).
     side: of the images that a network is given, where training images are held larger; 0 where all are of one size.
+    placement: the line that says whether images are held in memory or streamed, and why; '' where nothing was chosen.
   """
 
   name: str
-  train: Split
-  test: Split
+  train: AnySplit
+  test: AnySplit
   num_classes: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
-  search: tuple[Split, Split] | None = None
-  valid: Split | None = None
+  search: tuple[AnySplit, AnySplit] | None = None
+  valid: AnySplit | None = None
   rule: str = ''
   class_names: tuple[str, ...] = ()
   left_out: tuple[tuple[str, str], ...] = ()
   recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   shuffled: bool = True
   side: int = 0
+  placement: str = ''
 
   def name_of(self, label: int) -> str:
     """What class `label` is called: its name, or its number where it has none."""
@@ -82,17 +112,16 @@ class Data:
   def fingerprint(self) -> str:
     """SHA-256, in hex, of the name and of the shape, type and bytes of every array: equal only for equal data.
 
+    Of a split that is streamed, of the names and sizes of its files instead.
     The path of a file of one's own does not count: `own.py` stands for it.
     Of images that are not shuffled also of the names of the classes, which their folders gave them, and of the rule by
     which parts are drawn.
     """
     digest = hashlib.sha256(repr('own.py' if self.name.endswith('.py') else self.name).encode())
     for split in (self.train, self.test, *(self.search or ()), *((self.valid,) if self.valid else ())):
-      for array in (split.images, split.labels, *(() if split.aspects is None else (split.aspects,))):
-        digest.update(f'{array.shape} {array.dtype.str}'.encode())
-        digest.update(np.ascontiguousarray(array).data)
+      split.digest(digest)
     if not self.shuffled:
-      digest.update(f'{_DRAWN} {self.class_names!r}'.encode())
+      digest.update(f'{DRAWN} {self.class_names!r}'.encode())
     if self.valid:
       digest.update(f'valid {len(self.valid)}'.encode())
     if self.side:
@@ -105,10 +134,10 @@ def nor(others) -> str:
   return f' (nor {"has 1 other" if len(others) == 1 else f"have {len(others)} others"})' if len(others) else ''
 
 
-def check_split(data: Data, part: str, split: Split):
+def check_split(data: Data, part: str, split: AnySplit):
   """Raises UserError, in one line, where images or labels of `split`, called `part`, are unfit."""
   where = f'config.data.name={data.name!r}, {part} split'
-  images, labels = split.images, split.labels
+  images, labels = split.images, split.labels if split.known else np.zeros(len(split), np.int32)
   if images.dtype != np.uint8 or images.ndim != 4:
     raise UserError(f'{where}: images are {images.dtype} of shape {images.shape}; give uint8 [n, h, w, c]')
   if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
@@ -142,7 +171,8 @@ def check(data: Data) -> Data:
     raise UserError(f'{where}: training images are {data.train.images.shape[1:]}, test images '
                     f'{data.test.images.shape[1:]}; bring both to one size')
   _check_names(data, where)
-  missing = np.flatnonzero(np.bincount(data.train.labels, minlength=data.num_classes) == 0)
+  labels = data.train.labels if data.train.known else np.arange(data.num_classes)
+  missing = np.flatnonzero(np.bincount(labels, minlength=data.num_classes) == 0)
   if len(missing):
     raise UserError(f'{where}: class {data.name_of(missing[0])!r} has no training image{nor(missing[1:])}: add some, '
                     'or take the class away')

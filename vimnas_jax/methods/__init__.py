@@ -139,7 +139,8 @@ def passes(name: str) -> float:
 
 
 def published(name: str, space: str) -> dict[str, Any]:
-  """Settings {field of config: value} with which the method's authors searched the space of that name.
+  """Settings {field of config: value} with which the method's authors searched the space of that name, or, as
+  'imagenet', the DARTS space with its stems for ImageNet.
 
   Raises UserError if they did not, or the file of a method of one's own does not say.
   """

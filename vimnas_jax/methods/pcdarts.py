@@ -28,7 +28,10 @@ FIELDS = {
 OPTIMIZER = {'optimizer': 'adam', 'lr': 6e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
 PASSES = 2
-PUBLISHED = {'darts': {'epochs': 50.0, 'batch_size': 256, 'theta.lr': 0.1, 'theta.lr_end': 0.0}}
+PUBLISHED = {'darts': {'epochs': 50.0, 'batch_size': 256, 'theta.lr': 0.1, 'theta.lr_end': 0.0},
+             'imagenet': {'epochs': 50.0, 'pretrain.epochs': 0.0, 'batch_size': 1024, 'theta.lr': 0.5,
+                          'theta.lr_end': 0.0, 'theta.schedule': 'cosine_epoch', 'theta.warmup': 5,
+                          'method.partial': 2, 'method.warm_up': 0.7, 'phi.lr': 6e-3, 'phi.clip': 5.0}}
 
 
 def edge_weights(beta: jax.Array, targets: jax.Array) -> jax.Array:

@@ -99,6 +99,18 @@ def agreed(number: int) -> int:
   return number if jax.process_count() == 1 else int(multihost_utils.broadcast_one_to_all(np.int64(number)))
 
 
+def gathered(text: str) -> list[str]:
+  """What every process says, in their order; all must ask."""
+  if jax.process_count() == 1:
+    return [text]
+  raw = np.frombuffer(text.encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.int32(len(raw)))
+  padded = np.zeros(max(int(sizes.max()), 1), np.uint8)
+  padded[:len(raw)] = raw
+  rows = np.asarray(multihost_utils.process_allgather(padded))
+  return [row[:size].tobytes().decode() for row, size in zip(rows, sizes.tolist())]
+
+
 def together(what: str) -> None:
   """Waits until all processes have come here, `what` for all the same."""
   if jax.process_count() > 1:

@@ -54,6 +54,7 @@ class Loop(NamedTuple):
     stopped: `stopped(state)`: whether the run is at its end before its last step; or None.
     budget: a Budget, which may shorten the plan before the first step and end the run in time; or None.
     beside: what is done beside the steps, such as evaluations, as a share of their time.
+    feeding: `feeding(at)`: about how many seconds it takes to decode what step `at` works on; None where it lies ready.
   """
 
   total: int
@@ -71,6 +72,7 @@ class Loop(NamedTuple):
   stopped: Callable[[Any], bool] | None = None
   budget: Budget | None = None
   beside: float = 0.0
+  feeding: Callable[[int], float] | None = None
 
 
 def abstract(create, source, mesh):
@@ -111,7 +113,8 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
     stop: signals.Stop, entered.
     write: `write(state, pace) -> result`, after the last step.
   """
-  saved = checkpoint.Checkpoints(folder, run.config.checkpoint_keep, run.config.checkpoint_hours)
+  config = run.config
+  saved = checkpoint.Checkpoints(folder, config.checkpoint_keep, config.checkpoint_hours)
   now = saved.restore(run.abstract, console.say)
   if now is None:
     now = signals.interruptible(run.start)
@@ -164,10 +167,16 @@ def _rehearsed(loop, program, now, index, console) -> float:
       jax.block_until_ready(values)
       times.append(time.monotonic() - began)
     paces.append((min(times), count))
+  told = f'{paces[0][0]:.3f} s a step (measured)'
+  if loop.feeding:
+    feeding = loop.feeding(first)
+    told += f', {feeding:.3f} s to decode its images'
+    # on a CPU steps and decoding share the cores; elsewhere one goes on beside the other
+    paces = [(pace + feeding if jax.default_backend() == 'cpu' else max(pace, feeding), count) for pace, count in paces]
   seconds = sum(pace * count for pace, count in paces) * (1 + loop.beside)
   seconds += (loop.total - first) // loop.checkpoint_steps * _SAVING
   size = _bytes(program(first, index))
-  console.say(f'{paces[0][0]:.3f} s a step (measured), {loop.total - first} steps: about {metrics.duration(seconds)}' +
+  console.say(f'{told}, {loop.total - first} steps: about {metrics.duration(seconds)}' +
               ('' if size is None else f', {size / 2 ** 20:,.0f} MiB'))
   return seconds
 

@@ -81,6 +81,7 @@ class RollCall:
     self._place, self._wait, self._say = place, wait, say
     self._peers: dict[int, _Peer] = {}
     self._ending, self._over, self._probe = threading.Lock(), False, 0.0
+    self._failed = 0  # the exit code with which this process is about to end, and has said why
     hello = {'process': place.process, 'host': socket.gethostname(), 'pid': os.getpid(), 'asked': asked}
     if place.process:
       self._arrive(hello)
@@ -200,11 +201,14 @@ class RollCall:
   def _end(self, text: str, code: int = UNFINISHED, tell: bool = True) -> None:
     """Ends this process, telling why."""
     with self._ending:
+      if self._failed:  # the others end because of it, not the other way round
+        text, code, tell = '', self._failed, False
       if tell and not self._place.process:
         for peer in self._peers.values():
           peer.send(end=text, code=code)
       try:
-        print(f'{"error: " if code != UNFINISHED else ""}{text}', file=sys.stderr)
+        if text:
+          print(f'{"error: " if code != UNFINISHED else ""}{text}', file=sys.stderr)
         sys.stderr.flush()
         sys.stdout.flush()
       except (OSError, ValueError, AttributeError):
@@ -217,6 +221,6 @@ class RollCall:
 
   def close(self, code: int = 0, text: str = '') -> None:
     """Tells the others that this process ends as it should, or with an error that ends theirs too."""
-    self._over = self._over or not code
+    self._over, self._failed = self._over or not code, code
     for peer in self._peers.values():
       peer.send(bye=code, text=text)

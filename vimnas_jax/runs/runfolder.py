@@ -1,6 +1,7 @@
 """The folder of one run: who writes to it, what it was asked, with what, and whether a second start asks the same."""
 
 import contextlib
+import copy
 import json
 import os
 import pathlib
@@ -14,8 +15,8 @@ from vimnas_jax.runs import hosts, provenance
 
 # Fields that may change between two starts of one run: they do not change what it computes, or what they name is
 # compared by its contents.
-FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'checkpoint_steps', 'checkpoint_minutes',
-        'checkpoint_keep', 'checkpoint_hours', 'devices', 'trust', 'genotype',
+FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'data.workers', 'data.max_corrupt',
+        'checkpoint_steps', 'checkpoint_minutes', 'checkpoint_keep', 'checkpoint_hours', 'devices', 'trust', 'genotype',
         *(f'oracle.{field}' for field in tabular.FIELDS))
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
@@ -174,9 +175,22 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   return stored
 
 
-def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str | None = None) -> list[str]:
+def as_begun(folder: pathlib.Path, config):
+  """`config`, with images streamed or held in memory as the run in `folder` began, where the choice is left open."""
+  path = folder / 'config.json'
+  if config.data.stream is not None or not path.exists():
+    return config
+  begun = files.read_json(path, 'restore it, or give an empty --workdir').get('streamed', False)
+  config = copy.deepcopy(config)
+  config.data.stream = begun is True
+  return config
+
+
+def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str | None = None,
+                 streamed: bool = False) -> list[str]:
   """Writes config.json, or checks it against the one that is there; arguments and errors as those of `check`.
 
+  `streamed` is written down for `as_begun`.
   Returns the fields of the oracle in which they differ. It is called when all else has been checked: what is refused
   leaves no config.json.
   """
@@ -188,7 +202,7 @@ def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str |
   files.write_json(folder / 'config.json', {
       'config': config.to_dict(), 'data_fingerprint': fingerprint, **({'space_fingerprint': space} if space else {}),
       **({'method_fingerprint': method} if (method := _own_method(config)) else {}),
-      **({'genotype': genotype} if genotype else {}), **environment()})
+      **({'genotype': genotype} if genotype else {}), 'streamed': streamed, **environment()})
   return []
 
 

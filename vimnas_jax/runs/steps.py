@@ -242,3 +242,18 @@ def on_device(step, mesh_batch):
       return step(state, batch, key)
 
   return run
+
+
+def fed(step, mesh_batch):
+  """Wraps a step for batches that come from the host: `f(state, data, batch) -> (state, metrics)`, `data` unused.
+
+  `mesh_batch` is the sharding of a batch, which it has already.
+  """
+
+  def run(state, data, batch):
+    del data
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    with parallel.known(mesh_batch.mesh):
+      return step(state, batch, key)
+
+  return run

@@ -1,6 +1,6 @@
 """The evaluate verb: how good a trained network is, and how large and how fast."""
 
-import dataclasses
+import contextlib
 import pathlib
 import statistics
 import time
@@ -12,10 +12,10 @@ import numpy as np
 import optax
 
 from vimnas_jax import data, draw, files
-from vimnas_jax.data import augment
+from vimnas_jax.data import augment, loader
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes
-from vimnas_jax.runs import budget, metrics, runfolder
+from vimnas_jax.runs import budget, feed, metrics, runfolder
 from vimnas_jax.verbs import export, floor, pages, told
 
 TOP = 5  # classes that count as a hit beside the first
@@ -36,9 +36,12 @@ class Found(NamedTuple):
 class Scores:
   """Evaluation of a network on whole splits, every image exactly once."""
 
-  def __init__(self, net, loaded, batch: int):
-    """`loaded` gives mean and std; `batch` images are evaluated at a time."""
-    self._batch = batch
+  def __init__(self, net, loaded, batch: int, workers: int = 0, damaged: feed.Damaged | None = None):
+    """`loaded` gives mean and std; `batch` images are evaluated at a time.
+
+    Those that are streamed are decoded by `workers` (`loader.workers`), and what is damaged is noted in `damaged`.
+    """
+    self._batch, self._workers, self._damaged = batch, workers, damaged
 
     @jax.jit
     def scores(variables, images, labels, real):
@@ -56,40 +59,61 @@ class Scores:
     self._scores = scores
 
   def of(self, variables, split) -> Found:
-    """Scores of `split`. The last batch is filled up with images that do not count."""
+    """Scores of `split`. The last batch is filled up with images that do not count; nor do damaged ones."""
     top5, loss, confusion, predicted = 0, 0.0, 0, []
-    for start in range(0, len(split), self._batch):
-      images, labels = split.images[start:start + self._batch], split.labels[start:start + self._batch]
-      missing = self._batch - len(labels)
-      real = np.arange(self._batch) < len(labels)
-      if missing:
-        images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
-        labels = np.concatenate([labels, np.zeros(missing, labels.dtype)])
-      part = jax.device_get(self._scores(variables, images, labels, real.astype(np.float32)))
-      top5, loss, confusion = top5 + int(part[0]), loss + float(part[1]), confusion + part[2]
-      predicted.append(part[3][real])
-    n, side = len(split), round(len(confusion) ** 0.5)
+    with contextlib.closing(self._batches(split)) as batches:
+      for images, labels, real in batches:
+        missing = self._batch - len(labels)
+        if missing:
+          images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), images.dtype)])
+          labels = np.concatenate([labels, np.zeros(missing, labels.dtype)])
+          real = np.concatenate([real, np.zeros(missing, bool)])
+        part = jax.device_get(self._scores(variables, images, labels, real.astype(np.float32)))
+        top5, loss, confusion = top5 + int(part[0]), loss + float(part[1]), confusion + part[2]
+        predicted.append(part[3][real])
+    if not (n := sum(map(len, predicted))):
+      raise UserError(f'none of the {len(split)} images to evaluate on can be decoded: repair them')
+    side = round(len(confusion) ** 0.5)
     confusion = confusion.reshape(side, side)
     return Found(100 * int(np.trace(confusion)) / n, 100 * top5 / n, loss / n, confusion, np.concatenate(predicted))
 
+  def _batches(self, split):
+    """Images, labels and which of them count, a batch at a time."""
+    if isinstance(split, data.Streamed):
+      with contextlib.closing(loader.evaluated(split, self._batch, self._workers)) as batches:
+        for batch in batches:
+          self._damaged.note(batch.damaged, 'left out of the evaluation')
+          yield batch.images, batch.labels, batch.real
+      return
+    for start in range(0, len(split), self._batch):
+      labels = split.labels[start:start + self._batch]
+      yield split.images[start:start + self._batch], labels, np.ones(len(labels), bool)
 
-def measure(model: export.Model, split, name: str, folder: pathlib.Path, config, console) -> tuple[dict, list]:
+
+def measure(model: export.Model, split, name: str, folder: pathlib.Path, config, console,
+            damaged: feed.Damaged | None = None) -> tuple[dict, list]:
   """Evaluates `model` on `split`, called `name`; draws folder/confusion.png.
 
-  Returns what result.json holds of it, and images of the worst confusions as `pages.network` takes them.
+  Returns what result.json holds of it, and images of the worst confusions as `pages.network` takes them; none of a
+  split that is streamed, whose damaged images `damaged` notes.
   """
-  scores = Scores(model.net, model, config.eval_batch).of(model.variables, split)
+  workers = loader.workers(config.data)
+  scores = Scores(model.net, model, config.eval_batch, workers, damaged).of(model.variables, split)
   draw.confusion(scores.confusion, folder / 'confusion.png', model.class_names)
   classes = len(scores.confusion)
-  row = {f'{name}_images': len(split), f'{name}_top1': round(scores.top1, 4),
+  row = {f'{name}_images': int(scores.confusion.sum()), f'{name}_top1': round(scores.top1, 4),
          f'{name}_top5': round(scores.top5, 4) if classes > TOP else None,  # of five all are among the first five
          f'{name}_loss': round(scores.loss, 6), 'classes': list(model.class_names) or None,
          'confusion': scores.confusion.tolist(),  # rows and per_class in the order of classes
          'per_class': [round(100 * float(r[i]) / int(r.sum()), 2) if r.sum() else None
                        for i, r in enumerate(scores.confusion)]}
+  if damaged:
+    row['damaged_images'] = damaged.names
   if config.measure_batches:
     console.say('measuring latency …')
     row['latency'] = [latency(model, batch) for batch in config.measure_batches]
+  if isinstance(split, data.Streamed):
+    return row, []
   return row, [(i, j, split.images[(split.labels == i) & (scores.predicted == j)][:pages.IMAGES])
                for i, j in pages.worst(scores.confusion)]
 
@@ -121,17 +145,19 @@ def evaluate(config, workdir, command: str = '') -> dict:
     if not config.genotype or not given.is_dir():
       raise UserError(f'config.genotype={config.genotype!r} is no folder: evaluate needs that of a finished retraining')
     model = export.read(given, genotypes.trusted(config))
-    loaded = data.get(config.data)
+    loaded = data.get(runfolder.as_begun(folder, config).data)
     _same_size(model, loaded, config)
     test, notes = matched(model, loaded, config)
     size = cost.count(model.space, model.genotype, cells=model.net.cells, channels=model.net.channels,
                       num_classes=model.net.num_classes, image_size=min(model.image_shape[:2]),
                       in_channels=model.image_shape[-1], imagenet=model.net.imagenet)
-    runfolder.write_config(folder, config, loaded.fingerprint(), export.fingerprint(given))
+    streams = isinstance(test, data.Streamed)
+    runfolder.write_config(folder, config, loaded.fingerprint(), export.fingerprint(given), streams)
     told.data_set(folder, loaded, console)
     for line in notes:
       console.say(line)
-    measured, mistakes = measure(model, test, 'test', folder, config, console)
+    damaged = feed.Damaged(folder, config.data.max_corrupt, console.say) if streams else None
+    measured, mistakes = measure(model, test, 'test', folder, config, console, damaged)
     result = {'command': command, 'task': 'evaluate', 'space': model.space.name, 'data': config.data.name,
               'genotype': model.space.write(model.genotype), 'params': size.params, 'madds': size.madds,
               **measured, **runfolder.environment()}
@@ -142,7 +168,7 @@ def evaluate(config, workdir, command: str = '') -> dict:
     return result
 
 
-def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split, list[str]]:
+def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split | data.Streamed, list[str]]:
   """The test images with labels as the network numbers its classes, by name where both have names; and notes.
 
   Raises UserError where a class of the data is none of the network's, or only their number is known and differs.
@@ -154,7 +180,7 @@ def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split,
     if strange:
       raise UserError(f'{where} has the class {strange[0]!r}, which the network of config.genotype={config.genotype!r} '
                       f'does not know: rename or remove it; it knows {_listed(model.class_names)}')
-    labels = np.array([known[name] for name in loaded.class_names], np.int32)[loaded.test.labels]
+    test = loaded.test.renumbered(np.array([known[name] for name in loaded.class_names], np.int32))
     missing = [name for name in model.class_names if name not in loaded.class_names]
     if missing:
       notes.append(f'note: the network also knows {_listed(missing)}, of which the data has no images')
@@ -162,7 +188,7 @@ def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split,
     if loaded.num_classes != model.net.num_classes:
       raise UserError(f'the network of config.genotype={config.genotype!r} knows {model.net.num_classes} classes, '
                       f'{where} has {loaded.num_classes}, and not both have names: evaluate it on {model.data!r}')
-    labels = loaded.test.labels
+    test = loaded.test
     if known or loaded.class_names:
       notes.append(f'note: the {"data" if known else "export"} has no names of classes: those of the network are taken '
                    'to be those of the data, in the same order')
@@ -170,7 +196,7 @@ def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split,
     differ = [name for name, value in model.recipe.items() if loaded.recipe.get(name) != value]
     notes.append('note: images are read otherwise than for its training: ' + ', '.join(
         f'{name} is {loaded.recipe.get(name)!r}, was {model.recipe[name]!r}' for name in differ))
-  return dataclasses.replace(loaded.test, labels=labels), notes
+  return test, notes
 
 
 def _listed(names) -> str:

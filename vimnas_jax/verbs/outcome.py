@@ -60,8 +60,8 @@ def dead_warnings(dead, space, step, pretraining):
 def write(folder, run, now, pace, command) -> dict:
   """Writes genotype.json, the pictures, report.html and result.json of the final state `now`; returns the result.
 
-  `run` has the parts of the search: space, method, config, plan, limit, size, image_shape, class_names, environment,
-  start().
+  `run` has the parts of the search: space, method, config, plan, limit, size, image_shape, class_names, damaged,
+  environment, start().
   `pace` is what its steps took, a loop.Pace, or None.
   """
   space, method, config = run.space, run.method, run.config
@@ -97,6 +97,8 @@ def write(folder, run, now, pace, command) -> dict:
       'bytes_per_step': pace and pace.bytes,
       'state_sha256': checkpoint.digest(now),
   }
+  if run.damaged:
+    result['damaged_images'] = run.damaged.names
   if method.derive:
     result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:

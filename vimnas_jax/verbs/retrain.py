@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vimnas_jax import data, draw, files, spaces
-from vimnas_jax.data import augment
+from vimnas_jax import data, files, spaces
+from vimnas_jax.data import augment, loader
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes, initial, ops
 from vimnas_jax.networks.network import Network
-from vimnas_jax.runs import budget, checkpoint, loop, metrics, optim, parallel, runfolder, signals, state
+from vimnas_jax.runs import budget, feed, loop, metrics, optim, parallel, runfolder, signals, state
 from vimnas_jax.spaces import Genotype
-from vimnas_jax.verbs import best, evaluate, export, floor, pages, told
+from vimnas_jax.verbs import best, evaluate, told, trained
 
 
 @flax.struct.dataclass
@@ -51,24 +51,26 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
     genotype = genotypes.resolve(config.genotype, space, genotypes.trusted(config))
     _same_architecture(folder, space, genotype)
     limit = budget.of(folder, config)
-    loaded = data.get(config.data) if loaded is None else loaded
+    loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
+    feed.check_alike(loaded.train)
+    damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
     mesh = parallel.mesh(config.devices, config.batch_size)
     if limit:
       limit.told = console.say
-    run = Training(limit.fitted() if limit else config, space, genotype, loaded, mesh, limit)
+    run = Training(limit.fitted() if limit else config, space, genotype, loaded, mesh, limit, damaged)
     run.abstract()  # traces the network: what does not fit is told now, before anything is written
-    runfolder.write_config(folder, config, loaded.fingerprint(), genotypes.fingerprint(genotype))
+    runfolder.write_config(folder, config, loaded.fingerprint(), genotypes.fingerprint(genotype), run.streams)
     files.write(folder / 'genotype.json', genotype.to_json() + '\n')
     told.data_set(folder, loaded, console)
     console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
                 f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.total} steps of {config.batch_size}')
     try:
       result = loop.to_the_end(run, folder, console, stop,
-                               lambda now, pace: run.finish(folder, now, pace, command, console))
+                               lambda now, pace: trained.write(folder, run, now, pace, command, console))
     except budget.Shortened:
-      run = Training(limit.fitted(), space, genotype, loaded, mesh, limit)
+      run = Training(limit.fitted(), space, genotype, loaded, mesh, limit, damaged)
       result = loop.to_the_end(run, folder, console, stop,
-                               lambda now, pace: run.finish(folder, now, pace, command, console))
+                               lambda now, pace: trained.write(folder, run, now, pace, command, console))
     for line in evaluate.summary(result, folder) if result else ():
       console.say(line)
     return result
@@ -84,13 +86,15 @@ def _same_architecture(folder, space, genotype):
 class Training:
   """The parts of one training, and how it goes from a state to the end."""
 
-  def __init__(self, config, space, genotype, loaded, mesh, limit=None):
+  def __init__(self, config, space, genotype, loaded, mesh, limit=None, damaged=None):
     self.limit = limit
     self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
     self.train, valid = data.halves(loaded, config.train_portion, config.data.limit, whole=True)
     if loaded.valid and config.train_portion < 1:
       raise UserError(f'config.train_portion={config.train_portion:g} and config.data.validation='
                       f'{config.data.validation:g} both set images apart: set config.train_portion=1')
+    self.streams = isinstance(self.train, data.Streamed)
+    self.damaged = damaged if self.streams else None
     self.test = loaded.test if config.train_portion == 1 else valid
     self.test_name = 'test' if config.train_portion == 1 else 'valid'
     self.watched, self.watched_name = self.test, self.test_name
@@ -136,9 +140,17 @@ class Training:
     return int(now.step) >= self.total or (self.limit is not None and self.limit.ended(int(now.step)))
 
   def _step(self, state, held, index):
-    """One step: `(state, data on the device, indices [n]) -> (state, metrics)`."""
-    c, mesh_batch = self.config, parallel.batch(self.mesh, len(index))
-    images, labels = (jax.lax.with_sharding_constraint(held[kind][index], mesh_batch) for kind in ('images', 'labels'))
+    """One step: `(state, data on the device, indices [n]) -> (state, metrics)`.
+
+    Of images that are streamed, `index` is the batch itself, {'images', 'labels'}, and nothing is held.
+    """
+    c = self.config
+    if self.streams:
+      images, labels = index['images'], index['labels']
+    else:
+      mesh_batch = parallel.batch(self.mesh, len(index))
+      images, labels = (jax.lax.with_sharding_constraint(held[kind][index], mesh_batch)
+                        for kind in ('images', 'labels'))
     image_key, path_key, noise_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key),
                                                                          state.step), 3)
     images = self._prepare(image_key, images, held['aspects'][index] if 'aspects' in held else None)
@@ -174,18 +186,26 @@ class Training:
     """What the network is applied with."""
     return {'params': state.params, 'batch_stats': state.stats}
 
+  def _batches(self):
+    """(what lies on the devices for all steps, `index(at)` of loop.Loop)."""
+    if self.streams:
+      return {}, feed.Feed({'train': self.train}, self.order, self.per_epoch, self.total, self.mesh, self.config,
+                           self.damaged)
+    held = {'images': self.train.images, 'labels': self.train.labels}
+    if self.train.aspects is not None:
+      held['aspects'] = self.train.aspects
+    return parallel.put(held, parallel.replicated(self.mesh)), loop.batches(self.order, self.per_epoch, self.mesh)
+
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end or to a stop. Returns the state and the loop.Pace, or None."""
     first = int(now.step)
     if self.finished(now):
       return now, None
-    held = {'images': self.train.images, 'labels': self.train.labels}
-    if self.train.aspects is not None:
-      held['aspects'] = self.train.aspects
-    held = parallel.put(held, parallel.replicated(self.mesh))
+    held, index = self._batches()
     log = metrics.Lines(folder / 'metrics.jsonl', first)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
-    scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch)
+    scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch, loader.workers(self.config.data),
+                             self.damaged)
     kept = best.kept(folder) if self.loaded.valid else None
 
     every = max(1, round(self.config.eval_epochs * self.per_epoch))
@@ -204,49 +224,17 @@ class Training:
       console.say(f'step {at}/{self.total}  {self.watched_name} accuracy {found.top1:.2f} %')
 
     try:
-      return loop.advance(loop.Loop(
-          self.total, lambda at: self.step, held, loop.batches(self.order, self.per_epoch, self.mesh), note,
+      reached = loop.advance(loop.Loop(
+          self.total, lambda at: self.step, held, index, note,
           self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', self.config.checkpoint_minutes,
-          after, every, budget=self.limit, beside=len(self.watched) / (3 * self.config.batch_size * every)),
+          after, every, budget=self.limit, beside=len(self.watched) / (3 * self.config.batch_size * every),
+          feeding=index.seconds if self.streams else None),
           now, saved, console, stop)  # an evaluation is a third of a step
+      if self.damaged:
+        self.damaged.gather()
+      return reached
     finally:
       log.close()
       curve.close()
-
-  def finish(self, folder, now, pace, command, console):
-    """Exports and evaluates the final state, or the one that validation images chose; writes result.json,
-    report.html and the pictures; returns the result.
-    """
-    kept, variables = best.read(folder) if best.kept(folder) else (None, self.variables(now))
-    model = export.Model(self.space, self.genotype, self.net, variables, self.loaded.image_shape,
-                         self.loaded.mean, self.loaded.std, self.config.data.name, self.loaded.class_names,
-                         self.loaded.recipe)
-    console.say('exporting …')
-    export.write(folder / 'export', model)
-    curve = metrics.read(folder / 'curve.jsonl')
-    rows = metrics.read(folder / 'metrics.jsonl')
-    draw.curves({'training batches': ([r['epoch'] for r in rows], [100 * r['accuracy'] for r in rows]),
-                 self.watched_name: ([r['epoch'] for r in curve], [r['top1'] for r in curve])}, folder / 'curve.png')
-    for name in self.space.cells:
-      draw.cell(self.genotype, name, self.space, folder / f'cell_{"normal" if name == "cell" else name}.png')
-    measured, mistakes = evaluate.measure(model, self.test, self.test_name, folder, self.config, console)
-    result = {
-        'command': command, 'task': 'retrain', 'space': self.space.name, 'data': self.config.data.name,
-        'genotype': self.space.write(self.genotype), 'seed': self.config.seed,
-        'steps': int(now.step), 'planned_steps': self.total, 'epochs': self.config.epochs,
-        'params': self.size.params, 'madds': self.size.madds,
-        'seconds_per_step': pace and round(pace.seconds, 4), 'bytes_per_step': pace and pace.bytes,
-        **measured,
-        'state_sha256': checkpoint.digest(now)}
-    if self.limit:
-      self.limit.save()
-      result['budget'] = self.limit.facts()
-    if kept:
-      result['chosen'] = {'step': kept.step, 'valid_top1': round(kept.top1, 4), 'valid_loss': round(kept.loss, 6),
-                          'valid_images': len(self.watched)}
-    if data.own(self.loaded) and self.train.aspects is None:
-      result['floor'] = floor.measure(self.loaded, self.train, self.test)
-    result |= self.environment
-    pages.network(folder, result, self.space, mistakes)
-    files.write_json(folder / 'result.json', result)
-    return result
+      if self.streams:
+        index.close()

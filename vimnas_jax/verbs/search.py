@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import data, methods, spaces, tabular
+from vimnas_jax import data, files, methods, spaces, tabular
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
-from vimnas_jax.runs import budget, loop, metrics, parallel, runfolder, signals, state, steps
-from vimnas_jax.verbs import outcome, standing, told
+from vimnas_jax.runs import budget, feed, loop, metrics, parallel, runfolder, signals, state, steps
+from vimnas_jax.verbs import outcome, standing, subset, told, trace
 
 
 def search(config, workdir, command: str = '', loaded: data.Data | None = None,
@@ -29,22 +29,28 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
   console = metrics.Console()
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     limit = budget.of(folder, config, share)
-    loaded = data.get(config.data) if loaded is None else loaded
-    run = _checked(config, loaded, console, limit)
-    differ = runfolder.write_config(folder, config, loaded.fingerprint())
+    loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
+    feed.check_alike(loaded.train)
+    damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
+    run = _checked(config, loaded, console, limit, damaged, subset.read(folder))
+    differ = runfolder.write_config(folder, config, loaded.fingerprint(), streamed=run.streams)
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
                   'give another --workdir to search with it')
     told.data_set(folder, loaded, console)
     for line in (*notes, *told.shortage(loaded, run.train, run.total)):
       console.say(line)
+    if config.data.search_parts is not None:
+      subset.write(folder, config, loaded, run.rows)
+      console.say(f'of these {len(run.train):,} for the weights and {len(run.valid):,} for the architecture, drawn '
+                  f'class by class: {files.printable(folder / subset.NAME)}')
     console.say(f'{config.method.name} on {config.space.name} with {config.data.name}: {len(run.train)} images, '
                 f'{run.total} steps of {config.batch_size}, {run.weights:,} weights')
     try:
       result = loop.to_the_end(run, folder, console, stop,
                                lambda now, pace: outcome.write(folder, run, now, pace, command))
     except budget.Shortened:
-      run = _checked(config, loaded, console, limit)
+      run = _checked(config, loaded, console, limit, damaged, subset.read(folder))
       for line in told.shortage(loaded, run.train, run.total):
         console.say(line)
       result = loop.to_the_end(run, folder, console, stop,
@@ -56,9 +62,9 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     return result
 
 
-def _checked(config, loaded, console, limit=None):
+def _checked(config, loaded, console, limit=None, damaged=None, recorded=None):
   """The parts of the search, with the epochs that fit into `limit`. Raises UserError for all that can be wrong with
-  them: nothing has been written so far.
+  them: nothing has been written so far. `recorded` is what subset.read gives.
   """
   if limit:
     config, limit.told = limit.fitted(), console.say
@@ -78,11 +84,14 @@ def _checked(config, loaded, console, limit=None):
   if config.batch_size % (method.samples * config.accumulate):
     raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={method.samples} '
                     f'times config.accumulate={config.accumulate}')
-  run = _Run(config, space, method, loaded, mesh, limit)
+  rows = subset.rows(config, loaded, recorded, console.say)
+  run = _Run(config, space, method, loaded, mesh, limit, rows, damaged)
+  share = (f'config.train_portion={config.train_portion}' if config.data.search_parts is None else
+           f'config.data.search_parts={tuple(config.data.search_parts)}')
   for part, split in (('training', run.train), ('validation', run.valid if run.validates else run.train)):
     if len(split) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(split)} {part} images that '
-                      f'config.train_portion={config.train_portion} leaves of {config.data.name!r}: lower one of them')
+                      f'{share} leaves of {config.data.name!r}: change one of them')
   if config.supernet_images:
     standing.check(config, run.valid)
   run.abstract()  # traces the network: what does not fit is told now
@@ -92,9 +101,13 @@ def _checked(config, loaded, console, limit=None):
 class _Run:
   """The parts of one search, and how it goes from a state to the end."""
 
-  def __init__(self, config, space, method, loaded, mesh, limit=None):
+  def __init__(self, config, space, method, loaded, mesh, limit=None, rows=None, damaged=None):
     self.config, self.space, self.method, self.mesh, self.limit = config, space, method, mesh, limit
-    self.train, self.valid = data.halves(loaded, config.train_portion, config.data.limit)
+    self.rows = rows
+    self.train, self.valid = (data.halves(loaded, config.train_portion, config.data.limit) if rows is None else
+                              map(loaded.train.take, rows))
+    self.streams = isinstance(self.train, data.Streamed)
+    self.damaged = damaged if self.streams else None
     self.image_shape, self.class_names = loaded.image_shape, loaded.class_names
     self.mean, self.std = loaded.mean, loaded.std
     self.per_epoch = len(self.train) // config.batch_size
@@ -124,8 +137,8 @@ class _Run:
     tx = steps.optimisers(config, method, self.plan, depth)
     programs = steps.search_steps(net, method, space, self.plan, tx.theta, tx.phi, prepare, tx.unrolled,
                                   lambda key: state.weights(key, net, space, self.image_shape), tx.decayed, depth)
-    whole = parallel.replicated(mesh)
-    jitted = {step: jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0, out_shardings=whole)
+    whole, wrapped = parallel.replicated(mesh), steps.fed if self.streams else steps.on_device
+    jitted = {step: jax.jit(wrapped(step, parallel.batch(mesh)), donate_argnums=0, out_shardings=whole)
               for step in programs.values()}
     self._steps |= {name: jitted[step] for name, step in programs.items()}
     start = state.grown if depth else state.create
@@ -185,55 +198,42 @@ class _Run:
       batches[part] = np.asarray(jnp.concatenate(drawn)[:count], np.int32).reshape(self.per_epoch, -1)
     return batches
 
+  def _batches(self):
+    """(what lies on the devices for all steps, `index(at)` of loop.Loop)."""
+    def parts(at):
+      return self.phase(at).step.batches
+
+    if self.streams:
+      splits = {'train': self.train} | ({'valid': self.valid} if self.validates else {})
+      return {}, feed.Feed(splits, self.order, self.per_epoch, self.total, self.mesh, self.config, self.damaged, parts)
+    images = {'images': self.train.images, 'labels': self.train.labels}
+    if self.validates:
+      images |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
+    drawn = loop.batches(self.order, self.per_epoch, self.mesh)
+    return parallel.put(images, parallel.replicated(self.mesh)), lambda at: drawn(at, parts(at))
+
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end of the plan or to a stop. Returns the state and the loop.Pace, or None."""
     first = int(now.step)
     if self.finished(now):
       return now, None
-    images = {'images': self.train.images, 'labels': self.train.labels}
-    if self.validates:
-      images |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
-    images = parallel.put(images, parallel.replicated(self.mesh))
-    drawn = loop.batches(self.order, self.per_epoch, self.mesh)
-
-    def index(at):
-      return drawn(at, self.phase(at).step.batches)
-
-    log = metrics.Lines(folder / 'metrics.jsonl', first)
-    arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
-    history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
-    warned = set()
-
-    def note_architecture(at, probs, dead, scores=None):
-      genotype = self.space.write(self.space.genotype(scores or probs))
-      hot = outcome.one_hotness(probs, self.space)
-      rows = outcome.dead_edges(dead)
-      for what, line in outcome.dead_warnings(rows, self.space, at, at <= self.plan.pretrain_steps):
-        if what not in warned:
-          warned.add(what)
-          console.say(line)
-      arch.write(step=at, one_hot=hot, entropy=outcome.entropy(probs, self.space), genotype=genotype,
-                 unchanged=history.since(at, genotype), dead=rows,
-                 probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
-      return hot
-
-    def note(at, values, seconds):
-      values = jax.device_get(values)
-      hot = note_architecture(at, values.pop('probs'), values.pop('dead'), values.pop('scores', None))
-      log.write(step=at, stage=self.phase(at - 1).name,
-                seconds=round(seconds, 4), **{k: float(v) for k, v in values.items()})
-      return f'accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}'
-
+    images, index = self._batches()
+    lines = trace.Trace(self, folder, first, console.say)
     if first == 0:
       clock, scores = self.plan.clock(0), self.method.scores
-      note_architecture(0, *jax.device_get((self.method.probs(now.phi, clock), steps.dead_rows(self.method, now.phi),
-                                            scores(now.phi, clock) if scores else None)))
+      lines.architecture(0, *jax.device_get((self.method.probs(now.phi, clock), steps.dead_rows(self.method, now.phi),
+                                             scores(now.phi, clock) if scores else None)))
     try:
-      return loop.advance(loop.Loop(self.plan.steps, self.step, images, index, note, self.config.log_steps,
+      reached = loop.advance(loop.Loop(self.plan.steps, self.step, images, index, lines.note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
                                     self.config.checkpoint_minutes, before=self._grown if self.method.depths else None,
-                                    stopped=self.finished if self.method.stopped else None, budget=self.limit),
+                                    stopped=self.finished if self.method.stopped else None, budget=self.limit,
+                                    feeding=index.seconds if self.streams else None),
                           now, saved, console, stop)
+      if self.damaged:
+        self.damaged.gather()
+      return reached
     finally:
-      log.close()
-      arch.close()
+      lines.close()
+      if self.streams:
+        index.close()

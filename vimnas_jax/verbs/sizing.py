@@ -79,7 +79,7 @@ def _values(c, count, side, fixed):
   batch = c.batch_size or next(b for b in (64, 32, 16, 8) if searched >= _BATCHES * b or b == 8)
   size = next((s for s in reversed(_SIDES) if s <= side), _SIDES[0])
   shrink = 1
-  if fixed:
+  if fixed and not c.data.stream:  # those that are streamed are not averaged
     shrink = next((by for by in range(1, side) if not fixed[0] % by and not fixed[1] % by and side // by <= LARGEST), 1)
   return {'data.image_size': size, 'data.shrink': shrink, 'batch_size': batch,
           'epochs': _epochs(_SEARCH_STEPS, max(searched // batch, 1), _SEARCH_EPOCHS),

@@ -49,7 +49,7 @@ def accuracies(run, theta, probs, genotype, images: int) -> dict:
   found = {'images': images // size * size}
   for kind, weights in kinds.items():
     weights = _sampled(run.space, {name: jnp.asarray(rows, jnp.float32) for name, rows in weights.items()})
-    count = sum(int(right(theta, weights, split.images[at:at + size], split.labels[at:at + size]))
+    count = sum(int(right(theta, weights, *split.batch(at, at + size)))
                 for at in range(0, found['images'], size))
     found[kind] = round(100 * count / found['images'], 4)
   return found
@@ -77,7 +77,7 @@ class Rater:
   def _part(self, i):
     size, split = self._run.config.batch_size, self._run.valid
     at = i % (len(split) // size) * size
-    return split.images[at:at + size], split.labels[at:at + size]
+    return split.batch(at, at + size)
 
   def __call__(self, weights, i: int) -> float:
     """Accuracy in % with mixing weights {cell: [edges, ops]} on batch `i`."""

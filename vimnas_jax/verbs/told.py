@@ -16,9 +16,9 @@ def data_set(folder, loaded: data.Data, console):
     console.say(line)
 
 
-def shortage(loaded: data.Data, train: data.Split, steps: int) -> list[str]:
+def shortage(loaded: data.Data, train: data.AnySplit, steps: int) -> list[str]:
   """A line where data of one's own are too few for a search of `steps` steps on the images `train`; else none."""
-  if not data.own(loaded) or not steps:
+  if not data.own(loaded) or not steps or not train.known:
     return []
   counts = np.bincount(train.labels, minlength=loaded.num_classes)
   short = []
