@@ -79,8 +79,15 @@ def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any
 def search(config: ConfigDict, workdir: AnyPath, signals: bool = False) -> dict[str, Any] | None:
   """Searches an architecture. Returns what is in workdir/result.json; None if it was stopped, all saved.
 
-  Raises UserError on bad input, Diverged where a number stops being finite, OSError where the disk fails.
+  With config.seeds it searches with each of them, retrains what they find where config.then asks for it, and returns
+  the result of all, whose 'genotype' is the best one's (verbs/seeds.py). Raises UserError on bad input, Diverged where
+  a number stops being finite, OSError where the disk fails.
   """
+  if config.get('seeds'):
+    from vimnas_jax.verbs import seeds
+    compile_cache()
+    asked, notes = sized(config_lib.changed(config, 'task=search'))
+    return seeds.search(asked, workdir, _words(), _stop(signals), notes)
   from vimnas_jax.verbs import search as verb
   return verb.search(_resolved(config, 'search'), workdir, _words(), stop=_stop(signals))
 

@@ -30,10 +30,13 @@ def defaults() -> ConfigDict:
   #                 folder
   c.images = ''  # predict: an image, or a folder of images at any depth
   c.max_hours = 0.0  # search, retrain: hours that it may take, with what follows; epochs are lowered to fit before it
-  #                    starts, and it ends in time with what it has (runs/budget.py); 0 sets no limit
+  #                    starts, and it ends in time with what it has (runs/budget.py); 0 sets no limit. With several
+  #                    seeds each has an equal share
   c.trust = ''  # paths of .py files, separated by commas, that may be executed although only a data file, such as a
   #               genotype.json, names them
   c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation; below 2^32
+  c.seeds = ()  # search: runs it with each of these, in workdir/seed_N, with what follows, and takes the best of what
+  #               they find by validation (verbs/seeds.py); `seed` counts for nothing then. () is one run, with `seed`
   c.batch_size = 64  # images of one step, over all devices
   c.epochs = 1.0  # epochs of the search proper; 0 reads the architecture off the initial phi
   c.train_portion = placeholder(float)  # part of the training set that is trained on; the rest is the validation half.
@@ -144,6 +147,16 @@ def defaults() -> ConfigDict:
   c.oracle.nasbench301 = ''  # the DARTS space, S1 to S3: the folder of NAS-Bench-301's surrogate (nasbench301.py); ''
   #                            reports no predicted accuracies. A search needs onnxruntime then
 
+  c.limit = ConfigDict()  # search: what its architecture may cost at most, as a network (verbs/constraints.py)
+  c.limit.params = 0.0  # parameters; 0 sets no limit, here and below
+  c.limit.madds = 0.0  # multiply-adds for one image of the search
+  c.limit.latency_ms = 0.0  # milliseconds for one image on this device, as measured operation by operation
+  c.limit.weight = 1.0  # of the penalty on what the probabilities cost in the mean (methods/resources.py); 0 searches
+  #                       without, and keeps the limit by the choice at the end alone
+  c.limit.cells = placeholder(int)  # of the network that the limits are of, as network.cells and network.channels.
+  c.limit.channels = placeholder(int)  # None: that of the retraining where then=retrain, else that of the search
+  c.limit.imagenet = False  # as network.imagenet; with then=retrain it is that of the retraining
+
   c.study = ConfigDict()  # task 'study'
   c.study.members = ()  # each 'NAME field=value field=value': what this member changes in the configuration
   c.study.seeds = (0,)  # every member runs once with each
@@ -190,6 +203,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
     c.train_portion = 1.0 if c.task == 'retrain' else 0.5
   if c.data.pad is None:
     c.data.pad = data.default_pad(c.data.name)
+  if c.task == 'search':
+    _apply_limit(c, config)
+  if c.seeds and c.task != 'search':
+    raise UserError(f'config.seeds={tuple(c.seeds)!r} is for the task search, not for {c.task!r}: ' +
+                    ('set config.study.seeds' if c.task == 'study' else 'set config.seed'))
   limits.check(c)
   methods.get(c.method)  # its fields are checked before anything is written
   _keep_own(c)
@@ -240,15 +258,32 @@ def _apply_when(c):
   del c['when']
 
 
+def _apply_limit(c, asked):
+  """Fills in which network the limits are of. Raises UserError where the retraining has images of another size."""
+  if not (c.limit.params or c.limit.madds or c.limit.latency_ms):
+    return
+  size = c.space
+  if c.then:
+    trained = changed(retraining(copy.deepcopy(asked).unlock()), asked.then_changes)
+    size, c.limit.imagenet = trained.network, trained.network.imagenet
+    if (c.limit.madds or c.limit.latency_ms) and any(
+        trained.data[name] != asked.data[name] for name in ('name', 'image_size', 'shrink')):
+      raise UserError('config.limit.madds and latency_ms are of images of the search, and config.then_changes sets '
+                      'others: give both the same, or set config.limit.params alone')
+  for name in ('cells', 'channels'):
+    if c.limit[name] is None:
+      c.limit[name] = size[name]
+
+
 def _keep_own(c):
   """Drops what the task does not read: a run is the same, and goes on, whether alone or as part of another."""
   alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
-                      'measure_batches', 'then', 'then_changes', 'images'),
+                      'measure_batches', 'then', 'then_changes', 'images', 'seeds'),
            'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                       'then_changes', 'supernet_images', 'images'),
+                       'then_changes', 'supernet_images', 'images', 'seeds', 'limit'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                         'then_changes', 'supernet_images', 'network', 'theta', 'label_smoothing', 'eval_epochs',
-                        'epochs', 'images', 'max_hours')}
+                        'epochs', 'images', 'max_hours', 'seeds', 'limit')}
   alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]

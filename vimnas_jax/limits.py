@@ -11,7 +11,8 @@ _ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint
 _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
              'phi.lr', 'phi.lr_end', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad', 'data.cutout',
              'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup', 'data.seed',
-             'checkpoint_minutes', 'checkpoint_hours', 'max_hours', 'data.workers', 'data.max_corrupt')
+             'checkpoint_minutes', 'checkpoint_hours', 'max_hours', 'data.workers', 'data.max_corrupt', 'limit.params',
+             'limit.madds', 'limit.latency_ms', 'limit.weight')
 _OPEN = 'data.workers',  # None lets the code choose
 _MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'data.smallest': 1, 'data.jitter': 1,
          'data.hue': 0.5, 'phi.fall': 1, 'data.validation': 0.9, 'max_hours': 1e5}  # JAX folds longer seeds together
@@ -59,6 +60,14 @@ def check(c):
                     f'cosine_epoch, or config.theta.warmup=0')
   if any(isinstance(n, bool) or not isinstance(n, int) or not 0 < n < _COUNTS for n in c.measure_batches):
     raise UserError(f'config.measure_batches={tuple(c.measure_batches)!r} must be whole numbers above 0, or ()')
+  for name in ('limit.cells', 'limit.channels'):
+    if flat.get(name) is not None and flat[name] < 1:
+      raise UserError(f'config.{name}={flat[name]} must be above 0')
+  for seed in c.get('seeds') or ():
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= _MOST['seed']:
+      raise UserError(f'config.seeds: {seed!r} is no whole number from 0 to {_MOST["seed"]}: give others')
+    if list(c.seeds).count(seed) > 1:
+      raise UserError(f'config.seeds: {seed} stands there twice: give each seed once')
 
 
 def _check_search_parts(c):

@@ -61,18 +61,21 @@ def main(argv):
   from vimnas_jax import api
   asked, notes = api.sized(asked)
   config = config_lib.resolve(asked)
-  _join(config)
+  _join(config, several=bool(asked.seeds))
   api.compile_cache()
   command = shlex.join(['python', '-m', 'vimnas_jax.main', *sys.argv[1:]])
   return UNFINISHED if _dispatch(asked, config, _workdir(), command, notes) is None else 0
 
 
-def _join(config):
-  """Brings the processes of a job together, where it has several."""
+def _join(config, several=False):
+  """Brings the processes of a job together, where it has several; `several` seeds are not for those."""
   from vimnas_jax.runs import hosts, runfolder
   place = hosts.place(_COORDINATOR.value, _PROCESS.value, _PROCESSES.value)
   if place is None:
     return
+  if config.task == 'search' and several:
+    raise UserError(f'--processes={place.processes}: config.seeds is for one process: start each seed by itself, '
+                    'with config.seed')
   if config.task not in ('search', 'retrain'):
     raise UserError(f'--processes={place.processes}: the task {config.task!r} is for one process: start it once, '
                     'without that flag')
@@ -86,7 +89,7 @@ def _dispatch(asked, config, workdir, command, notes=()):
   """What the task gives: None if a signal ended it early. `config` is `asked`, resolved."""
   from vimnas_jax import config as config_lib
   from vimnas_jax.runs import budget
-  from vimnas_jax.verbs import evaluate, predict, report, retrain, search, study
+  from vimnas_jax.verbs import evaluate, predict, report, retrain, search, seeds, study
   if config.task == 'study':
     return study.study(asked, workdir, command)
   if config.task == 'report':
@@ -97,6 +100,8 @@ def _dispatch(asked, config, workdir, command, notes=()):
     return evaluate.evaluate(config, workdir, command)
   if config.task == 'predict':
     return predict.predict(config, workdir)
+  if asked.seeds:
+    return seeds.search(asked, workdir, command, notes=notes)
   following = None
   if asked.then:  # checked before the search begins
     following = config_lib.following(asked, asked.then_changes, workdir)

@@ -154,6 +154,52 @@ def count(space: Space, genotype: Genotype, *, cells: int, channels: int, num_cl
   return _total(_parts(space, genotype.cells, stages, num_classes, in_channels, image_size))
 
 
+class Place(NamedTuple):
+  """Where an operation of a cell stands: width and side of the maps that it takes, and its stride."""
+
+  op: str
+  channels: int
+  side: int
+  stride: int
+
+
+class Shares(NamedTuple):
+  """What every part of a network adds to its cost: an architecture costs `fixed` and the rows of what it keeps.
+
+  Attributes:
+    fixed: what all architectures have: stem, preprocessing, residual blocks, head.
+    rows: {cell: [edges][ops]}, of an operation on an edge, in all cells of that type together.
+    places: {cell: [edges][ops]}, where these stand, one for each of the cells.
+  """
+
+  fixed: Cost
+  rows: Mapping[str, tuple[tuple[Cost, ...], ...]]
+  places: Mapping[str, tuple[tuple[tuple[Place, ...], ...], ...]]
+
+
+def shares(space: Space, *, cells: int, channels: int, num_classes: int, image_size: int = 32, in_channels: int = 3,
+           imagenet: bool = False) -> Shares:
+  """How the cost of a network is made up; arguments and errors as those of `count`, whose figures these add up to."""
+  at = _At(space, dict.fromkeys(space.cells, ()), num_classes, image_size, (in_channels,))
+  fixed: list[_Part] = []
+  stages = []  # (cell, channels, side, stride) of every cell
+  for stage in space.stages(cells, channels, imagenet=imagenet, side=image_size):
+    if stage.kind == 'cell':
+      stages.append((stage.cell, stage.channels, at.size, stage.stride))
+    fixed += _STAGES[stage.kind](at, stage)
+  rows, places = {}, {}
+  for name, cell in space.cells.items():
+    places[name] = tuple(tuple(tuple(
+        Place(op, width, side if source < cell.inputs else -(-side // stride), stride if source < cell.inputs else 1)
+        for kind, width, side, stride in stages if kind == name) for op in names)
+        for (source, _), names in zip(cell.edges, cell.ops))
+    rows[name] = tuple(tuple(_total(
+        part for place in of
+        for part in _operation(space, place.op, place.channels, place.stride, (-(-place.side // place.stride)) ** 2))
+        for of in edge) for edge in places[name])
+  return Shares(_total(fixed), rows, places)
+
+
 def auxiliary(space: Space, *, cells: int, channels: int, num_classes: int, imagenet: bool = False,
               norm: bool | None = None) -> Cost:
   """The auxiliary head on top of `count`, which only training has; arguments as there, `norm` as

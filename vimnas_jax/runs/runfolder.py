@@ -18,6 +18,7 @@ from vimnas_jax.runs import hosts, provenance
 FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'data.workers', 'data.max_corrupt',
         'checkpoint_steps', 'checkpoint_minutes', 'checkpoint_keep', 'checkpoint_hours', 'devices', 'trust', 'genotype',
         *(f'oracle.{field}' for field in tabular.FIELDS))
+BEFORE = {'limit.params': 0.0, 'limit.madds': 0.0, 'limit.latency_ms': 0.0}  # of runs older than these fields
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
 
@@ -149,14 +150,19 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   if not isinstance(stored.get('config'), dict) or not isinstance(stored.get('data_fingerprint'), str):
     raise UserError(f'{files.printable(path)} is damaged (config or data_fingerprint is missing): restore it, or give '
                     'an empty --workdir')
+  if 'seeds' in stored:
+    raise UserError(f'{files.printable(folder)} holds the runs of several seeds: give config.seeds, or another '
+                    '--workdir')
   fields, space = config.to_dict(), _own_space(config)
   flat = files.flatten(stored['config'])
-  for name, value in files.flatten(json.loads(json.dumps(fields))).items():
+  asked = files.flatten(json.loads(json.dumps(fields)))
+  for name, value in sorted(asked.items(), key=lambda item: item[0] not in BEFORE):  # a limit, then what follows of it
     by_content = str(flat.get(name)).endswith('.py') and (
         (name == 'space.name' and space) or (name == 'method.name' and _own_method(config))
         or (name == 'data.name' and value.endswith('.py')))
-    if name not in FREE and not by_content and flat.get(name, value) != value:
-      raise UserError(f'{files.printable(folder)} holds a run with config.{name}={flat[name]!r}, not {value!r}: set it '
+    known = flat.get(name, BEFORE.get(name, value))
+    if name not in FREE and not by_content and known != value:
+      raise UserError(f'{files.printable(folder)} holds a run with config.{name}={known!r}, not {value!r}: set it '
                       'back, or give another --workdir')
   method = _own_method(config)
   if method and stored.get('method_fingerprint', method) != method:

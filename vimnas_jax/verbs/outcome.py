@@ -7,7 +7,7 @@ from vimnas_jax import draw, files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import budget, checkpoint, metrics, steps
-from vimnas_jax.verbs import pages, standing
+from vimnas_jax.verbs import constraints, pages, standing
 
 
 class Unchanged:
@@ -60,13 +60,16 @@ def dead_warnings(dead, space, step, pretraining):
 def write(folder, run, now, pace, command) -> dict:
   """Writes genotype.json, the pictures, report.html and result.json of the final state `now`; returns the result.
 
-  `run` has the parts of the search: space, method, config, plan, limit, size, image_shape, class_names, damaged,
-  environment, start().
+  `run` has the parts of the search: space, method, config, plan, limit, constraint, size, image_shape, class_names,
+  damaged, environment, start().
   `pace` is what its steps took, a loop.Pace, or None.
   """
   space, method, config = run.space, run.method, run.config
   probs = jax.device_get(method.probs(now.phi, run.plan.clock(run.plan.steps)))
-  genotype = space.genotype(_scores(run, now, probs))
+  scores = _scores(run, now, probs)
+  genotype, limits = space.genotype(scores), None
+  if run.constraint:
+    genotype, limits = run.constraint.chosen(scores, genotype, probs)
   files.write(folder / 'genotype.json', genotype.to_json() + '\n')
   rows = metrics.read(folder / 'metrics.jsonl')
   arch = metrics.read(folder / 'arch.jsonl')
@@ -107,6 +110,8 @@ def write(folder, run, now, pace, command) -> dict:
     result['supernet'] = standing.accuracies(run, now.theta, probs, genotype, config.supernet_images)
   for benchmark in tabular.of(space, config.oracle):
     result |= benchmark.answer(config.oracle, genotype, config.data.name)
+  if limits:
+    result['limit'] = limits
   if run.limit:
     result['budget'] = run.limit.facts()
   result |= run.environment
@@ -152,6 +157,8 @@ def _lines(result, space):
     lines.append('graph          by how much probability the weakest input kept leads the strongest left out: ' +
                  ', '.join(f'{name} {margin:.2g}' for name, margin in result['graph_margins'].items()))
   lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
+  if 'limit' in result:
+    lines += constraints.lines(result['limit'])
   lines += budget.line(result)
   if result['steps'] < result.get('planned_steps', 0) and result.get('budget', {}).get('ended_after_step') is None:
     lines.append(f'length         {result["steps"]} of {result["planned_steps"]} steps: the method was at its end')

@@ -159,7 +159,8 @@ def _per_epoch(result) -> float | None:
   return (steps - result['pretrain_steps']) / result['epochs'] if result['epochs'] else None
 
 
-def _spread(values) -> dict | None:
+def spread(values) -> dict | None:
+  """Mean, standard deviation (n - 1; None of one), least and most of what is not None; None where nothing is."""
   values = [v for v in values if v is not None]
   if not values:
     return None
@@ -173,26 +174,26 @@ def _row(space, results) -> dict:
       'method': results[0]['method'], 'data': results[0]['data'], 'seeds': [r['seed'] for r in results],
       'genotypes': [r['genotype'] for r in results],
       'epochs': results[0]['steps'] / per_epoch if per_epoch else 0.0,
-      'one_hot': _spread([r['one_hot'] for r in results]),
-      'unchanged_steps': _spread([r['unchanged_steps'] for r in results]),
-      'params': _spread([r['params'] for r in results]),
-      **{key: _spread([r.get(key) for r in results]) for key in ('seconds_per_step', 'seconds_estimated',
+      'one_hot': spread([r['one_hot'] for r in results]),
+      'unchanged_steps': spread([r['unchanged_steps'] for r in results]),
+      'params': spread([r['params'] for r in results]),
+      **{key: spread([r.get(key) for r in results]) for key in ('seconds_per_step', 'seconds_estimated',
                                                                  'bytes_per_step')},
       'agreement': agreement(space, [r['genotype'] for r in results]),
-      'skips': _spread([_count(space, r['genotype'], 'skip_connect') for r in results]),
-      'pools': _spread([_count(space, r['genotype'], 'pool') for r in results]),
-      'convolutions': _spread([_count(space, r['genotype'], 'conv') for r in results]),
+      'skips': spread([_count(space, r['genotype'], 'skip_connect') for r in results]),
+      'pools': spread([_count(space, r['genotype'], 'pool') for r in results]),
+      'convolutions': spread([_count(space, r['genotype'], 'conv') for r in results]),
   }
   if all('supernet' in r for r in results):
-    row |= {f'supernet_{kind}': _spread([r['supernet'].get(kind) for r in results]) for kind in ('mixed', 'derived')}
+    row |= {f'supernet_{kind}': spread([r['supernet'].get(kind) for r in results]) for kind in ('mixed', 'derived')}
   if all('retrained' in r for r in results):
     name = 'test' if all('test_top1' in r['retrained'] for r in results) else 'valid'
-    row['retrained'] = {**(_spread([r['retrained'].get(f'{name}_top1') for r in results]) or {}), 'images': name}
-    row['retrained_params'] = _spread([r['retrained']['params'] for r in results])
+    row['retrained'] = {**(spread([r['retrained'].get(f'{name}_top1') for r in results]) or {}), 'images': name}
+    row['retrained_params'] = spread([r['retrained']['params'] for r in results])
   for benchmark, figure in tabular.COLUMNS:
     values = [figure.of(r.get(benchmark.key, {})) for r in results]
     if all(v is not None for v in values):
-      figure.put(row.setdefault(benchmark.key, {}), _spread([figure.scale * v for v in values]))
+      figure.put(row.setdefault(benchmark.key, {}), spread([figure.scale * v for v in values]))
   return row
 
 

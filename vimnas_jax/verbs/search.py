@@ -13,7 +13,7 @@ from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import budget, feed, loop, metrics, parallel, runfolder, signals, state, steps
-from vimnas_jax.verbs import outcome, standing, subset, told, trace
+from vimnas_jax.verbs import constraints, outcome, standing, subset, told, trace
 
 
 def search(config, workdir, command: str = '', loaded: data.Data | None = None,
@@ -32,11 +32,13 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
     feed.check_alike(loaded.train)
     damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
-    run = _checked(config, loaded, console, limit, damaged, subset.read(folder))
+    run = _checked(config, loaded, console, limit, damaged, subset.read(folder), folder)
     differ = runfolder.write_config(folder, config, loaded.fingerprint(), streamed=run.streams)
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
                   'give another --workdir to search with it')
+    if run.constraint:
+      run.constraint.save(folder)
     told.data_set(folder, loaded, console)
     for line in (*notes, *told.shortage(loaded, run.train, run.total)):
       console.say(line)
@@ -50,7 +52,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
       result = loop.to_the_end(run, folder, console, stop,
                                lambda now, pace: outcome.write(folder, run, now, pace, command))
     except budget.Shortened:
-      run = _checked(config, loaded, console, limit, damaged, subset.read(folder))
+      run = _checked(config, loaded, console, limit, damaged, subset.read(folder), folder)
       for line in told.shortage(loaded, run.train, run.total):
         console.say(line)
       result = loop.to_the_end(run, folder, console, stop,
@@ -62,7 +64,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     return result
 
 
-def _checked(config, loaded, console, limit=None, damaged=None, recorded=None):
+def _checked(config, loaded, console, limit=None, damaged=None, recorded=None, folder=None):
   """The parts of the search, with the epochs that fit into `limit`. Raises UserError for all that can be wrong with
   them: nothing has been written so far. `recorded` is what subset.read gives.
   """
@@ -79,13 +81,18 @@ def _checked(config, loaded, console, limit=None, damaged=None, recorded=None):
   method = methods.get(config.method, space)
   if method.asks == 'benchmark':
     tabular.rater(space, config.oracle, config.data.name)
+  constraint = constraints.of(config, space, loaded, console.say, folder and folder / constraints.LATENCIES)
+  if constraint:
+    method, note = constraint.applied(method)
+    if note:
+      console.say(note)
   mesh = parallel.mesh(config.devices, config.batch_size,
                        config.accumulate * (method.samples if method.separate else 1))
   if config.batch_size % (method.samples * config.accumulate):
     raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={method.samples} '
                     f'times config.accumulate={config.accumulate}')
   rows = subset.rows(config, loaded, recorded, console.say)
-  run = _Run(config, space, method, loaded, mesh, limit, rows, damaged)
+  run = _Run(config, space, method, loaded, mesh, limit, rows, damaged, constraint)
   share = (f'config.train_portion={config.train_portion}' if config.data.search_parts is None else
            f'config.data.search_parts={tuple(config.data.search_parts)}')
   for part, split in (('training', run.train), ('validation', run.valid if run.validates else run.train)):
@@ -101,7 +108,8 @@ def _checked(config, loaded, console, limit=None, damaged=None, recorded=None):
 class _Run:
   """The parts of one search, and how it goes from a state to the end."""
 
-  def __init__(self, config, space, method, loaded, mesh, limit=None, rows=None, damaged=None):
+  def __init__(self, config, space, method, loaded, mesh, limit=None, rows=None, damaged=None, constraint=None):
+    self.constraint = constraint
     self.config, self.space, self.method, self.mesh, self.limit = config, space, method, mesh, limit
     self.rows = rows
     self.train, self.valid = (data.halves(loaded, config.train_portion, config.data.limit) if rows is None else

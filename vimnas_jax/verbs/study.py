@@ -4,6 +4,9 @@ import json
 import pathlib
 import re
 import shlex
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import data
@@ -29,31 +32,74 @@ def study(config, workdir, command: str = '') -> dict | None:
     workdir: the folder of the study.
     command: the command line of the study, from which that of every run is made.
   """
-  console = metrics.Console()
   with runfolder.opened(workdir) as folder:
-    runs, loaded = list(members(config, folder)), {}
+    runs = [Run(where, as_command(command, changes, folder / where), searched, following)
+            for where, changes, searched, following in members(config, folder)]
+    if not carry_out(runs, folder, metrics.Console()):
+      return None
+    trust = [run.searched.space.name for run in runs]  # the user named them, in the config or a member
+    return report.across([folder / run.where for run in runs], folder, config.oracle, trust)
 
-    def data_of(fields):
-      nonlocal loaded
-      key = json.dumps({field: value for field, value in fields.to_dict().items() if field not in _AFTERWARDS})
-      if key not in loaded:
-        loaded = {key: data.get(fields)}
-      return loaded[key]
 
-    for number, (where, changes, searched, following) in enumerate(runs, 1):
-      path = folder / where
-      run_command = shlex.join([*(word for word in shlex.split(command) if not word.startswith('--workdir')),
-                        '--config.task=search', *(f'--config.{change}' for change in shlex.split(changes)),
-                        f'--workdir={path}'])
-      for verb, run_config, place in ((search.search, searched, path), (retrain.retrain, following, path / 'retrain')):
-        if run_config is None or runfolder.finished(place, run_config):
-          continue
-        console.say(f'run {number} of {len(runs)}: {where}' + (', retraining' if run_config is following else ''))
-        shared = {'share': budget.SEARCH} if verb is search.search and following is not None else {}
-        if verb(run_config, place, run_command, data_of(run_config.data), **shared) is None:
-          return None
-    trust = [searched.space.name for _, _, searched, _ in runs]  # the user named them, in the config or a member
-    return report.across([folder / where for where, *_ in runs], folder, config.oracle, trust)
+class Run(NamedTuple):
+  """A search of several, and what follows it.
+
+  Attributes:
+    where: its run folder, in that of all.
+    command: what its result.json says of how it came about.
+    searched: its configuration, resolved.
+    following: that of the retraining of what it finds, or None.
+  """
+
+  where: str
+  command: str
+  searched: ConfigDict
+  following: ConfigDict | None
+
+
+def as_command(command: str, changes: str, path: pathlib.Path) -> str:
+  """The command line of one run in `path`, of that of all: `changes` are 'field=value field=value'."""
+  return shlex.join([*(word for word in shlex.split(command) if not word.startswith('--workdir')),
+                     '--config.task=search', *(f'--config.{change}' for change in shlex.split(changes)),
+                     f'--workdir={path}'])
+
+
+def carry_out(runs: list[Run], folder: pathlib.Path, console, stop=None, notes=()) -> bool:
+  """Does what is not yet done of `runs`, one after the other; whether all are finished, no signal having ended one.
+
+  Raises UserError on bad input, also where a finished run is on other data than one that is still to come.
+  """
+  parts = [(run, verb, config, place) for run in runs for verb, config, place in (
+      (search.search, run.searched, folder / run.where),
+      (retrain.retrain, run.following, folder / run.where / 'retrain')) if config is not None]
+  finished = [(place, config) for _, _, config, place in parts if runfolder.finished(place, config)]
+  done, loaded = {place for place, _ in finished}, {}
+
+  def data_of(fields):
+    nonlocal loaded
+    if (key := _key(fields)) not in loaded:
+      loaded = {key: data.get(fields)}
+      for place, config in finished:
+        if _key(config.data) == key:
+          runfolder.check(place, config, loaded[key].fingerprint())
+    return loaded[key]
+
+  for run, verb, config, place in parts:
+    if place in done:
+      continue
+    console.say(f'run {runs.index(run) + 1} of {len(runs)}: {run.where}' +
+                (', retraining' if verb is retrain.retrain else ''))
+    more = {'notes': notes} if verb is search.search else {}
+    if verb is search.search and run.following is not None:
+      more['share'] = budget.SEARCH
+    if verb(config, place, run.command, data_of(config.data), stop, **more) is None:
+      return False
+    notes = ()  # they are said once
+  return True
+
+
+def _key(fields) -> str:
+  return json.dumps({field: value for field, value in fields.to_dict().items() if field not in _AFTERWARDS})
 
 
 def members(config, folder: pathlib.Path):
@@ -74,5 +120,7 @@ def members(config, folder: pathlib.Path):
     for seed in dict.fromkeys(config.study.seeds):
       where, own = f'{name}/seed_{seed}', f'{changes} seed={seed}'.strip()
       asked = config_lib.changed(config, f'task=search {own}')
+      if asked.seeds:
+        raise UserError(f'config.study.members: {member!r} sets seeds: set config.study.seeds')
       yield where, own, config_lib.resolve(asked), (
           config_lib.following(asked, asked.then_changes, folder / where) if asked.then else None)
