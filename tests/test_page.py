@@ -14,7 +14,7 @@ from markup import Whole, read
 from vimnas_jax import spaces
 from vimnas_jax.draw import page, palette, svg
 from vimnas_jax.verbs import pages, report
-from vimnas_jax.verbs.pages import checks, shared, trained
+from vimnas_jax.verbs.pages import checks, shared, tested
 
 NB201, DARTS = spaces.get('nb201'), spaces.get('darts')
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
@@ -53,6 +53,8 @@ def test_the_page_of_a_search_is_whole(tmp_path, name):
   probs |= {choice: np.full((1, n), 1 / n) for choice, n in space.choices.items()}
   result = result_of(NB201) | {'space': name, 'probs': {k: v.tolist() for k, v in probs.items()},
                                'genotype': space.write(space.genotype(probs)), 'data': 'cifar10'}
+  if space.topology:
+    result['graph_margins'] = space.topology.margins(probs)
   recorded(tmp_path, space, 20, result['genotype'])
   pages.search(tmp_path, result, space)
   found = read(tmp_path)
@@ -62,6 +64,7 @@ def test_the_page_of_a_search_is_whole(tmp_path, name):
                 'no sign of collapse', '--config="a <b>"', '0.100 s', '1,024 MiB'):
     assert words in found.said, words
   assert found.said.count('leads since step') == 1
+  assert ('a tie): inputs_' in found.said) == ('graph_margins' in result)
 
 
 def test_a_long_search_stays_small(tmp_path):
@@ -131,7 +134,8 @@ def test_a_collapse_is_told(space, edges, words):
     ({}, None), ({'unchanged_steps': 39}, 'last tenth'), ({'one_hot': 0.5}, 'Low one-hotness: 0.500'),
     ({'one_hot': None}, 'no number'), ({'dead': {'cell': [1]}}, "0->2 of 'cell'"), ({'steps': 40}, 'Only 40 steps'),
     ({'supernet': {'mixed': 60.0, 'derived': 20.0}}, 'falls from 60.00 to 20.00'), ({'steps': 0, 'one_hot': 0.1}, None),
-    ({'derived': True, 'one_hot': 0.2}, None), ({'dead': 'x', 'supernet': None}, None),
+    ({'derived': True, 'one_hot': 0.2}, None), ({'damaged_images': [f'<{i}>' for i in range(7)]}, '<4> and 2 more'),
+    ({'dead': 'x', 'supernet': None}, None),
     ({'budget': {'shortened': False, 'ended_after_step': 300}}, 'Time was up after step 400')])
 def test_signs_of_an_undecided_search_are_told(changes, words):
   result = result_of(**changes)
@@ -157,8 +161,8 @@ def test_the_interval_is_that_of_wilson():
 
 
 def test_the_worst_pairs_come_first():
-  assert trained.worst(np.array([[9, 1, 0], [4, 9, 2], [0, 0, 9]])) == [(1, 0), (1, 2), (0, 1)]
-  assert trained.worst(np.eye(3, dtype=int)) == [] and trained.worst(np.zeros((0, 0), int)) == []
+  assert tested.worst(np.array([[9, 1, 0], [4, 9, 2], [0, 0, 9]])) == [(1, 0), (1, 2), (0, 1)]
+  assert tested.worst(np.eye(3, dtype=int)) == [] and tested.worst(np.zeros((0, 0), int)) == []
 
 
 def luminance(colour):

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Space
-from vimnas_jax.verbs.pages import compared, searched, trained
+from vimnas_jax.verbs.pages import compared, searched, tested
 from vimnas_jax.verbs.pages.shared import FILE
-from vimnas_jax.verbs.pages.trained import IMAGES, worst
+from vimnas_jax.verbs.pages.tested import IMAGES, worst
 
 __all__ = ['FILE', 'IMAGES', 'comparison', 'network', 'search', 'worst']
 
@@ -28,7 +28,7 @@ def network(folder: pathlib.Path, result: Mapping, space: Space, mistakes=()) ->
   Where it was trained in the folder `retrain` of the search that found it, the page of that search, which then has its
   accuracy, is written anew. `mistakes` are rows (true class, predicted class, images [n, h, w, c]).
   """
-  files.write(folder / FILE, trained.page(folder, result, space, mistakes))
+  files.write(folder / FILE, tested.page(folder, result, space, mistakes))
   above = folder.parent
   if folder.name != 'retrain' or not (above / FILE).exists():
     return

@@ -34,7 +34,7 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None) -> list[
     elif hot < DECIDED:
       told.append(f'Low one-hotness: {hot:.3f}, where 1 means that every edge has decided. {_open(result, space)}'
                   'What was taken there is little better than a guess.')
-  told += few_steps(steps) + _gap(result) + shortened(result)
+  told += few_steps(steps) + _gap(result) + damaged(result) + shortened(result)
   return told
 
 
@@ -110,6 +110,16 @@ def _gap(result: Mapping) -> list[str]:
           'operations that were dropped did much of the work.']
 
 
+def damaged(result: Mapping) -> list[str]:
+  """Which images could not be decoded."""
+  names = result.get('damaged_images')
+  if not isinstance(names, list) or not names:
+    return []
+  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+  return [f'{shared.counted(len(names), "damaged image")}, of which nothing was learnt: '
+          f'{", ".join(map(str, names[:5]))}{more}.']
+
+
 def shortened(result: Mapping) -> list[str]:
   """What the clock did to a run."""
   try:
@@ -142,4 +152,5 @@ def of_network(result: Mapping, part: str) -> list[str]:
   if isinstance(floor, dict) and real(floor.get('top1')) and real(top1) and top1 < floor['top1']:
     told.append(f'Colour alone gives {floor["top1"]:.2f} %: this network is worse. Train it longer, or with more '
                 'images.')
-  return told + (few_steps(result.get('steps')) if result.get('task') == 'retrain' else []) + shortened(result)
+  told += few_steps(result.get('steps')) if result.get('task') == 'retrain' else []
+  return told + damaged(result) + shortened(result)

@@ -47,7 +47,8 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
                         result.get('steps') and not result.get('derived') else 'no sign of collapse in the cell.')]
   sections = [
       html.Section('cells', 'The cell' if len(space.cells) == 1 else 'The cells',
-                   [*shared.cells(space, genotype, result.get('probs')), _table(space, genotype, result, arch)]),
+                   [*shared.cells(space, genotype, result.get('probs')), _graph(result),
+                    _table(space, genotype, result, arch)]),
       html.Section('accuracy', 'How good it is', _accuracy(result, network)),
       html.Section('decision', 'How it was decided', [*_decision(arch), *_edges(space, genotype, arch)]),
       html.Section('training', 'Training curves', _curves(metrics.read(folder / 'metrics.jsonl'))),
@@ -127,6 +128,16 @@ def _accuracy(result, network) -> list[Any]:
   return parts if isinstance(parts, list) else [parts]
 
 
+def _graph(result) -> Any:
+  """How clearly the graph was chosen, where it is searched beside the operations."""
+  margins = result.get('graph_margins')
+  if not isinstance(margins, dict):
+    return None
+  told = ', '.join(f'{name} {html.number(margin, 3)}' for name, margin in margins.items())
+  return html.paragraphs('By how much probability the weakest input that is kept leads the strongest that is not (0: a '
+                         f'tie): {told}.')
+
+
 def _table(space: Space, genotype: Genotype | None, result, arch) -> Any:
   """Every edge with what was chosen, how probable that is, what comes next, and since when it leads."""
   rows = []
@@ -137,11 +148,12 @@ def _table(space: Space, genotype: Genotype | None, result, arch) -> Any:
     recorded = [(row['step'], shared.fitting(row.get('probs'), name, cell.shape)) for row in arch]
     recorded = [(step, p.argmax(1)) for step, p in recorded if p is not None]
     kept = {edge[1:]: edge[0] for edge in genotype.cells[name]} if genotype else {}
+    blocks = {target: op for (_, target), op in kept.items()}  # where rows are blocks, whose edges are chosen beside
     for e, ops in enumerate(cell.ops):
       order = np.argsort(-np.nan_to_num(probs[e], nan=-1), kind='stable')
       first, second = order[0], order[1] if len(order) > 1 else order[0]
       since = decided_since([step for step, _ in recorded], [winners[e] for _, winners in recorded])
-      chosen = (kept.get(cell.edges[e], 'not kept') if not cell.rows else ops[first])
+      chosen = blocks.get(e + 1, 'without a way out') if cell.rows else kept.get(cell.edges[e], 'not kept')
       rows.append((f'{cell.label(e)} of {name}' if len(space.cells) > 1 else cell.label(e), chosen, ops[first],
                    html.number(float(probs[e][first]), 3), ops[second], html.number(float(probs[e][second]), 3),
                    html.number(since)))

@@ -19,7 +19,8 @@ POINTS = 150  # of a curve
 _FILES = {
     'result.json': 'every figure, with the command and the versions', 'config.json': 'what was asked, field by field',
     'genotype.json': 'the architecture, as retrain takes it', 'data.json': 'the images: classes, counts, what was left '
-    'out', 'plan.json': 'the plan that fits into the time', 'arch.jsonl': 'probabilities of all operations, by step',
+    'out', 'damaged.json': 'images that could not be decoded, and why', 'plan.json': 'the plan that fits into the time',
+    'arch.jsonl': 'probabilities of all operations, by step',
     'metrics.jsonl': 'loss and accuracy of training batches, by step', 'curve.jsonl': 'accuracy on whole splits',
     'weights.png': 'the probabilities of all edges as a picture', 'phi.png': 'feature maps of φ, before and after',
     'cell_normal.png': 'the cell as a picture', 'cell_reduce.png': 'the reduction cell as a picture',
