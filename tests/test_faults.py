@@ -13,6 +13,7 @@ import pytest
 from conftest import SLOW
 from faults import KINDS, Disk
 
+from vimnas_jax import config as config_lib
 from vimnas_jax import files, main
 from vimnas_jax.errors import Diverged, UserError
 from vimnas_jax.runs import checkpoint, loop, metrics, runfolder, signals
@@ -37,6 +38,7 @@ class Run:
 
   total = TOTAL
   step = staticmethod(lambda at: _step)
+  config = config_lib.defaults()
 
   def start(self):
     return State(jnp.zeros((), jnp.int32), jnp.arange(3.0))

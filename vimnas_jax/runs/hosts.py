@@ -118,13 +118,16 @@ def together(what: str) -> None:
 
 
 class Votes:
-  """What any process asks for, known to all after the same step: numbers from 0, of which the largest counts."""
+  """What any process asks for, known to all after the same step: numbers from 0, of which the largest counts.
 
-  def __init__(self, mesh):
+  `placed` is an array that lies on the devices of all.
+  """
+
+  def __init__(self, placed):
     self._alone = jax.process_count() == 1
-    self._mesh, self._last = mesh, None
-    self._largest = jax.jit(lambda votes: votes.max(),
-                            out_shardings=jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    if not self._alone:
+      self._mesh, self._last = placed.sharding.mesh, None
+      self._largest = jax.jit(lambda votes: votes.max(), out_shardings=placed.sharding)
 
   def cast(self, vote: int) -> int:
     """Gives this process's vote; returns the result: alone at once, else of the votes before these."""

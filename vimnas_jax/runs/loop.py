@@ -225,7 +225,7 @@ def advance(loop: Loop, now, saved, console, stop):
     more = 1 if loop.after is None else 2  # beside the step, that of the last batch of an epoch
     loop.budget.decide(first, loop.total - first, seconds, more * compiling)
   times, pending, last = [], None, time.monotonic()
-  votes, written = hosts.Votes(now.step.sharding.mesh), time.monotonic()
+  votes, written = hosts.Votes(now.step), time.monotonic()
 
   def settle():
     """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile."""
