@@ -151,7 +151,7 @@ def defaults() -> ConfigDict:
   c.limit.params = 0.0  # parameters; 0 sets no limit, here and below
   c.limit.madds = 0.0  # multiply-adds for one image of the search
   c.limit.latency_ms = 0.0  # milliseconds for one image on this device, as measured operation by operation
-  c.limit.weight = 1.0  # of the penalty on what the probabilities cost in the mean (methods/resources.py); 0 searches
+  c.limit.weight = 0.05  # of the penalty on what the probabilities cost in the mean (methods/resources.py); 0 searches
   #                       without, and keeps the limit by the choice at the end alone
   c.limit.cells = placeholder(int)  # of the network that the limits are of, as network.cells and network.channels.
   c.limit.channels = placeholder(int)  # None: that of the retraining where then=retrain, else that of the search
