@@ -52,15 +52,19 @@ def same(workdir, other, losses=None):
     assert [row['loss'] for row in lines[0][:4]] == pytest.approx([row['loss'] for row in lines[1][:4]], rel=losses)
 
 
-def test_two_processes_go_the_way_of_one(whole, tmp_path):
-  """One writer, one console; the same losses as one process finds, up to rounding."""
+def test_two_processes_have_one_writer_and_one_console(whole):
   workdir, out = whole
   assert [line for line in out.splitlines() if line.startswith('1: ') and 'Gloo' not in line] == []
   assert result(workdir)['device'].startswith('2 x') and result(workdir)['processes'] == 2
   assert not list(workdir.glob('*.part')) and (workdir / 'weights.png').exists()
+
+
+@SLOW
+def test_two_processes_go_the_way_of_one(whole, tmp_path):
+  """The same losses as one process finds, up to rounding."""
   code, out = run(tmp_path / 'one', processes=1)
   assert code == 0, out
-  same(tmp_path / 'one', workdir, losses=1e-3)
+  same(tmp_path / 'one', whole[0], losses=1e-3)
 
 
 def kill(process, number, workdir):
@@ -75,8 +79,9 @@ def kill(process, number, workdir):
   return pid
 
 
+@SLOW
 @pytest.mark.skipif(not shutil.which('pgrep'), reason='there is no pgrep')
-@pytest.mark.parametrize('victim', [pytest.param(0, marks=SLOW), 1])
+@pytest.mark.parametrize('victim', [0, 1])
 def test_a_job_that_loses_a_process_ends_and_goes_on_to_the_same_bits(whole, tmp_path, victim):
   process = start(tmp_path)
   pid = kill(process, victim, tmp_path)
