@@ -52,6 +52,7 @@ def same(workdir, other, losses=None):
     assert [row['loss'] for row in lines[0][:4]] == pytest.approx([row['loss'] for row in lines[1][:4]], rel=losses)
 
 
+@SLOW
 def test_two_processes_have_one_writer_and_one_console(whole):
   workdir, out = whole
   assert [line for line in out.splitlines() if line.startswith('1: ') and 'Gloo' not in line] == []

@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import threading
+import time
 
 import jax
 import numpy as np
@@ -115,8 +116,7 @@ class Checkpoints:
     """Writes a state of the host. Raises OSError; nothing is written then."""
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     try:
-      self._manager.save(step, args=ocp.args.Composite(
-          state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({'digest': digest(state)})))
+      self._save(step, state)
       fault = self._fault(step, like)  # orbax takes some failed writes for successful ones
     except OSError:
       raise
@@ -126,6 +126,17 @@ class Checkpoints:
       self._close()
       shutil.rmtree(self._root / str(step), ignore_errors=True)  # never was a checkpoint
       raise OSError(errno.EIO, f'the checkpoint could not be written whole ({fault})', str(self._root / str(step)))
+
+  def _save(self, step, state):
+    """Has orbax write; where threads of a save that failed are still at work in its folder, when they are done."""
+    for wait in (0.1, 1.0, None):
+      try:
+        return self._manager.save(step, args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({'digest': digest(state)})))
+      except OSError as e:
+        if e.errno != errno.ENOTEMPTY or wait is None:
+          raise
+        time.sleep(wait)
 
   def restore(self, like, warn):
     """The newest state that is whole, or None.
