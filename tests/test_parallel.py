@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vimnas_jax
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import parallel
 
@@ -65,3 +66,11 @@ def test_a_process_holds_the_rows_of_its_devices():
   assert parallel.rows(mesh, 16) == slice(0, 16) and parallel.rows(mesh, 6) == slice(0, 6)
   batch = parallel.fed({'x': np.arange(16)}, mesh, 16)['x']
   assert batch.sharding == parallel.batch(mesh) and (np.asarray(batch) == np.arange(16)).all()
+
+
+@needs_devices
+def test_rows_are_looked_at_before_anything_is_written(tmp_path):
+  config = vimnas_jax.configure('quickstart:smoke', norm='device', devices=3, batch_size=48)
+  with pytest.raises(UserError, match="config.norm='device': 4 rows of ξ do not go round 3 devices"):
+    vimnas_jax.search(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()

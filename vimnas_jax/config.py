@@ -280,10 +280,10 @@ def _keep_own(c):
   alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
                       'measure_batches', 'then', 'then_changes', 'images', 'seeds'),
            'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                       'then_changes', 'supernet_images', 'images', 'seeds', 'limit'),
+                       'then_changes', 'supernet_images', 'images', 'seeds', 'limit', 'norm'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                         'then_changes', 'supernet_images', 'network', 'theta', 'label_smoothing', 'eval_epochs',
-                        'epochs', 'images', 'max_hours', 'seeds', 'limit')}
+                        'epochs', 'images', 'max_hours', 'seeds', 'limit', 'norm')}
   alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]

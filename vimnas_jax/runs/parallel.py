@@ -36,6 +36,13 @@ def known(on: Mesh):
   return jax.sharding.use_abstract_mesh(on.abstract_mesh)
 
 
+def check_rows(samples: int, devices: int) -> None:
+  """Raises UserError unless each of so many devices can have its own of the `samples` rows of ξ, or all the one."""
+  if samples > 1 and samples % devices:
+    raise UserError(f"config.norm='device': {samples} rows of ξ do not go round {devices} devices: make "
+                    'config.method.samples 1 or a multiple of the devices')
+
+
 def each_device(loss):
   """`loss(theta, weights, key, images, labels)`, means over a batch, with every device running its own images alone.
 
@@ -46,10 +53,8 @@ def each_device(loss):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
       return loss(theta, weights, key, images, labels)
-    uneven = {len(x) for x in jax.tree.leaves(weights) if x.ndim and len(x) > 1 and len(x) % mesh.size}
-    if uneven:
-      raise UserError(f"config.norm='device': {max(uneven)} rows of ξ do not go round {mesh.size} devices: make "
-                      'config.method.samples 1 or a multiple of the devices')
+    for x in jax.tree.leaves(weights):
+      check_rows(len(x) if x.ndim else 1, mesh.size)
     axis, own, whole = mesh.axis_names, PartitionSpec(mesh.axis_names), PartitionSpec()
 
     def local(theta, weights, key, images, labels):

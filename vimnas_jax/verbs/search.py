@@ -88,6 +88,8 @@ def _checked(config, loaded, console, limit=None, damaged=None, recorded=None, f
       console.say(note)
   mesh = parallel.mesh(config.devices, config.batch_size,
                        config.accumulate * (method.samples if method.separate else 1))
+  if config.norm == 'device':
+    parallel.check_rows(method.samples, mesh.size)
   if config.batch_size % (method.samples * config.accumulate):
     raise UserError(f'config.batch_size={config.batch_size} is no multiple of config.method.samples={method.samples} '
                     f'times config.accumulate={config.accumulate}')
