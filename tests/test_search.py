@@ -62,9 +62,10 @@ def test_run_folder(told):
   assert code == 0, out
   names = {p.name for p in workdir.iterdir()}
   assert names == {'config.json', 'metrics.jsonl', 'arch.jsonl', 'genotype.json', 'result.json', 'report.html',
-                   'cell_normal.png', 'weights.png', 'phi.png', 'checkpoints'}
+                   'cell_normal.png', 'weights.png', 'film.gif', 'phi.png', 'checkpoints'}
   found = result(workdir)
   assert found['genotype'] in (page := markup.read(workdir)).said and f'Only {STEPS} steps' in page.said
+  assert page.links.count('film.gif') == 2 and (workdir / 'film.gif').read_bytes().startswith(b'GIF89a')
   assert found['steps'] == STEPS and found['genotype'] in out and f'{found["params"]:,}' in out
   assert 'compiled in' in out and found['space'] == ONE_EDGE
   rows = [json.loads(line) for line in (workdir / 'arch.jsonl').read_text().splitlines()]

@@ -43,6 +43,7 @@ def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
   assert found['random', 3]['genotype'] in page.said and 'small/seed_0/report.html' in page.links
   text = (tmp_path / 'report.md').read_text()
   assert found['small', 0]['genotype'] in text and '(small/seed_0/phi.png)' in text
+  assert '(small/seed_0/film.gif)' in text and 'small/seed_0/film.gif' in page.links
 
   kept = tmp_path / 'small' / 'seed_0' / 'result.json'
   before = kept.stat().st_mtime_ns

@@ -76,8 +76,13 @@ def write(folder, run, now, pace, command) -> dict:
   for name in space.cells:
     draw.cell(genotype, name, space, folder / f'cell_{"normal" if name == "cell" else name}.png')
   if arch:
-    trace = {name: np.array([row['probs'][name] for row in arch]) for name in space.cells}
-    draw.weights([row['step'] for row in arch], trace, space, folder / 'weights.png')
+    at = [row['step'] for row in arch]
+    trace = {name: np.array([row['probs'][name] for row in arch], float) for name in arch[0]['probs']}
+    draw.weights(at, trace, space, folder / 'weights.png')
+    read = [spaces.Genotype(space.name, space.read(row['genotype']).cells) for row in arch]
+    draw.film(at, trace, read, np.array([row['one_hot'] for row in arch], float), space, folder / 'film.gif',
+              f'{pages.name_of(config.method.name)} searches {pages.name_of(space.name)} on '
+              f'{pages.name_of(config.data.name)}')
   if method.features:
     draw.feature_maps(jax.device_get(method.features(run.start().phi)), jax.device_get(method.features(now.phi)),
                       folder / 'phi.png')

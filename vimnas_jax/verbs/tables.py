@@ -87,9 +87,11 @@ def page(rows, groups, folder, pictures, remarks=()) -> str:
     for result in (run.result for run in members):
       lines += [f'- seed {result["seed"]}: `{result["genotype"]}`, one-hotness {result["one_hot"]:.3f}']
     where = members[0].folder
+    shown = urllib.parse.quote(os.fsencode(pathlib.PurePath(os.path.relpath(where, folder)).as_posix()))
     for picture in ('weights.png', 'phi.png'):
       if (where / picture).exists():
-        shown = pathlib.PurePath(os.path.relpath(where, folder)).as_posix()
-        lines += ['', f'![{plain(name)}: {picture}]({urllib.parse.quote(os.fsencode(shown))}/{picture})']
+        lines += ['', f'![{plain(name)}: {picture}]({shown}/{picture})']
+    if (where / 'film.gif').exists():
+      lines += ['', f'[{plain(name)}: its probabilities as a film]({shown}/film.gif)']
     lines.append('')
   return '\n'.join(lines)

@@ -11,10 +11,10 @@ from vimnas_jax import files
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Space
 from vimnas_jax.verbs.pages import compared, searched, tested
-from vimnas_jax.verbs.pages.shared import FILE
+from vimnas_jax.verbs.pages.shared import FILE, name_of
 from vimnas_jax.verbs.pages.tested import IMAGES, worst
 
-__all__ = ['FILE', 'IMAGES', 'comparison', 'network', 'search', 'worst']
+__all__ = ['FILE', 'IMAGES', 'comparison', 'name_of', 'network', 'search', 'worst']
 
 
 def search(folder: pathlib.Path, result: Mapping, space: Space) -> None:

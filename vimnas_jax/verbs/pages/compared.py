@@ -253,10 +253,12 @@ def _runs(folder, spaces) -> list[Any]:
     where = pathlib.PurePath(os.path.relpath(run.folder, folder)).as_posix()
     own = (run.folder / shared.FILE).exists()
     name = html.link(f'{where}/{shared.FILE}' if own else f'{where}/result.json', experiment)
-    rows.append((name, html.number(run.result.get('one_hot'), 3), html.number(run.result.get('unchanged_steps')),
+    film = run.folder / 'film.gif'
+    rows.append((name, html.tag('td', html.link(f'{where}/film.gif', 'film') if film.exists() else html.NOTHING),
+                 html.number(run.result.get('one_hot'), 3), html.number(run.result.get('unchanged_steps')),
                  html.tag('td', html.tag('code', run.result['genotype']), class_='text')))
   return [html.tag('div', html.table('Every run, with a link to its own page', (
-      'run', 'one-hotness', 'unchanged for, steps', 'architecture'), rows), class_='tall')]
+      'run', 'decided', 'one-hotness', 'unchanged for, steps', 'architecture'), rows), class_='tall')]
 
 
 def _limits(spaces) -> list[str]:

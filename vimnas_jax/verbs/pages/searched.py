@@ -50,7 +50,7 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
                    [*shared.cells(space, genotype, result.get('probs')), _graph(result),
                     _table(space, genotype, result, arch)]),
       html.Section('accuracy', 'How good it is', _accuracy(result, network)),
-      html.Section('decision', 'How it was decided', [*_decision(arch), *_edges(space, genotype, arch)]),
+      html.Section('decision', 'How it was decided', [*_decision(arch), _film(folder), *_edges(space, genotype, arch)]),
       html.Section('training', 'Training curves', _curves(metrics.read(folder / 'metrics.jsonl'))),
       html.Section('cost', 'Size, time and memory', shared.cost(result, _where(space))),
       html.Section('limits', 'What this does not say', [html.bullets(_limits(result, network))]),
@@ -185,6 +185,12 @@ def _decision(arch) -> list[Any]:
                          'step')]
   return [html.paragraphs('One-hotness is the mean of the largest probability of every edge: 1 when all have decided. '
                           'Entropy falls to 0 then. ' + last), html.tag('div', charts, class_='charts')]
+
+
+def _film(folder: pathlib.Path) -> Any:
+  """A link to the film: a page that moves by itself cannot be read in peace, nor printed."""
+  return html.paragraphs(html.joined([html.link('film.gif', 'The film'), ' shows how the architecture was decided, '
+                                      'record by record.'])) if (folder / 'film.gif').exists() else None
 
 
 def _edges(space: Space, genotype: Genotype | None, arch) -> list[Any]:
