@@ -12,7 +12,7 @@ from conftest import ROOT
 from markup import Whole, read
 
 from vimnas_jax import spaces
-from vimnas_jax.draw import page, palette, svg
+from vimnas_jax.draw import base, page, palette, svg
 from vimnas_jax.verbs import pages, report
 from vimnas_jax.verbs.pages import checks, shared, tested
 
@@ -237,7 +237,7 @@ def test_charts_keep_what_they_draw():
   drawn = svg.chart('x', [0, 10], [svg.Line('a', [None, 0.5], 1, 'a'), svg.Line('b<', [float('inf')] * 2, 2)], y=(0, 1))
   assert drawn.count('<path') == 5 and 'NaN' not in drawn and '<circle' in drawn
   assert 'nothing was recorded' in svg.chart('x', [], [])
-  named = svg._apart([10, 11, 12, 99], 10, 100)
+  named = base.apart([10, 11, 12, 99], 11.5, 10, 100)
   assert all(b - a >= 11 for a, b in zip(named, named[1:])) and named[-1] <= 100
 
 

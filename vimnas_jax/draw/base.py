@@ -1,13 +1,15 @@
 """What all pictures share: colours, type and the figure itself."""
 
-import itertools
 import pathlib
 import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vimnas_jax import files
+from vimnas_jax.draw import palette
 
 DPI = 120
 INK, QUIET, FAINT, PALE = '#1f2933', '#7b8794', '#cbd2d9', '#eceff2'
@@ -18,12 +20,6 @@ FAMILIES = {'separable': ('#1f5fa8', '#dce9f7'), 'dilated': ('#8e3b8a', '#f3e1f2
             'none': (QUIET, 'white'), 'other': (INK, PALE)}
 _PREFIXES = {'sep_': 'separable', 'dil_': 'dilated', 'nor_': 'convolution', 'conv': 'convolution',
              'max': 'pooling', 'avg_': 'pooling', 'skip': 'skip', 'none': 'none'}
-# op -> its line in `weights`: the family's hue, dark for the smaller kernel
-_COLORS = {'none': '#9aa5b1', 'max_pool_3x3': '#8c4a00', 'avg_pool_3x3': '#f0a030', 'skip_connect': '#1d9a50',
-           'sep_conv_3x3': '#12407a', 'sep_conv_5x5': '#56a0e8', 'dil_conv_3x3': '#7a1f76', 'dil_conv_5x5': '#e078d0',
-           'nor_conv_1x1': '#56a0e8', 'nor_conv_3x3': '#12407a', 'maxpool3x3': '#8c4a00',
-           'conv1x1-bn-relu': '#56a0e8', 'conv3x3-bn-relu': '#12407a'}
-_SPARE = ('#d62728', '#17becf', '#bcbd22', '#5f4b3a')
 TEXT = {'ha': 'center', 'va': 'center', 'color': INK}
 
 
@@ -32,10 +28,26 @@ def family(op: str) -> str:
   return next((name for prefix, name in _PREFIXES.items() if op.startswith(prefix)), 'other')
 
 
-def colors(ops) -> dict[str, str]:
-  """A colour for the line of each op."""
-  spare = itertools.cycle(_SPARE)
-  return {op: _COLORS.get(op) or next(spare) for op in ops}
+def pens(ops: Iterable[str]) -> dict[str, dict[str, Any]]:
+  """What matplotlib draws the line of each op with: the colours and dashes of palette.SLOTS."""
+  found: dict[str, dict[str, Any]] = {}
+  for op, place in palette.slots(ops).items():
+    slot = palette.SLOTS[place]
+    dash = (0, tuple(map(float, slot.dash.split()))) if slot.dash else '-'
+    found[op] = {'color': slot.light, 'linewidth': 1.5, 'linestyle': dash}
+  return found
+
+
+def apart(places: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+  """Rising places moved until no two are closer than `gap`; as far as there is room, from `low` to `high`."""
+  moved: list[float] = []
+  for place in places:
+    moved.append(max(place, low, moved[-1] + gap if moved else low))
+  most = high
+  for i in range(len(moved) - 1, -1, -1):
+    moved[i] = max(min(moved[i], most), low)
+    most = moved[i] - gap
+  return moved
 
 
 def blank(width: float, height: float) -> Figure:
@@ -53,6 +65,16 @@ def save(picture: Figure, path) -> Figure:
     warnings.filterwarnings('ignore', 'Glyph')  # a name in a script that the font lacks is drawn as boxes
     picture.savefig(part, dpi=DPI, format=path.suffix[1:] or 'png')  # the name that is written to has no such suffix
   return picture
+
+
+def longest(texts: Iterable[str], size: float) -> float:
+  """How many inches the longest of some lines of text takes, at so many points."""
+  picture = blank(1, 1)
+  renderer = picture.canvas.get_renderer()  # type: ignore[attr-defined]
+  with warnings.catch_warnings():
+    warnings.filterwarnings('ignore', 'Glyph')
+    return max((picture.text(0, 0, text, fontsize=size).get_window_extent(renderer).width / DPI for text in texts),
+               default=0.0)
 
 
 def plain(text: str, most: int = 60) -> str:

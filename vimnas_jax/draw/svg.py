@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vimnas_jax.draw import graph, palette
-from vimnas_jax.draw.base import heading
+from vimnas_jax.draw.base import apart, heading
 from vimnas_jax.draw.page import Html, number, real, tag
 from vimnas_jax.spaces.types import Genotype, Space
 
@@ -118,7 +118,7 @@ def chart(name: str, x: Sequence[float], lines: Sequence[Line], x_name: str = 's
       parts.append(tag('circle', cx=f'{across(x[at]):.1f}', cy=f'{up(value):.1f}', r=3, class_=f'dot s{line.slot}'))
     if line.label:
       ends.append((up(value), line))
-  for place, (_, line) in zip(_apart([at for at, _ in sorted(ends, key=lambda e: e[0])], top + 4, bottom),
+  for place, (_, line) in zip(apart([at for at, _ in sorted(ends, key=lambda e: e[0])], _LINE, top + 4, bottom),
                               sorted(ends, key=lambda e: e[0])):
     parts.append(tag('text', line.label, x=f'{right + 7:.1f}', y=f'{place + 3.5:.1f}'))
   scale = [round(v, 6) for v in (left, right, x0, x1, top, bottom, high, low)] + [digits]
@@ -137,18 +137,6 @@ def _path(x, values, across, up):
     else:
       pen = 'M'
   return ''.join(words), last
-
-
-def _apart(places: Sequence[float], top: float, bottom: float) -> list[float]:
-  """Rising places moved until no two are closer than a line of text; as far as there is room, inside [top, bottom]."""
-  moved: list[float] = []
-  for place in places:
-    moved.append(max(place, top, moved[-1] + _LINE if moved else top))
-  over = bottom
-  for i in range(len(moved) - 1, -1, -1):
-    moved[i] = max(min(moved[i], over), top)
-    over = moved[i] - _LINE
-  return moved
 
 
 def _spoken(lines) -> str:
