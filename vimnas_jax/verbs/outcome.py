@@ -85,7 +85,7 @@ def write(folder, run, now, pace, command) -> dict:
               f'{pages.name_of(config.data.name)}')
   if method.features:
     draw.feature_maps(jax.device_get(method.features(run.start().phi)), jax.device_get(method.features(now.phi)),
-                      folder / 'phi.png')
+                      space, folder / 'phi.png')
   elsewhere = tabular.network(space)
   size = (elsewhere.cost(genotype) if elsewhere
           else cost.count(space, genotype, image_size=run.image_shape[0], **run.size))
