@@ -1,22 +1,24 @@
 """Experiments side by side."""
 
-import itertools
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from vimnas_jax.draw.base import FAINT, INK, PALE, blank, plain, save
+from vimnas_jax.draw.base import FAINT, INK, PALE, QUIET, blank, longest, plain, save
+from vimnas_jax.draw.palette import SLOTS
 from vimnas_jax.errors import UserError
 
-HUES = ('#12407a', '#f0a030', '#7b8794', '#1d9a50', '#b8336a', '#7a1f76', '#8c4a00', '#17becf')
-_WIDTH, _HEIGHT, _LEGEND = 5.4, 2.5, 0.5  # inches of a panel; of the legend above
+_BAR, _WIDE, _ACROSS = 0.21, 2.3, 4  # inches: from bar to bar; a panel; panels beside each other
+_GAP, _HEAD, _FOOT = 0.25, 0.5, 0.35  # inches between panels, above and below one
+_NAME = 26  # letters of a name at most
+_HUE, _VALUES = SLOTS[3].light, 0.26  # of bars; share of a panel that is kept for the values beside them
 
 
 def comparison(panels: Mapping[str, Mapping[str, Mapping[str, list[float]]]], path) -> Figure:
-  """Draws a panel of bars for every measure: means over seeds, each seed a dot.
+  """Draws a panel of bars for every measure: means over seeds, written beside them, each seed a dot.
 
-  An axis that measures shares in % begins below the lowest value, not at 0.
+  Every bar begins at 0; the order is that of `panels`, from left to right, and of each panel, from above.
 
   Args:
     panels: title -> group (a space) -> experiment -> values, one a seed.
@@ -27,36 +29,62 @@ def comparison(panels: Mapping[str, Mapping[str, Mapping[str, list[float]]]], pa
   """
   if not panels or not all(values for groups in panels.values() for row in groups.values() for values in row.values()):
     raise UserError('a comparison needs a measure with values of at least one experiment')
-  names = list(dict.fromkeys(name for groups in panels.values() for row in groups.values() for name in row))
-  hues = dict(zip(names, itertools.cycle(HUES)))
-  rows = -(-len(panels) // 2)
-  columns = min(2, len(panels))
-  figure = blank(_WIDTH * columns, _HEIGHT * rows + _LEGEND)
-  grid = figure.add_gridspec(rows, columns, left=0.6 / (_WIDTH * columns), right=1 - 0.1 / (_WIDTH * columns),
-                             top=1 - (_LEGEND + 0.3) / (_HEIGHT * rows + _LEGEND),
-                             bottom=0.3 / (_HEIGHT * rows + _LEGEND), hspace=0.45, wspace=0.18)
+  lines = _lines(panels)
+  columns = min(_ACROSS, len(panels))
+  rows = -(-len(panels) // columns)
+  side = 0.2 + longest((text for _, _, text in lines), 8)  # for the names
+  width, tall = side + columns * (_WIDE + _GAP), _BAR * len(lines)
+  height = rows * (_HEAD + tall + _FOOT)
+  figure = blank(width, height)
   for place, (title, groups) in enumerate(panels.items()):
-    _panel(figure.add_subplot(grid[place // columns, place % columns]), title, groups, hues)
-  handles = [figure.axes[0].bar(0, 0, color=hue) for hue in hues.values()]
-  figure.legend(handles, [plain(name) for name in names], loc='upper center', ncols=min(len(names), 5), frameon=False,
-                labelcolor=INK)
+    row, column = divmod(place, columns)
+    axes = figure.add_axes(((side + column * (_WIDE + _GAP)) / width, 1 - (row * (_HEAD + tall + _FOOT) + _HEAD + tall)
+                            / height, _WIDE / width, tall / height), gid='panel')
+    _panel(axes, title, groups, lines, named=column == 0)
   return save(figure, path)
 
 
-def _panel(axes, title, groups, hues):
-  width, low = 0.8 / len(hues), np.inf
-  for x, row in enumerate(groups.values()):
-    for name, values in row.items():
-      at = x + width * (list(hues).index(name) - (len(hues) - 1) / 2)
-      axes.bar(at, np.mean(values), 0.92 * width, color=hues[name], gid='mean')
-      axes.plot(np.full(len(values), at), values, linestyle='', marker='o', markersize=3, color='white',
-                markeredgecolor=INK, markeredgewidth=0.7, gid='seeds')
-      low = min(low, *values)
-  if '%' in title:
-    axes.set_ylim(max(0.0, np.floor(low / 5 - 0.5) * 5), None)
-  axes.set_xticks(range(len(groups)), [plain(name) for name in groups])
-  axes.set_title(title, fontsize=10, color=INK)
-  axes.grid(True, axis='y', color=PALE)
+def _lines(panels) -> list[tuple[str, str | None, str]]:
+  """(group, experiment or None for the heading of a group, text) of every line of a panel, from above."""
+  found: dict[str, dict[str, None]] = {}
+  for groups in panels.values():
+    for group, row in groups.items():
+      found.setdefault(group, {}).update(dict.fromkeys(row))
+  lines: list[tuple[str, str | None, str]] = []
+  for group, names in found.items():
+    if len(found) > 1:
+      lines.append((group, None, plain(group, _NAME)))
+    lines += [(group, name, plain(name, _NAME)) for name in names]
+  return lines
+
+
+def _panel(axes, title, groups, lines, named):
+  means = [np.mean(each) for row in groups.values() for each in row.values()]
+  values = [v for row in groups.values() for each in row.values() for v in each]
+  high = max(max(values, default=0.0), 0.0)
+  reach = (high or 1.0) / (1 - _VALUES)
+  digits = 0 if high >= 1000 or all(float(value).is_integer() for value in means) else 2
+  for y, (group, name, _) in enumerate(lines):
+    each = groups.get(group, {}).get(name) if name is not None else None
+    if not each:
+      continue
+    mean = float(np.mean(each))
+    axes.barh(y, mean, 0.72, color=_HUE, gid='mean')
+    if len(each) > 1:
+      axes.plot(each, np.full(len(each), y), linestyle='', marker='o', markersize=3, color='white',
+                markeredgecolor=INK, markeredgewidth=0.7, gid='seeds', clip_on=False)
+    axes.text(max(mean, *each) + 0.025 * reach, y, f'{mean:,.{digits}f}', fontsize=8, color=INK, va='center',
+              gid='value')
+  axes.set_xlim(min(0.0, *values), reach)
+  axes.set_ylim(len(lines) - 0.5, -0.5)
+  axes.set_yticks(range(len(lines)), [text for _, _, text in lines] if named else [''] * len(lines))
+  for label, (_, name, _) in zip(axes.get_yticklabels(), lines, strict=True):
+    label.set_fontweight('bold' if name is None else 'normal')
+  axes.set_title(title, fontsize=9, color=INK, loc='left', pad=5)
+  axes.locator_params(axis='x', nbins=4)
+  axes.set_xticks([tick for tick in axes.get_xticks() if tick <= high * 1.0001])
+  axes.grid(True, axis='x', color=PALE)
   axes.set_axisbelow(True)
-  axes.spines[:].set_color(FAINT)
-  axes.tick_params(labelsize=9, labelcolor=INK, color=FAINT)
+  axes.spines[:].set_visible(False)
+  axes.spines['left'].set(visible=True, color=QUIET)
+  axes.tick_params(labelsize=8, labelcolor=INK, color=FAINT, length=0)

@@ -1,16 +1,20 @@
 """What a report says: its tables and pages in Markdown, and the panels of its picture."""
 
+import functools
+import operator
 import os
 import pathlib
 import textwrap
 import urllib.parse
+from collections.abc import Callable
+from typing import Any
 
 from vimnas_jax import files, tabular
 
-# title of a panel -> key of a row
-_MEASURES = {'accuracy after retraining, %': 'retrained', 'accuracy of the supernet, %': 'supernet_mixed',
-             'accuracy of the architecture in the supernet, %': 'supernet_derived', 'one-hotness': 'one_hot',
-             'skip connections': 'skips', 'pools': 'pools', 'convolutions': 'convolutions'}
+# title of a panel -> key of a row; between the two stand the accuracies that benchmarks know
+_TRAINED_HERE = {'trained from scratch, %': 'retrained'}
+_MEASURES = {'supernet, %': 'supernet_mixed', 'cell alone in the supernet, %': 'supernet_derived',
+             'one-hotness': 'one_hot', 'skip connections': 'skips', 'pools': 'pools', 'convolutions': 'convolutions'}
 
 
 def plain(name: str) -> str:
@@ -19,9 +23,21 @@ def plain(name: str) -> str:
 
 
 def panels(rows) -> dict:
-  """What `draw.comparison` takes, of {space: rows}: the measures that all rows have."""
-  return {title: {space: {name: row[key]['values'] for name, row in own.items()} for space, own in rows.items()}
-          for title, key in _MEASURES.items() if all(row.get(key) for own in rows.values() for row in own.values())}
+  """What `draw.comparison` takes, of {space: rows}: the measures that all rows have, accuracies first."""
+  everyone = [row for own in rows.values() for row in own.values()]
+  known = {benchmark: {benchmark.known(row['data']) for row in everyone} for benchmark in tabular.BENCHMARKS}
+  measures: dict[str, Callable[[dict], Any]] = {title: operator.methodcaller('get', key)
+                                                for title, key in _TRAINED_HERE.items()}
+  for benchmark, figure in tabular.COLUMNS:  # of several data sets those that were searched on
+    if '%' in figure.heading and (len(figure.path) == 1 or known[benchmark] in ({''}, {figure.path[0]})):
+      measures[f'{benchmark.name}:\n{figure.heading.removesuffix(" %")}, %'] = functools.partial(_of, benchmark, figure)
+  measures |= {title: operator.methodcaller('get', key) for title, key in _MEASURES.items()}
+  return {title: {space: {name: measure(row)['values'] for name, row in own.items()} for space, own in rows.items()}
+          for title, measure in measures.items() if all(map(measure, everyone))}
+
+
+def _of(benchmark, figure, row):
+  return figure.of(row.get(benchmark.key, {}))
 
 
 def _cell(spread, digits=2, scale=1.0) -> str:
@@ -76,9 +92,11 @@ def page(rows, groups, folder, pictures, remarks=()) -> str:
   """
   lines = ['# Report', '', table(rows), '',
            LEGEND, '', *(line for remark in remarks for line in (remark, '')), '![first edge](first_edge.png)', '',
-           'Probabilities on the first edge of every cell, first seed of each experiment.', '',
+           'Probabilities on the first edge of every cell, first seed of each experiment; each panel has axes of its '
+           'own.', '',
            '![distributions](distributions.png)', '', 'Distributions of all edges at the start and at the end.', '']
-  lines += ['![comparison](comparison.png)', '', 'Means over seeds; every dot is a seed.', '']
+  lines += ['![comparison](comparison.png)', '', 'Means over seeds, in figures beside the bars, which begin at 0; of '
+            'several seeds every dot is one.', '']
   for picture in pictures[3:]:
     lines += [f'![regret]({picture})', '', 'Regret of what would have been derived at every recorded step: mean over '
               'seeds, and standard error.', '']
