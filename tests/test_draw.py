@@ -8,6 +8,7 @@ from matplotlib.text import Text
 
 from vimnas_jax import draw, spaces
 from vimnas_jax.draw import graph as drawing
+from vimnas_jax.draw import palette, traces
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
 from vimnas_jax.spaces import nb201
@@ -31,7 +32,7 @@ def check_png(path, least, most):
 
 def check_texts(figure):
   """No text is clipped by the figure, nor overlaps another."""
-  figure.canvas.draw()
+  figure.draw_without_rendering()
   hidden = {id(label) for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) for tick in axis.get_major_ticks()
             for label in (tick.label1, tick.label2)
             if not min(axis.get_view_interval()) <= tick.get_loc() <= max(axis.get_view_interval())}
@@ -41,8 +42,9 @@ def check_texts(figure):
   for text, box in boxes:
     assert box.x0 >= 0 and box.y0 >= 0, text
     assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height, text
-  for (text, a), (other, b) in itertools.combinations(boxes, 2):
-    assert not a.overlaps(b), (text, other)
+  x0, y0, x1, y1 = np.array([box.extents for _, box in boxes]).T
+  meet = (x0[:, None] < x1) & (x0 < x1[:, None]) & (y0[:, None] < y1) & (y0 < y1[:, None])
+  assert not (pairs := np.argwhere(np.triu(meet, 1))).size, [tuple(boxes[i][0] for i in pair) for pair in pairs]
 
 
 def cells():
@@ -111,27 +113,50 @@ def history(space, steps):
   return {name: values / values.sum(-1, keepdims=True) for name, values in raw.items()}
 
 
-@pytest.mark.parametrize('space, least, most', [(DARTS, (600, 1200), (1000, 1800)), (NB201, (350, 500), (700, 900))])
+@pytest.mark.parametrize('space, least, most', [(DARTS, (900, 1200), (1300, 1700)), (NB201, (350, 800), (500, 1000))])
 def test_weights(space, least, most, tmp_path):
   probs = history(space, 20)
   figure = draw.weights(np.arange(20) * 50, probs, space, tmp_path / 'weights.png')
   check_png(tmp_path / 'weights.png', least, most)
   panels = artists(figure, 'panel')
-  wanted = [f'{name} {s}->{t}' for name, graph in space.cells.items() for s, t in graph.edges]
+  wanted = [f'{name if len(space.cells) > 1 else "edge"} {s}→{t}' for name, graph in space.cells.items()
+            for s, t in graph.edges]
   assert [panel.get_title() for panel in panels] == wanted
+  ops = [palette.short(op) for op in next(iter(space.cells.values())).ops[0]]
   for panel, values in zip(panels, np.concatenate([*probs.values()], 1).swapaxes(0, 1)):
-    np.testing.assert_array_equal(np.stack([line.get_ydata() for line in panel.lines], -1), values)
+    lines = [line for line in panel.lines if line.get_gid() == 'line']
+    np.testing.assert_array_equal(np.stack([line.get_ydata() for line in lines], -1), values)
     assert panel.get_ylim()[0] <= 0 and panel.get_ylim()[1] >= 1
-  ops = next(iter(space.cells.values())).ops[0]
-  assert [text.get_text() for text in figure.legends[0].get_texts()] == list(ops)
-  colors = [handle.get_color() for handle in figure.legends[0].get_lines()]
-  assert len(set(colors)) == len(ops)
+    looks = dict(zip(ops, (line.get_color() for line in lines), strict=True))
+    assert len(set(looks.values())) == len(ops)
+    names = [text for text in panel.texts if text.get_gid() == 'name']
+    strokes = [line for line in panel.lines if line.get_gid() == 'to name']
+    shown = [text.get_text() for text in names]
+    assert ops[values[-1].argmax()] == shown[-1]  # from below, as the lines end
+    assert space is DARTS or sorted(shown) == sorted(ops)
+    for text, stroke in zip(names, strokes, strict=True):
+      place, name = stroke.get_ydata(), text.get_text()
+      assert place[1] == text.get_position()[1]
+      if 'other' not in name:
+        assert place[0] == values[-1, ops.index(name)] and stroke.get_color() == looks[name]
+  assert not figure.legends
   check_texts(figure)
+
+
+def test_of_many_lines_those_are_named_that_mattered(monkeypatch):
+  monkeypatch.setattr(traces, 'save', lambda figure, path: figure)
+  probs = {name: np.full((20, *cell.shape), 0.05) for name, cell in DARTS.cells.items()}
+  probs['normal'][10, 3, 2] = 0.4  # rose, and fell again
+  probs['normal'][:, :, 5] = 0.65
+  figure = draw.weights(np.arange(20), probs, DARTS, 'unused')
+  named = [sorted(text.get_text() for text in panel.texts) for panel in artists(figure, 'panel')[:14]]
+  assert named[3] == ['6 others', 'avg pool', 'sep 5×5']
+  assert all(names == ['7 others', 'sep 5×5'] for i, names in enumerate(named) if i != 3)
 
 
 def test_weights_of_one_step(tmp_path):
   draw.weights([0], history(NB201, 1), NB201, tmp_path / 'weights.png')
-  check_png(tmp_path / 'weights.png', (350, 500), (700, 900))
+  check_png(tmp_path / 'weights.png', (350, 800), (500, 1000))
 
 
 def test_weights_errors(tmp_path):
@@ -148,10 +173,11 @@ def maps(space, channels=14, seed=0):
   return {name: np.maximum(rng.normal(size=(channels, *graph.shape)), 0) for name, graph in space.cells.items()}
 
 
-@pytest.mark.parametrize('space, least, most', [(DARTS, (600, 1200), (1000, 1800)), (NB201, (400, 600), (900, 1200))])
+@pytest.mark.parametrize('space, least, most', [
+    pytest.param(DARTS, (900, 1600), (1300, 2000), marks=SLOW), (NB201, (500, 700), (900, 1200))])
 def test_feature_maps(space, least, most, tmp_path):
   before, after = maps(space), maps(space, seed=1)
-  figure = draw.feature_maps(before, after, tmp_path / 'maps.png')
+  figure = draw.feature_maps(before, after, space, tmp_path / 'maps.png')
   check_png(tmp_path / 'maps.png', least, most)
   images = [axes.images[0] for axes in artists(figure, 'map')]
   wanted = [values for both in (before, after) for cell in both.values() for values in cell]
@@ -159,29 +185,44 @@ def test_feature_maps(space, least, most, tmp_path):
   for image, values in zip(images, wanted):
     np.testing.assert_array_equal(image.get_array(), values)
     assert image.norm is images[0].norm  # one scale for all
+  cell = next(iter(space.cells.values()))
+  firsts = artists(figure, 'map')[:14]
+  edges = [f'{s}→{t}' for s, t in cell.edges]
+  assert [[t.get_text() for t in axes.get_yticklabels()] for axes in firsts] == [edges, *[[]] * 6, edges, *[[]] * 6]
+  ops = [palette.short(op) for op in cell.ops[0]]
+  assert [[t.get_text() for t in axes.get_xticklabels()] for axes in firsts] == [*[[]] * 7, ops, *[[]] * 6]
   check_texts(figure)
 
 
 @pytest.mark.parametrize('channels', [1, 3])
 def test_feature_maps_of_other_sizes(channels, tmp_path):
-  figure = draw.feature_maps(maps(NB201, channels), maps(NB201, channels), tmp_path / 'maps.png')
+  figure = draw.feature_maps(maps(NB201, channels), maps(NB201, channels), NB201, tmp_path / 'maps.png')
   assert len(artists(figure, 'map')) == 2 * channels
+  check_texts(figure)
+
+
+def test_columns_that_differ_from_edge_to_edge_are_numbered(tmp_path):
+  space = spaces.get('s1')
+  figure = draw.feature_maps(maps(space, 2), maps(space, 2), space, tmp_path / 'maps.png')
+  assert [t.get_text() for t in artists(figure, 'map')[1].get_xticklabels()] == ['op 1', 'op 2']
   check_texts(figure)
 
 
 def test_feature_maps_of_zeros(tmp_path):
   zeros = {'cell': np.zeros((14, 6, 5))}
-  draw.feature_maps(zeros, zeros, tmp_path / 'maps.png')
+  draw.feature_maps(zeros, zeros, NB201, tmp_path / 'maps.png')
   assert (tmp_path / 'maps.png').exists()
 
 
 def test_feature_maps_errors(tmp_path):
   with pytest.raises(UserError, match='need the same cells'):
-    draw.feature_maps(maps(NB201), maps(DARTS), tmp_path / 'x.png')
+    draw.feature_maps(maps(NB201), maps(DARTS), NB201, tmp_path / 'x.png')
   with pytest.raises(UserError, match='need the same cells'):
-    draw.feature_maps({'cell': np.zeros((6, 5))}, {'cell': np.zeros((6, 5))}, tmp_path / 'x.png')
+    draw.feature_maps({'cell': np.zeros((6, 5))}, {'cell': np.zeros((6, 5))}, NB201, tmp_path / 'x.png')
   with pytest.raises(UserError, match='need the same cells'):
-    draw.feature_maps({}, {}, tmp_path / 'x.png')
+    draw.feature_maps({}, {}, NB201, tmp_path / 'x.png')
+  with pytest.raises(UserError, match='darts'):
+    draw.feature_maps(maps(NB201), maps(NB201), DARTS, tmp_path / 'x.png')
 
 
 def test_first_edges_and_distributions_show_every_run(tmp_path):
@@ -189,6 +230,16 @@ def test_first_edges_and_distributions_show_every_run(tmp_path):
   figure = draw.first_edges(runs, DARTS, tmp_path / 'first.png')
   panels = [a for a in figure.axes if a.get_gid() == 'panel']
   assert len(panels) == 8 and panels[1].get_title() == 'a, reduce cell'
+  check_texts(figure)
+  legend = figure.legends[0].get_window_extent()
+  names = [palette.short(op) for op in DARTS.cells['normal'].ops[0]]
+  assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+  assert not any(legend.overlaps(panel.get_tightbbox()) for panel in panels)
+  flat = {name: np.full((5, *cell.shape), 1 / 8) for name, cell in DARTS.cells.items()}
+  low = draw.first_edges({'flat': (range(5), flat), 'a': runs['a']}, DARTS, tmp_path / 'low.png')
+  tops = [panel.get_yticks()[-1] for panel in low.axes]
+  assert tops[:2] == [0.25, 0.25] and all(max(line.get_ydata().max() for line in panel.lines) <= top
+                                          for panel, top in zip(low.axes, tops))
   np.testing.assert_array_equal(panels[0].lines[2].get_ydata(), runs['a'][1]['normal'][:, 0, 2])
   pairs = {label: tuple({name: p[i] for name, p in probs.items()} for i in (0, -1))
            for label, (_, probs) in runs.items()}
@@ -210,12 +261,62 @@ def test_confusion_has_the_names_of_the_classes(tmp_path):
   axes = figure.axes[0]
   for axis in (axes.xaxis, axes.yaxis):
     shown = [label.get_text().replace('\\$', '$') for label in axis.get_ticklabels()]
-    assert shown == ['cat', r'$\frac', 'a name that is fa…', r'fox\n']
+    assert shown == ['cat', r'$\frac', 'a name that is far to…', r'fox\n']
   check_png(tmp_path / 'c.png', (400, 400), (900, 900))
   check_texts(figure)
-  draw.confusion(np.eye(60), tmp_path / 'many.png', [str(i) for i in range(60)])
   with pytest.raises(UserError, match='4 classes has as many names'):
     draw.confusion(np.eye(4), tmp_path / 'x.png', ['a'])
+
+
+@pytest.mark.parametrize('classes, most, numbered', [
+    (2, 5, True), (3, 12_345, True), (10, 999, True), pytest.param(30, 40, True, marks=SLOW), (40, 12_345, False),
+    pytest.param(100, 90, False, marks=SLOW), (300, 9, False)])
+def test_confusion_of_few_and_of_many_classes(tmp_path, classes, most, numbered):
+  counts = np.zeros((classes, classes), int)
+  counts[np.arange(classes), (np.arange(classes) + 1) % classes] = 1
+  np.fill_diagonal(counts, most)
+  figure = draw.confusion(counts, tmp_path / 'c.png', ['Wwwwwwwwwwww'] * classes)
+  shown = [int(text.get_text().replace(',', '')) for text in artists(figure, 'count')]
+  assert shown == (counts[counts > 0].tolist() if numbered else [])
+  np.testing.assert_allclose(figure.axes[0].images[0].get_array(), counts / (most + 1))
+  assert len(figure.axes[0].get_xticks()) == (classes if classes <= 110 else 0)
+  assert f'{classes * most:,} of {classes * (most + 1):,} images right' in figure.texts[2].get_text()
+  check_png(tmp_path / 'c.png', (300, 400), (2100, 2100))
+  if classes < 100:  # of 100 the lines of text are 9 pixels apart: they are compared by that alone
+    check_texts(figure)
+  else:
+    assert classes != 100 or max(t.get_fontsize() for t in figure.axes[0].get_yticklabels()) < 9 / 120 * 100
+
+
+def panels_of(experiments, seeds=2, spaces=('nb201',)):
+  rng = np.random.default_rng(0)
+  return {title: {space: {f'method {i}': (scale * rng.random(seeds)).tolist() for i in range(experiments)}
+                  for space in spaces} for title, scale in (('trained from scratch, %', 100), ('one-hotness', 1),
+                                                            ('pools', 5), ('a', 1), ('b', 3000))}
+
+
+@pytest.mark.parametrize('experiments, groups', [
+    (1, ('a',)), pytest.param(31, ('nb201',), marks=SLOW), (3, ('s1', 's2', 's3'))])
+def test_bars_begin_at_zero_and_say_their_values(tmp_path, experiments, groups):
+  panels = panels_of(experiments, 3, groups)
+  figure = draw.comparison(panels, tmp_path / 'c.png')
+  assert [axes.get_title(loc='left') for axes in figure.axes] == list(panels)
+  for axes, of in zip(figure.axes, panels.values()):
+    means = [np.mean(values) for row in of.values() for values in row.values()]
+    bars = artists(axes, 'mean')
+    assert axes.get_xlim()[0] == 0 and all(bar.get_x() == 0 for bar in bars)
+    np.testing.assert_allclose([bar.get_width() for bar in bars], means)
+    told = [float(text.get_text().replace(',', '')) for text in artists(axes, 'value')]
+    np.testing.assert_allclose(told, means, atol=0.5 if max(means) > 500 else 0.005)
+    assert len(artists(axes, 'seeds')) == len(means)
+  assert not figure.legends
+  check_texts(figure)
+  check_png(tmp_path / 'c.png', (100, 300), (2000, 1700))
+
+
+def test_comparison_of_nothing(tmp_path):
+  with pytest.raises(UserError, match='needs a measure'):
+    draw.comparison({}, tmp_path / 'c.png')
 
 
 def test_a_picture_is_whole_or_the_one_before(tmp_path, monkeypatch):

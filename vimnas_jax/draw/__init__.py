@@ -7,7 +7,8 @@ no pyplot, no rcParams. Artists that stand for data carry a gid, by which tests 
 
 from vimnas_jax.draw.base import FAMILIES, INK, QUIET, family
 from vimnas_jax.draw.compare import comparison
-from vimnas_jax.draw.curves import confusion, curves, regret
+from vimnas_jax.draw.confusion import confusion
+from vimnas_jax.draw.curves import curves, regret
 from vimnas_jax.draw.film import film
 from vimnas_jax.draw.graph import cell
 from vimnas_jax.draw.maps import distributions, feature_maps
