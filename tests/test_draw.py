@@ -326,3 +326,12 @@ def test_a_picture_is_whole_or_the_one_before(tmp_path, monkeypatch):
   with pytest.raises(ZeroDivisionError):
     draw.cell(NB_CELL, 'cell', NB201, path)
   assert path.read_bytes() == b'before' and [p.name for p in tmp_path.iterdir()] == ['cell.png']
+
+
+def test_the_legend_of_a_regret_hides_nothing(tmp_path):
+  runs = {f'WWW experiment with a long name {i}': (range(1, 4), np.full((2, 3), 0.1)) for i in range(5)}
+  figure = draw.regret(runs, tmp_path / 'regret.png')
+  figure.draw_without_rendering()
+  [axes], legend = figure.axes, figure.axes[0].get_legend().get_window_extent()
+  assert legend.y0 >= axes.get_window_extent().y1 and legend.y1 <= figure.bbox.height
+  assert legend.x0 >= 0 and legend.x1 <= figure.bbox.width

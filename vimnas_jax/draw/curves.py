@@ -42,14 +42,14 @@ def regret(experiments: dict[str, tuple[Sequence[float], np.ndarray]], path, kin
   if not experiments or any(np.shape(r)[1:] != (len(x),) or not np.size(r) for x, r in experiments.values()):
     raise UserError('regret is drawn from regrets [seeds, t] at epochs [t], t > 0, of at least one experiment; got '
                     f'{[(label, len(x), np.shape(r)) for label, (x, r) in experiments.items()]}')
-  lines = -(-len(experiments) // 3)  # of the legend
+  lines = -(-len(experiments) // 2)  # of the legend
   figure = blank(5.6, 3.35 + 0.23 * lines)
   axes = figure.add_axes((0.14, 0.5 / (3.35 + 0.23 * lines), 0.83, 2.75 / (3.35 + 0.23 * lines)))
   hues = ('#12407a', '#f0a030', '#1d9a50', '#b8336a', '#7a1f76', '#8c4a00', '#17becf', '#7b8794')
   for (label, (x, regrets)), color in zip(experiments.items(), itertools.cycle(hues)):
     mean, seeds = np.mean(regrets, 0), len(regrets)
     error = np.std(regrets, 0, ddof=1) / seeds ** 0.5 if seeds > 1 else np.zeros_like(mean)
-    axes.plot(x, mean, color=color, linewidth=1.6, label=plain(label, 24), marker='.' if len(x) < 30 else '',
+    axes.plot(x, mean, color=color, linewidth=1.6, label=plain(label, 26), marker='.' if len(x) < 30 else '',
               gid='mean')
     axes.fill_between(x, np.maximum(mean - error, 1e-6), mean + error, color=color, alpha=0.2, linewidth=0, gid='error')
   axes.set_yscale('log')
@@ -64,5 +64,5 @@ def regret(experiments: dict[str, tuple[Sequence[float], np.ndarray]], path, kin
 
 def _above(axes):
   """The legend, over the axes, where it hides no line."""
-  axes.legend(frameon=False, labelcolor=INK, loc='lower left', bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0.1,
+  axes.legend(frameon=False, labelcolor=INK, loc='lower left', bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.1,
               borderpad=0.1, fontsize=9, handlelength=1.5, columnspacing=1.2, labelspacing=0.25)
