@@ -228,7 +228,7 @@ class Training:
           self.total, lambda at: self.step, held, index, note,
           self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', self.config.checkpoint_minutes,
           after, every, budget=self.limit, beside=len(self.watched) / (3 * self.config.batch_size * every),
-          feeding=index.seconds if self.streams else None),
+          rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None),
           now, saved, console, stop)  # an evaluation is a third of a step
       if self.damaged:
         self.damaged.gather()

@@ -238,7 +238,7 @@ class _Run:
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
                                     self.config.checkpoint_minutes, before=self._grown if self.method.depths else None,
                                     stopped=self.finished if self.method.stopped else None, budget=self.limit,
-                                    feeding=index.seconds if self.streams else None),
+                                    rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None),
                           now, saved, console, stop)
       if self.damaged:
         self.damaged.gather()
