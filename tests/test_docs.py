@@ -18,7 +18,7 @@ from vimnas_jax import config as config_lib
 from vimnas_jax.files import flatten
 
 PAGES = ('README.md', 'CONTRIBUTING.md', *(f'docs/{name}.md' for name in (
-    'guide', 'methods', 'compare', 'recipe', 'results', 'scale', 'spaces')), 'results/README.md',
+    'guide', 'faq', 'methods', 'compare', 'recipe', 'results', 'scale', 'spaces')), 'results/README.md',
          'benchmarks/README.md')
 STANDS_FOR = {'my_method.py': 'examples/gumbel.py', 'my_space.py': 'examples/two_nodes.py', 'my_data.py': 'x.py',
               'method=NAME': 'method=darts', '=FILE.py': '=x.py'}
