@@ -75,6 +75,7 @@ class Console:
   def __init__(self, seconds: float = 10.0):
     self._console = _Rich(highlight=False, soft_wrap=True, markup=False)
     self._bar, self._task, self._last, self._seconds = None, None, 0.0, seconds
+    self._from: tuple[int, float] | None = None  # (step, moment) that the time left is reckoned from
 
   def say(self, text: str):
     """Prints one line; nothing where another process does."""
@@ -90,6 +91,7 @@ class Console:
   @contextlib.contextmanager
   def progress(self, total: int, done: int):
     """Shows the way from `done` to `total` steps while the block runs."""
+    self._from = done, time.monotonic()
     if not self._console.is_terminal or files.following():
       yield
       return
@@ -106,7 +108,14 @@ class Console:
       self._bar.update(self._task, completed=step, description=text)
     elif time.monotonic() - self._last > self._seconds or step == total:
       self._last = time.monotonic()
-      self.say(f'step {step}/{total}  {text}')
+      self.say(f'step {step}/{total}  {text}{self._left(step, total)}')
+
+  def _left(self, step, total):
+    """The time that is left at the pace so far, as the end of a line; a terminal's bar has it too."""
+    if self._from is None or not self._from[0] < step < total:
+      return ''
+    first, began = self._from
+    return f'  about {duration((time.monotonic() - began) / (step - first) * (total - step))} left'
 
 
 class _Rich(rich.console.Console):
