@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
-from vimnas_jax.files import AnyPath, printable
+from vimnas_jax.files import AnyPath, cache, printable
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -137,8 +137,7 @@ def compile_cache() -> None:
   """Keeps compiled programs between processes; JAX_COMPILATION_CACHE_DIR chooses another place."""
   import jax
   if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # jax makes its options as it runs
-    base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    jax.config.update('jax_compilation_cache_dir', os.path.join(base, 'vimnas_jax'))
+    jax.config.update('jax_compilation_cache_dir', str(cache()))
 
 
 def sized(config: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
