@@ -35,6 +35,8 @@ def defaults() -> ConfigDict:
   c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation; below 2^32
   c.seeds = ()  # search: runs it with each of these, in workdir/seed_N, with what follows, and takes the best of what
   #               they find by validation (verbs/seeds.py); `seed` counts for nothing then. () is one run, with `seed`
+  c.at_once = False  # search with several seeds: True runs them as one program, for a GPU or TPU that one small
+  #                    supernet leaves idle (verbs/together.py)
   c.batch_size = 64  # images of one step, over all devices
   c.epochs = 1.0  # epochs of the search proper; 0 reads the architecture off the initial phi
   c.train_portion = placeholder(float)  # part of the training set that is trained on; the rest is the validation half.
