@@ -35,11 +35,20 @@ _FOCUSED = """() => {
     contrast: (Math.max(a, b) + .05) / (Math.min(a, b) + .05)};
 }"""
 
-# Where, on the screen, the middle of each line of a chart is.
-_LINES = """svg => [...svg.querySelectorAll('path[data-n]')].map(path => {
-  const at = path.getPointAtLength(path.getTotalLength() / 2).matrixTransform(path.getScreenCTM());
-  return {name: path.dataset.n, x: at.x, y: at.y};
-})"""
+# A place on the screen of each line of a chart: one where no other line is near, if there is one.
+_LINES = """svg => {
+  const paths = [...svg.querySelectorAll('path[data-n]')];
+  for (const path of paths) Object.assign(path.style, {strokeWidth: '14px', strokeDasharray: 'none'});
+  const places = paths.map(path => {
+    const at = share => path.getPointAtLength(path.getTotalLength() * share);
+    const alone = Array.from({length: 39}, (_, i) => at((i + 1) / 40)).find(point =>
+      paths.every(other => other === path || !other.isPointInStroke(point)));
+    const place = (alone || at(.5)).matrixTransform(path.getScreenCTM());
+    return {name: path.dataset.n, x: place.x, y: place.y, alone: Boolean(alone)};
+  });
+  for (const path of paths) path.removeAttribute('style');
+  return places;
+}"""
 
 
 @contextlib.contextmanager
@@ -118,6 +127,9 @@ def hovered(page):
       page.mouse.move(line['x'], line['y'])
       tip = page.locator('#tip')
       assert tip.is_visible() and line['name'] in tip.text_content(), (line, tip.text_content())
+      assert tip.locator('b').count() == 1 and page.locator('.near').count() == 1
+      if line['alone']:
+        assert tip.locator('b').text_content().endswith(f'  {line["name"]}'), (line, tip.text_content())
       box, size = tip.bounding_box(), page.viewport_size
       assert box['x'] >= 0 and box['y'] >= 0 and box['x'] + box['width'] <= size['width'] and (
           box['y'] + box['height'] <= size['height']), (line, box)
