@@ -56,12 +56,28 @@ def confused(folder, names, **fields):
   return folder
 
 
-def compared(runs, folder):
+def compared(runs, folder, chosen=None):
   """The page of recorded runs side by side, and one for each of them."""
   for run in runs:
     result = json.loads((run / 'result.json').read_text())
     pages.search(run, result, spaces.get(result['space']))
-  report.across(runs, folder)
+  for name in ('result.json', 'seeds.md') if chosen else ():  # they are written after the page
+    (folder / name).write_text('')
+  report.across(runs, folder, command='vimnas-jax --config=x', chosen=chosen)
+  return folder
+
+
+def named(folder, count):
+  """The page of some of scikit-learn's digits, named at random."""
+  folder.mkdir()
+  rng, digits = np.random.default_rng(0), (load_digits().images * 15.9).astype(np.uint8)[..., None]
+  rows = [{'file': f'{EVIL if i == 1 else "digit"}/{i}.png', 'class': str(i % 7), 'probability': p, 'top': [
+      (str(i % 7), p), ('8', 0.1), ('9', 0.05)]} for i, p in enumerate(rng.uniform(0.3, 1, count).tolist())]
+  shown = sorted(zip(rows, digits), key=lambda pair: pair[0]['probability'])[:pages.SHOWN]
+  (folder / 'predictions.csv').write_text('')
+  network = json.loads((RESULTS / 'train_darts_v2' / 'ours' / 'result.json').read_text())
+  pages.predictions(folder, rows, shown, [(EVIL, 'no image')] * (count > 1), {
+      'images': 'digits', 'classes': 10, 'space': 'nb201', 'command': 'vimnas-jax', 'network': network})
   return folder
 
 
@@ -82,11 +98,14 @@ def made(tmp_path_factory):
   runs = sorted(path.parent for path in (root / 'study').rglob('result.json'))
   folders['study'] = compared(runs, root / 'study')
   folders['spaces'] = compared([*runs[:3], root / 'two', root / 'graph'], root / 'spaces')
-  return folders
+  shutil.copytree(RESULTS / 'compare_nb201_16x16' / 'VIM-NAS', root / 'seeds')
+  folders['seeds'] = compared(sorted((root / 'seeds').iterdir()), root / 'seeds', pages.Chosen(
+      101, 'the validation accuracy on cifar10 that NAS-Bench-201 has of the architecture', {100: 90.0, 101: 91.0}))
+  return folders | {'predicted': named(root / 'predicted', 70), 'one predicted': named(root / 'photo', 1)}
 
 
 NAMES = ('one cell', 'two cells', 'graph', 'old', 'trained', 'evaluated', 'retrained', 'searched and retrained',
-         'study', 'spaces')
+         'study', 'spaces', 'seeds', 'predicted', 'one predicted')
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -110,7 +129,16 @@ def test_all_of_it_can_be_reached_and_used(browser, made, name):
     files = clicked_through(page, folder)
     assert files
     assert page.evaluate("[...document.querySelectorAll('details')].every(d => d.open)")
-    assert hovered(page) or name in ('old', 'evaluated', 'spaces')  # those have no curves
+    assert hovered(page) or name in ('old', 'evaluated', 'spaces', 'predicted', 'one predicted')  # without curves
+
+
+def test_a_finger_reads_a_chart_too(browser, made):
+  with opened(browser, made['one cell'] / pages.FILE, 360, has_touch=True) as page:
+    chart, tip = page.locator('.edges svg').first, page.locator('#tip')
+    chart.tap()
+    assert tip.is_visible() and 'conv_3x3' in tip.text_content()
+    page.locator('h1').tap()
+    assert not tip.is_visible()
 
 
 def test_it_is_whole_without_its_script_and_on_paper(browser, made):
