@@ -169,6 +169,7 @@ def defaults() -> ConfigDict:
   c.checkpoint_minutes = 0.0  # above 0: also when so much time has passed since the last one
   c.checkpoint_keep = 2  # of the checkpoints the newest so many are kept
   c.checkpoint_hours = 0.0  # above 0: one in so many hours is kept beside them, for good
+  c.tensorboard = False  # the numbers of metrics.jsonl as an event file beside it, too (requirements-tensorboard.txt)
   return c
 
 
@@ -283,7 +284,7 @@ def _keep_own(c):
                        'then_changes', 'supernet_images', 'images', 'seeds', 'limit', 'norm'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                         'then_changes', 'supernet_images', 'network', 'theta', 'label_smoothing', 'eval_epochs',
-                        'epochs', 'images', 'max_hours', 'seeds', 'limit', 'norm')}
+                        'epochs', 'images', 'max_hours', 'seeds', 'limit', 'norm', 'tensorboard')}
   alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]
