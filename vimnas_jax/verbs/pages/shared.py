@@ -27,6 +27,7 @@ _FILES = {
     'out', 'damaged.json': 'images that could not be decoded, and why', 'plan.json': 'the plan that fits into the time',
     'arch.jsonl': 'probabilities of all operations, by step',
     'metrics.jsonl': 'loss and accuracy of training batches, by step', 'curve.jsonl': 'accuracy on whole splits',
+    'events.out.tfevents.vimnas_jax': 'the same numbers as metrics.jsonl, for TensorBoard',
     'weights.png': 'the probabilities of all edges as a picture', 'phi.png': 'feature maps of φ, before and after',
     'cell_normal.png': 'the cell as a picture', 'cell_reduce.png': 'the reduction cell as a picture',
     'curve.png': 'the accuracy as a picture', 'confusion.png': 'the confusion as a picture',
