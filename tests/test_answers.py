@@ -44,7 +44,7 @@ def test_several_seeds_tell_which_was_taken_and_why(tmp_path):
     (tmp_path / name).write_text('')
   report.across(runs, tmp_path, command='vimnas-jax <b>', chosen=pages.Chosen(1, 'a <rule>', {0: 40.0, 1: 41.0}))
   page = read(tmp_path)
-  assert 'Search with 2 seeds' in page.said and 'Seed 1, by a <rule>: 41.00 % (seed 0 40.00 %)' in page.said
+  assert 'Search with 2 seeds' in page.said and 'Seed 1, by a <rule>: 41.00 % (seed 0: 40.00 %)' in page.said
   genotype = json.loads((runs[1] / 'result.json').read_text())['genotype']
   assert page.said.index(genotype) < page.said.index('Experiments in nb201') and 'seed 1 (chosen)' in page.said
   assert 'seed_1/report.html' in page.links and 'seeds.md' in page.links and 'vimnas-jax <b>' in page.said

@@ -77,7 +77,7 @@ def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], pl
 def _choice(folder, runs, data, names, chosen) -> list[Any]:
   """The seed that was taken, what chose it, and its cell."""
   best = next(run for run in runs if run.result['seed'] == chosen.seed)
-  others = ', '.join(f'seed {seed} {html.number(value, 2, "%")}' for seed, value in chosen.figures.items()
+  others = ', '.join(f'seed {seed}: {html.number(value, 2, "%")}' for seed, value in chosen.figures.items()
                      if seed != chosen.seed)
   tiles = [('Chosen', f'seed {chosen.seed}', f'of {counted(len(runs), "seed")}'),
            ('Chosen by', html.number(chosen.figures[chosen.seed], 2, '%'), chosen.rule)]
