@@ -131,7 +131,7 @@ def _keep_own(c):
                        'then_changes', 'supernet_images', 'images', 'seeds', 'at_once', 'limit', 'norm'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                         'then_changes', 'supernet_images', 'network', 'theta', 'label_smoothing', 'eval_epochs',
-                        'epochs', 'images', 'max_hours', 'seeds', 'at_once', 'limit', 'norm')}
+                        'epochs', 'images', 'max_hours', 'seeds', 'at_once', 'limit', 'norm', 'tensorboard')}
   alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]

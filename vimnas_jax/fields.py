@@ -169,4 +169,5 @@ def defaults() -> ConfigDict:
   c.checkpoint_minutes = 0.0  # above 0: also when so much time has passed since the last one
   c.checkpoint_keep = 2  # of the checkpoints the newest so many are kept
   c.checkpoint_hours = 0.0  # above 0: one in so many hours is kept beside them, for good
+  c.tensorboard = False  # the numbers of metrics.jsonl as an event file beside it, too (requirements-tensorboard.txt)
   return c

@@ -97,13 +97,13 @@ def _dispatch(asked, config, workdir, command, notes=()):
   if config.task == 'study':
     return study.study(asked, workdir, command)
   if config.task == 'report':
-    return report.report(config, workdir)
+    return report.report(config, workdir, command)
   if config.task == 'retrain':
     return retrain.retrain(config, workdir, command)
   if config.task == 'evaluate':
     return evaluate.evaluate(config, workdir, command)
   if config.task == 'predict':
-    return predict.predict(config, workdir)
+    return predict.predict(config, workdir, command)
   if asked.seeds:
     return seeds.search(asked, workdir, command, notes=notes)
   following = None

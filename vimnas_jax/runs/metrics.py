@@ -12,30 +12,39 @@ import rich.progress
 
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import events
 
 
 class Lines:
   """A file of JSON objects, one a line, each with a 'step'."""
 
-  def __init__(self, path, from_step: int):
+  def __init__(self, path, from_step: int, tensorboard: bool = False):
     """Opens `path` for appending; lines later than `from_step`, which a resumed run writes again, are dropped.
+
+    With `tensorboard` its numbers go into an event file beside it, too.
 
     Raises UserError if the file is damaged, and OSError if it cannot be written.
     """
-    rows = read(path)
-    files.write(path, ''.join(json.dumps(row) + '\n' for row in rows if row['step'] <= from_step))
+    rows = [row for row in read(path) if row['step'] <= from_step]
+    files.write(path, ''.join(json.dumps(row) + '\n' for row in rows))
     place = os.devnull if files.following() else path
     self._file = pathlib.Path(place).open('a', encoding='utf-8')  # noqa: SIM115 (until close)
+    self._events = events.opened(tensorboard, pathlib.Path(path).parent, rows)
 
   def write(self, **row):
     """Appends one line; what is not finite becomes null, as JSON has no word for it."""
     self._file.write(json.dumps(files.finite(row)) + '\n')
     self._file.flush()
+    if self._events:
+      self._events.write(row)
 
   def close(self):
     """Closes the file."""
     with contextlib.suppress(OSError):  # of a full disk; `write` has told it already
       self._file.close()
+    if self._events:
+      with contextlib.suppress(OSError):
+        self._events.close()
 
 
 def read(path) -> list[dict]:

@@ -202,7 +202,7 @@ class Training:
     if self.finished(now):
       return now, None
     held, index = self._batches()
-    log = metrics.Lines(folder / 'metrics.jsonl', first)
+    log = metrics.Lines(folder / 'metrics.jsonl', first, self.config.tensorboard)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
     scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch, loader.workers(self.config.data),
                              self.damaged)

@@ -11,9 +11,9 @@ class Trace:
   """Both files of a search, and its warnings. Close it."""
 
   def __init__(self, run, folder, first: int, say):
-    """`run` has space, method, plan and phase(at); `first` steps are behind it; `say` tells a line."""
+    """`run` has space, method, config, plan and phase(at); `first` steps are behind it; `say` tells a line."""
     self._run, self._say, self._warned = run, say, set()
-    self._log = metrics.Lines(folder / 'metrics.jsonl', first)
+    self._log = metrics.Lines(folder / 'metrics.jsonl', first, run.config.tensorboard)
     self._arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
     self._history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
 
