@@ -40,7 +40,7 @@ def parse(argv):
   parser.add_argument('--epochs', type=float, default=20.0)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--data-dir', default='')
-  parser.add_argument('changes', nargs='*', metavar='field=value', help='of vimnas_jax/config.py')
+  parser.add_argument('changes', nargs='*', metavar='field=value', help='of docs/config.md')
   args = parser.parse_intermixed_args(argv)
   if bool(args.form) == args.plot:
     raise UserError('give --form=ours, --form=torch or --plot')

@@ -4,7 +4,8 @@
 
 RUN is the run folder of a retraining, or of a search that went on to one (`--config=folder`); no data set is needed.
 The console has a table, runs/predict/predictions.csv all of it: file, class, probability, and the two classes that come
-next. A folder is read at any depth; a later call writes predictions.csv anew, so give --workdir to keep both.
+next; report.html shows those that the network is least sure of. A folder is read at any depth; a later call writes both
+anew, so give another --workdir to keep them.
 """
 
 from vimnas_jax.config import defaults, with_arguments

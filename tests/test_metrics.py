@@ -61,3 +61,15 @@ def test_a_console_that_is_gone_or_knows_few_characters_stops_no_run(monkeypatch
   metrics.Console().say('φ → one')
   ascii_only.flush()
   assert ascii_only.buffer.getvalue() == b'\\u03c6 \\u2192 one\n'
+
+
+def test_a_line_that_is_no_terminal_has_the_time_left(monkeypatch, capsys):
+  now = [100.0]
+  monkeypatch.setattr(metrics.time, 'monotonic', lambda: now[0])
+  console = metrics.Console(seconds=10.0)
+  with console.progress(100, 20):  # a run that goes on after step 20
+    for step, moment in ((21, 102.0), (22, 104.0), (40, 160.0), (100, 300.0)):
+      now[0] = moment
+      console.step(step, 100, 'loss 1')
+  assert capsys.readouterr().out.splitlines() == [
+      'step 21/100  loss 1  about 3 min left', 'step 40/100  loss 1  about 3 min left', 'step 100/100  loss 1']

@@ -8,7 +8,7 @@ from conftest import ONE_EDGE, ROOT, one_line
 
 import vimnas_jax
 from vimnas_jax import config as config_lib
-from vimnas_jax import main, methods
+from vimnas_jax import fields, main, methods
 from vimnas_jax.errors import UserError
 
 GUMBEL = str(ROOT / 'examples' / 'gumbel.py')
@@ -18,7 +18,7 @@ TINY = {'data.name': 'synthetic', 'data.image_size': 8, 'data.num_train': 64, 's
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
   """What a test names is no field of the configurations of others."""
-  monkeypatch.setattr(config_lib, '_OWN_FIELDS', {})
+  monkeypatch.setattr(fields, 'OWN', {})
 
 
 def configured(path, fields=(), **more):
@@ -61,7 +61,7 @@ def test_its_fields_are_taken_wherever_a_method_is_named(tmp_path, monkeypatch):
   assert config_lib.resolve(changed).method.strange == 2.5
   worded = vimnas_jax.configure(f'nb201_c10:method={path}')
   assert config_lib.resolve(worded).method.strange == 1.5
-  monkeypatch.setattr(config_lib, '_OWN_FIELDS', {})
+  monkeypatch.setattr(fields, 'OWN', {})
   main._with_shipped(['x', '--config=quickstart', '--config.method.name', str(path), '--config.method.strange=3'])
   assert 'strange' in config_lib.defaults().method
 

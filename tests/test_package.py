@@ -25,10 +25,10 @@ def requirements(name):
   return [line for line in found if line]
 
 
-@pytest.mark.parametrize('extra', ['', 'cuda', 'nb301', 'bench', 'onnx', 'dev'])
+@pytest.mark.parametrize('extra', ['', 'cuda', 'nb301', 'tensorboard', 'bench', 'onnx', 'dev', 'browser'])
 def test_extras_are_the_requirements(extra):
   more = PROJECT['optional-dependencies'].get(extra, [])
-  assert sorted({*PROJECT['dependencies'], *more}) == sorted(requirements(extra and f'-{extra}'))
+  assert sorted({*PROJECT['dependencies'], *more}) == sorted({*requirements(extra and f'-{extra}')})
 
 
 def test_every_file_of_requirements_is_an_extra():

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import one_line
+from markup import read
 from PIL import Image
 from test_export import model
 
@@ -63,6 +64,9 @@ def test_a_folder_is_named_and_told(run, photos, tmp_path, capsys):
   assert head == ['file', 'class', 'probability', 'class_2', 'probability_2', 'class_3', 'probability_3']
   assert [line[:2] for line in lines] == [[row['file'], row['class']] for row in rows]
   out = capsys.readouterr().out
+  page = read(tmp_path / 'out')
+  assert '2 files skipped: notes.txt (no image); cut.png (' in page.said and page.links == ['predictions.csv']
+  assert all(row['file'] in page.said for row in rows)
   assert '2 skipped: notes.txt (no image); cut.png (' in out and '3 images: ' in out and '.hidden' not in out
 
 
@@ -111,5 +115,5 @@ def test_more_images_than_are_shown_or_held(run, photos, monkeypatch):
   assert told[41].startswith('12 skipped: x (no image)') and told[41].endswith('and 2 more')
   paths, skipped = predict.listed(photos)
   rows = [row for start in range(0, len(paths), 2)
-          for row in predict._block(export.read(run), paths[start:start + 2], photos, 10**6, skipped)]
+          for row in predict._block(export.read(run), paths[start:start + 2], photos, 10**6, skipped)[0]]
   assert [row['file'] for row in rows] == ['a.png', 'b.jpg', 'deep/er/c.odd'] and len(skipped) == 2

@@ -16,7 +16,7 @@ from vimnas_jax.runs import runfolder
 BAD = {
     'misspelt key': (['--config.sead=1'], 'sead'),
     'unlike any key': (['--config.nosuchthing=1'],
-                       "no field 'nosuchthing' (every field is in vimnas_jax/config.py or the file of a method of your "
+                       "no field 'nosuchthing' (every field is in docs/config.md or the file of a method of your "
                        'own)'),
     'unknown space': (['--config.space.name=dart'], "'dart'"),
     'unknown method': (['--config.method.name=vim'], "'vim'"),

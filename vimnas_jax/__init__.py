@@ -1,15 +1,15 @@
 """vimnas_jax: differentiable neural architecture search in JAX (VIM-NAS, ICCV 2021).
 
-`configure`, `search`, `retrain`, `evaluate`, `predict`, `report` and `load` are described in api.py. Importing the
-package imports none of them, and not JAX.
+`configure`, `search`, `retrain`, `evaluate`, `predict`, `report`, `plan` and `load` are described in api.py. Importing
+the package imports none of them, and not JAX.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-  from vimnas_jax.api import configure, evaluate, load, predict, report, retrain, search
+  from vimnas_jax.api import configure, evaluate, load, plan, predict, report, retrain, search
 
-__all__ = ['configure', 'evaluate', 'load', 'predict', 'report', 'retrain', 'search']
+__all__ = ['configure', 'evaluate', 'load', 'plan', 'predict', 'report', 'retrain', 'search']
 
 __version__ = '0.1.0'
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
-from vimnas_jax.files import AnyPath, printable
+from vimnas_jax.files import AnyPath, cache, printable
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -52,7 +52,7 @@ def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any
     **fields: the same for fields that have no room, as seed=1.
 
   Returns:
-    An ml_collections.ConfigDict. Every field is in vimnas_jax/config.py.
+    An ml_collections.ConfigDict. Every field is in docs/config.md.
 
   Raises:
     UserError: there is no such file or field, or a value is of another type.
@@ -83,7 +83,7 @@ def search(config: ConfigDict, workdir: AnyPath, signals: bool = False) -> dict[
   the result of all, whose 'genotype' is the best one's (verbs/seeds.py). Raises UserError on bad input, Diverged where
   a number stops being finite, OSError where the disk fails.
   """
-  if config.get('seeds'):
+  if config.get('seeds') and not config.dry_run:
     from vimnas_jax.verbs import seeds
     compile_cache()
     asked, notes = sized(config_lib.changed(config, 'task=search'))
@@ -116,6 +116,14 @@ def predict(config: ConfigDict, workdir: AnyPath) -> list[dict[str, Any]]:
   return verb.predict(_resolved(config, 'predict'), workdir)
 
 
+def plan(config: ConfigDict, workdir: AnyPath = '') -> list[dict[str, Any]]:
+  """What `config` comes to and would take, as config.dry_run says it on the command line: see `verbs.plan.plan`."""
+  from vimnas_jax.verbs import plan as verb
+  compile_cache()
+  asked, notes = sized(config_lib.changed(config, 'dry_run=True'))
+  return verb.plan(asked, workdir, notes)
+
+
 def load(folder: AnyPath, trusted: Iterable[AnyPath] = ()) -> Model:
   """The network of a run folder, or of its folder `export`: `load(RUN).predict('photo.jpg')` is [('tulip', 0.97), ...].
 
@@ -129,8 +137,7 @@ def compile_cache() -> None:
   """Keeps compiled programs between processes; JAX_COMPILATION_CACHE_DIR chooses another place."""
   import jax
   if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  # jax makes its options as it runs
-    base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-    jax.config.update('jax_compilation_cache_dir', os.path.join(base, 'vimnas_jax'))
+    jax.config.update('jax_compilation_cache_dir', str(cache()))
 
 
 def sized(config: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
@@ -140,6 +147,8 @@ def sized(config: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
 
 
 def _resolved(config: ConfigDict, task: str) -> ConfigDict:
+  if config.dry_run:
+    raise UserError('config.dry_run: call vimnas_jax.plan(config) for that')
   compile_cache()
   return config_lib.resolve(sized(config_lib.changed(config, f'task={task}'))[0])
 

@@ -1,4 +1,4 @@
-"""Every field of a configuration, its default and its meaning; and the checks that need no data."""
+"""A configuration from what a user asks to what a run does: the checks that need no data, and the words of files."""
 
 import ast
 import copy
@@ -9,167 +9,13 @@ import shlex
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from vimnas_jax import data, files, limits, methods, spaces
+from vimnas_jax import data, fields, files, limits, methods, spaces
 from vimnas_jax.errors import UserError
 
-_OWN_FIELDS = {}  # of methods of one's own that were named: field -> type
-TASKS = ('search', 'study', 'report', 'retrain', 'evaluate', 'predict')
+TASKS = fields.TASKS
 
 
-def defaults() -> ConfigDict:
-  """The full configuration of a search. A config file starts from this and changes what it must."""
-  c = ConfigDict()
-  c.task = 'search'  # 'search' finds an architecture; 'study' searches with several methods and seeds, then reports;
-  #                    'report' compares the runs that are there; 'retrain' trains, evaluates and exports the network
-  #                    of an architecture; 'evaluate' evaluates what a retraining left; 'predict' names what
-  #                    is on images with it
-  c.then = ''  # task that a search, or every search of a study, goes on with: 'retrain', of what it found, in the
-  #              folder `retrain` of its run folder; '' for none
-  c.then_changes = ''  # 'field=value field=value': what that task changes in its own defaults (`retraining`)
-  c.genotype = ''  # retrain: a run folder, a genotype file, a published name or its notation; evaluate, predict: a run
-  #                 folder
-  c.images = ''  # predict: an image, or a folder of images at any depth
-  c.max_hours = 0.0  # search, retrain: hours that it may take, with what follows; epochs are lowered to fit before it
-  #                    starts, and it ends in time with what it has (runs/budget.py); 0 sets no limit. With several
-  #                    seeds each has an equal share
-  c.trust = ''  # paths of .py files, separated by commas, that may be executed although only a data file, such as a
-  #               genotype.json, names them
-  c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation; below 2^32
-  c.seeds = ()  # search: runs it with each of these, in workdir/seed_N, with what follows, and takes the best of what
-  #               they find by validation (verbs/seeds.py); `seed` counts for nothing then. () is one run, with `seed`
-  c.batch_size = 64  # images of one step, over all devices
-  c.epochs = 1.0  # epochs of the search proper; 0 reads the architecture off the initial phi
-  c.train_portion = placeholder(float)  # part of the training set that is trained on; the rest is the validation half.
-  #                                       None: half for a search, all for a retraining
-  c.dtype = 'float32'  # type the supernet computes in, 'float32' or 'bfloat16'; parameters stay float32
-  c.remat = False  # True: the backward pass recomputes every cell; less memory, a forward pass more
-  c.accumulate = 1  # parts that a batch goes through the supernet in, one after the other; BatchNorm sees one part
-  c.supernet_images = 0  # search: validation images that the supernet is scored on at the end; 0 does without
-  c.norm = 'global'  # search on several devices: BatchNorm by the images of all, 'global', or, 'device', by those of
-  #                    each, which saves their talk and makes the result depend on how many there are; each device then
-  #                    has its share of the rows of ξ, method.samples, too
-  c.devices = 0  # devices to share a batch; 0 takes all there are
-
-  c.space = ConfigDict()
-  c.space.name = 'darts'  # one of spaces.NAMES, or the path of a .py file with one of your own
-  c.space.cells = 8  # DARTS and NAS-Bench-1Shot1: cells in all; NAS-Bench-201: cells per group (N)
-  c.space.channels = 16  # C, the width of the first cell
-  c.space.imagenet = False  # DARTS, S1 to S4: True searches with the stems for photographs of 224 pixels
-
-  c.method = ConfigDict()
-  c.method.name = 'vimnas'  # one of methods.NAMES, or the path of a .py file with one of your own
-  for field, kind in {**methods.field_types(), **_OWN_FIELDS}.items():
-    c.method[field] = placeholder(kind)  # documented in methods/; None takes the method's own default
-
-  c.when = ConfigDict()  # {method: {field: value}}: what a config file sets where that method is the chosen one and the
-  #                        field, one whose default is None, has no other value (`when`)
-
-  c.pretrain = ConfigDict()  # training of theta alone, before phi moves (the paper names the stage, not its length)
-  c.pretrain.epochs = placeholder(float)  # None takes the method's default
-  c.pretrain.sampling = 'noise'  # 'noise': softmax of xi alone; 'uniform': equal weights; 'single_path': random one-hot
-
-  c.network = ConfigDict()  # task 'retrain': the network that the architecture becomes
-  c.network.cells = 20  # as space.cells
-  c.network.channels = 36  # as space.channels
-  c.network.imagenet = False  # DARTS: True takes the stems and the auxiliary head for images of 224 pixels
-  c.network.auxiliary = 0.4  # weight of the auxiliary head's loss; 0 leaves the head out
-  c.network.drop_path = 0.2  # probability at the end of the ramp that an image loses a path
-  c.label_smoothing = 0.0  # share of the target that is spread over all classes
-  c.eval_epochs = 1.0  # retrain: the test images are evaluated every so many epochs
-  c.eval_batch = 256  # images of one evaluation call
-  c.measure_batches = (1, 64)  # batch sizes whose latency is measured after an evaluation
-
-  c.theta = ConfigDict()  # optimiser of the supernet, or of the network that is retrained: SGD with momentum
-  c.theta.lr = 0.025
-  c.theta.lr_end = 0.001
-  c.theta.schedule = 'cosine'  # one of limits.SCHEDULES; the way from lr to lr_end
-  c.theta.warmup = 0  # epochs of rising rate; the schedules by epochs alone
-  c.theta.momentum = 0.9
-  c.theta.nesterov = False
-  c.theta.weight_decay = 3e-4
-  c.theta.clip = 5.0  # global norm of the gradient; 0 switches clipping off
-
-  c.phi = ConfigDict()  # optimiser of the method's own parameters; None takes the method's default
-  c.phi.optimizer = placeholder(str)  # 'sgd' or 'adam'
-  c.phi.lr = placeholder(float)  # at the first step of the search proper
-  c.phi.lr_end = placeholder(float)  # where the rate goes from there; None: as lr, where lr is given
-  c.phi.schedule = placeholder(str)  # the way from lr to lr_end: 'linear', or 'exponential' (by equal factors)
-  c.phi.fall = placeholder(float)  # the last part of the search, 0 to 1, in which the rate falls to 0
-  c.phi.momentum = placeholder(float)  # of Adam: beta 1
-  c.phi.weight_decay = placeholder(float)  # L2, added to the gradient
-  c.phi.eps = placeholder(float)  # of Adam: added to what it divides by
-  c.phi.clip = 0.0
-
-  c.data = ConfigDict()
-  c.data.name = 'cifar10'  # one of data.NAMES, or the path of a .py file with data of your own (data/userdata.py)
-  c.data.dir = ''  # where the data lies: a TFDS data dir, an archive or its folder
-  c.data.download = False  # whether a missing official archive may be downloaded into data.dir
-  c.data.split = ''  # a split file of NAS-Bench-201 (data/splits.py), which then says what a search validates with,
-  #                    not train_portion; '' for none
-  c.data.limit = 0  # use only so many training images; 0 uses all. Of a folder, every class in its share
-  c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' and 'tfds/NAME' are brought
-  c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only
-  c.data.seed = 0  # 'synthetic' only
-  c.data.max_pixels = 64_000_000  # 'folder', 'tfds/NAME': an image file of more pixels than this is refused undecoded
-  c.data.photographs = 0  # retraining on 'folder', 'tfds/NAME': above 0, training images are held whole, squeezed to
-  #                         squares of this side, and random parts (smallest) are taken in the shape they had; test
-  #                         images are cut as on ImageNet, shorter side to 256/224 of image_size; 256 goes with 224
-  c.data.validation = 0.0  # above 0, images choose the state that a retraining keeps, and those for test are asked
-  #                          once, at the end: the set's own part `val`, `validation`, or this share of the training
-  #                          images, drawn class by class; no search or training has them
-  c.data.stream = placeholder(bool)  # 'folder', 'tfds/NAME': True reads images from the disk batch by batch, False
-  #                                    holds them in memory; None streams what would take more than a quarter of it
-  c.data.workers = placeholder(int)  # processes that decode streamed images; 0: threads of this one. None: one for each
-  #                                    core but two, at most 32, and threads where there are four cores or fewer
-  c.data.damaged = 'refuse'  # 'folder' that is held in memory: an image that cannot be read stops the run before it
-  #                            begins; 'skip' leaves it out, named
-  c.data.max_corrupt = 100  # images that are streamed are read only while they are trained on, so for them this counts
-  #                           in place of `damaged`: so many may be damaged, they are skipped, counted and told; one
-  #                           more stops the run, and 0 refuses the first
-  c.data.search_parts = placeholder(tuple)  # search: shares of every class's training images for the weights and for
-  #                                           the architecture, as (0.1, 0.025), in place of train_portion; None: all
-  c.data.moments = 'own'  # mean and std of the normalisation: 'own' are the data set's (where it is streamed those of
-  #                         2,048 of its images), 'imagenet' those of ImageNet
-  c.data.shrink = 1  # images are averaged over squares of so many pixels: 2 halves their sides
-  c.data.pad = placeholder(int)  # random crop after padding by so many pixels; 0 switches it off. None: 4, and 2 for
-  #                                ImageNet16-120
-  c.data.flip = True  # random horizontal flip
-  c.data.cutout = 0  # side of the square that is cut out; 0 switches it off
-  c.data.smallest = 0.0  # random parts of at least this share of an image, scaled to the whole; 0 switches it off
-  c.data.jitter = 0.0  # strength of random brightness, contrast and saturation
-  c.data.hue = 0.0  # largest random turn of the hue
-
-  c.oracle = ConfigDict()
-  c.oracle.test_csv = ''  # NAS-Bench-201 test accuracies, a CSV; '' reports validation accuracies only
-  c.oracle.nasbench201 = ''  # instead: the benchmark's own file or folder (natsbench.py), for validation and test
-  c.oracle.nasbench101 = ''  # NAS-Bench-1Shot1: nasbench_only108.tfrecord, or the .npz that a search leaves beside it;
-  #                            '' reports no errors. A report draws the regret over the epochs from it
-  c.oracle.nasbench301 = ''  # the DARTS space, S1 to S3: the folder of NAS-Bench-301's surrogate (nasbench301.py); ''
-  #                            reports no predicted accuracies. A search needs onnxruntime then
-
-  c.limit = ConfigDict()  # search: what its architecture may cost at most, as a network (verbs/constraints.py)
-  c.limit.params = 0.0  # parameters; 0 sets no limit, here and below
-  c.limit.madds = 0.0  # multiply-adds for one image of the search
-  c.limit.latency_ms = 0.0  # milliseconds for one image on this device, as measured operation by operation
-  c.limit.weight = 0.05  # of the penalty on what the probabilities cost in the mean (methods/resources.py); 0 searches
-  #                       without, and keeps the limit by the choice at the end alone
-  c.limit.cells = placeholder(int)  # of the network that the limits are of, as network.cells and network.channels.
-  c.limit.channels = placeholder(int)  # None: that of the retraining where then=retrain, else that of the search
-  c.limit.imagenet = False  # as network.imagenet; with then=retrain it is that of the retraining
-
-  c.study = ConfigDict()  # task 'study'
-  c.study.members = ()  # each 'NAME field=value field=value': what this member changes in the configuration
-  c.study.seeds = (0,)  # every member runs once with each
-
-  c.report = ConfigDict()  # task 'report'
-  c.report.runs = ''  # folders that hold run folders, at any depth, separated by commas
-
-  c.log_steps = 5  # a line of metrics.jsonl and arch.jsonl every so many steps
-  c.checkpoint_steps = 50  # a checkpoint every so many steps
-  c.checkpoint_minutes = 0.0  # above 0: also when so much time has passed since the last one
-  c.checkpoint_keep = 2  # of the checkpoints the newest so many are kept
-  c.checkpoint_hours = 0.0  # above 0: one in so many hours is kept beside them, for good
-  return c
+defaults = fields.defaults
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -208,6 +54,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   if c.seeds and c.task != 'search':
     raise UserError(f'config.seeds={tuple(c.seeds)!r} is for the task search, not for {c.task!r}: ' +
                     ('set config.study.seeds' if c.task == 'study' else 'set config.seed'))
+  if c.at_once and not c.seeds:
+    raise UserError('config.at_once is for several seeds: set config.seeds, as (0, 1, 2, 3)')
   limits.check(c)
   methods.get(c.method)  # its fields are checked before anything is written
   _keep_own(c)
@@ -221,7 +69,7 @@ def _check_names(c):
     if name not in known and name != 'when' and not name.startswith('method.'):  # these are compared with the method's
       close = difflib.get_close_matches(name, known, 1)
       raise UserError(f'config.{files.printable(name)} is no field' + (f': did you mean {close[0]}?' if close else
-                                                                       ' (every field is in vimnas_jax/config.py)'))
+                                                                       ' (every field is in docs/config.md)'))
 
 
 def admit(name: str, config: ConfigDict | None = None):
@@ -230,7 +78,7 @@ def admit(name: str, config: ConfigDict | None = None):
   """
   if not str(name).endswith('.py'):
     return
-  _OWN_FIELDS.update(methods.field_types(name))
+  fields.OWN.update(methods.field_types(name))
   if config is not None:
     with config.unlocked():
       for field, kind in methods.field_types(name).items():
@@ -278,12 +126,12 @@ def _apply_limit(c, asked):
 def _keep_own(c):
   """Drops what the task does not read: a run is the same, and goes on, whether alone or as part of another."""
   alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
-                      'measure_batches', 'then', 'then_changes', 'images', 'seeds'),
+                      'measure_batches', 'then', 'then_changes', 'images', 'seeds', 'at_once'),
            'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                       'then_changes', 'supernet_images', 'images', 'seeds', 'limit', 'norm'),
+                       'then_changes', 'supernet_images', 'images', 'seeds', 'at_once', 'limit', 'norm'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                         'then_changes', 'supernet_images', 'network', 'theta', 'label_smoothing', 'eval_epochs',
-                        'epochs', 'images', 'max_hours', 'seeds', 'limit', 'norm')}
+                        'epochs', 'images', 'max_hours', 'seeds', 'at_once', 'limit', 'norm', 'tensorboard')}
   alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]
@@ -355,7 +203,7 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
       c.update_from_flattened_dict({field: value})
     except (KeyError, AttributeError, TypeError, ValueError) as e:
       reason = str(e.args[0] if isinstance(e, KeyError) and e.args else e).partition('Other fields')[0]
-      raise UserError(f'{change!r} changes no field: write field=value, with a field of vimnas_jax/config.py or of the '
+      raise UserError(f'{change!r} changes no field: write field=value, with a field of docs/config.md or of the '
                       f'method and a value of its type ({" ".join(reason.split())[:120]})') from None
   return c
 

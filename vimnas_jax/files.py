@@ -49,6 +49,12 @@ def aside(path: AnyPath) -> Iterator[pathlib.Path]:
     raise
 
 
+def cache() -> pathlib.Path:
+  """The folder of what this package keeps between runs; all in it may be removed at any time."""
+  base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
+  return pathlib.Path(base) / 'vimnas_jax'
+
+
 def write(path: AnyPath, content: bytes | str) -> None:
   """Writes bytes, or text as UTF-8, whole or not at all; nothing where another process does. Raises OSError."""
   if _FOLLOWS:

@@ -1,5 +1,6 @@
 """What values the fields of a configuration may have: the checks that need neither data nor network."""
 
+import importlib.util
 import math
 
 from vimnas_jax.errors import UserError
@@ -53,6 +54,9 @@ def check(c):
     raise UserError(f'config.phi.lr={c.phi.lr} and config.phi.lr_end={c.phi.lr_end} must be above 0 for '
                     "config.phi.schedule='exponential': give both, or 'linear'")
   _check_search_parts(c)
+  if c.tensorboard and importlib.util.find_spec('tensorboardX') is None:
+    raise UserError('config.tensorboard=True needs the package tensorboardX: pip install -r '
+                    'requirements-tensorboard.txt, or leave it False: metrics.jsonl has the same numbers')
   if not 0 < c.train_portion <= 1:
     raise UserError(f'config.train_portion={c.train_portion} must lie above 0 and be at most 1')
   if c.theta.warmup and c.theta.schedule == 'cosine':

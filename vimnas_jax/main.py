@@ -73,6 +73,8 @@ def _join(config, several=False):
   place = hosts.place(_COORDINATOR.value, _PROCESS.value, _PROCESSES.value)
   if place is None:
     return
+  if config.dry_run:
+    raise UserError(f'--processes={place.processes}: config.dry_run is for one process: leave those flags out')
   if config.task == 'search' and several:
     raise UserError(f'--processes={place.processes}: config.seeds is for one process: start each seed by itself, '
                     'with config.seed')
@@ -89,17 +91,19 @@ def _dispatch(asked, config, workdir, command, notes=()):
   """What the task gives: None if a signal ended it early. `config` is `asked`, resolved."""
   from vimnas_jax import config as config_lib
   from vimnas_jax.runs import budget
-  from vimnas_jax.verbs import evaluate, predict, report, retrain, search, seeds, study
+  from vimnas_jax.verbs import evaluate, plan, predict, report, retrain, search, seeds, study
+  if asked.dry_run:
+    return plan.plan(asked, workdir, notes)
   if config.task == 'study':
     return study.study(asked, workdir, command)
   if config.task == 'report':
-    return report.report(config, workdir)
+    return report.report(config, workdir, command)
   if config.task == 'retrain':
     return retrain.retrain(config, workdir, command)
   if config.task == 'evaluate':
     return evaluate.evaluate(config, workdir, command)
   if config.task == 'predict':
-    return predict.predict(config, workdir)
+    return predict.predict(config, workdir, command)
   if asked.seeds:
     return seeds.search(asked, workdir, command, notes=notes)
   following = None
@@ -129,7 +133,7 @@ def _workdir() -> str:
 
 def _line(e: BaseException) -> str:
   if isinstance(e, AttributeError) and e.args and isinstance(e.args[0], KeyError):  # as ml_collections says it
-    return f'no field {_line(e.args[0])} (every field is in vimnas_jax/config.py or the file of a method of your own)'
+    return f'no field {_line(e.args[0])} (every field is in docs/config.md or the file of a method of your own)'
   if isinstance(e, ModuleNotFoundError):
     return f'{e}: {NOT_INSTALLED}'
   if isinstance(e, OSError) and e.strerror and not isinstance(e, UserError):
@@ -169,8 +173,21 @@ def _with_shipped(argv):
   return argv
 
 
+_FLAGS = (_CONFIG, _WORKDIR, _COORDINATOR, _PROCESSES, _PROCESS, _WAIT)
+
+
+def _help() -> str:
+  """What `--help` prints."""
+  from vimnas_jax.verbs import reference
+  told = [f'  --{flag.name}: {flags.FLAGS[flag.name].help}' for flag in _FLAGS]
+  return '\n'.join([__doc__.strip(), '', 'flags:', *told, '', reference.overview()])
+
+
 def _parse(argv):
   """Absl's own parser, with one line and exit code 2 on a bad flag."""
+  if {'-h', '-help', '--help'} & set(argv[1:]):
+    print(_help())
+    sys.exit(0)
   try:
     return flags.FLAGS(_with_shipped(argv))
   except (flags.Error, AttributeError, KeyError, OSError, ValueError, TypeError, SyntaxError, ImportError,

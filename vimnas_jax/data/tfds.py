@@ -16,7 +16,7 @@ import re
 import numpy as np
 
 from vimnas_jax import files
-from vimnas_jax.data import pixels, records, sources, streamed
+from vimnas_jax.data import decoded, pixels, records, sources, streamed
 from vimnas_jax.data.records import MODES, quiet
 from vimnas_jax.data.types import Data, Split
 from vimnas_jax.errors import UserError
@@ -25,6 +25,7 @@ PREFIX = 'tfds/'
 TESTS = ('test', 'validation')  # the first that there is
 _LOOKED_AT = 200  # images whose sizes are asked, where they are not fixed
 _RULE = 'the split test is for test, the split validation chooses the state that is kept'
+_ARRAYS = ('images', 'labels', 'aspects')  # of a Split
 _BLOCK = 1000  # records held undecoded at a time
 _FEATURES = re.compile(r'tensorflow_datasets\.core\.features(\.\w+)+')  # the classes that a description may name
 
@@ -114,6 +115,22 @@ def _opened(path):
 
 
 def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS, choosing: bool = False):
+  """What `_decode` gives, of which a copy is kept (decoded.py). Arguments and errors are those of `_decode`."""
+  try:
+    name = decoded.key(path, [recipes, max_pixels, choosing])
+  except OSError:  # told by who reads it
+    return _decode(path, recipes, max_pixels, choosing)
+  if kept := decoded.load(name):
+    arrays, (count, names, shuffled, fixed) = kept
+    splits = [Split(*(arrays.get(f'{part}_{each}') for each in _ARRAYS)) for part in range(count)]
+    return splits, tuple(names), shuffled, fixed
+  splits, names, shuffled, fixed = found = _decode(path, recipes, max_pixels, choosing)
+  decoded.save(name, {f'{part}_{each}': array for part, split in enumerate(splits) for each in _ARRAYS
+                      if (array := getattr(split, each)) is not None}, [len(splits), names, shuffled, fixed])
+  return found
+
+
+def _decode(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS, choosing: bool = False):
   """The training and test splits of the data set in the version folder `path`, and with `choosing` a third.
 
   Args:

@@ -27,6 +27,7 @@ nav a{display:inline-block;padding:.25rem 0}
 .warn ul,.lead ul{padding-left:1.2rem}
 code,pre{font:.9em/1.45 ui-monospace,SFMono-Regular,Consolas,"Liberation Mono",monospace}
 code{overflow-wrap:anywhere}
+.word{display:inline-block;max-width:100%}
 pre{margin:0 0 1rem;padding:.8rem 1rem;background:var(--panel);border:1px solid var(--rule);border-radius:6px;\
 white-space:pre-wrap;overflow-wrap:anywhere}
 .copy{margin:0 .6rem 1rem 0;font:inherit;font-size:.9rem;padding:.35rem .8rem;color:var(--ink);background:var(--panel);\
@@ -68,7 +69,8 @@ text-align:left;transform:rotate(180deg)}
 .confusion td.own{outline:1.5px solid var(--quiet);outline-offset:-2px}
 figure{margin:0 0 1rem;min-width:0}
 figcaption{margin:0 0 .3rem;overflow-wrap:anywhere}
-.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:1rem 1.6rem}
+.charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1rem 1.6rem}
+.pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,18.5rem),1fr));gap:.2rem 1.4rem}
 .edges{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,15.5rem),1fr));gap:.5rem 1.1rem}
 .edges figcaption{margin:0;color:var(--ink)}
 svg{display:block;max-width:100%;height:auto}
@@ -78,6 +80,7 @@ svg .tick{fill:var(--quiet)}
 .grid{stroke:var(--rule);stroke-width:1}
 .axis{stroke:var(--quiet);stroke-width:1}
 .line{fill:none;stroke:var(--c);stroke-width:2;stroke-dasharray:var(--d,none);stroke-linejoin:round}
+.line.near{stroke-width:4}
 .dot{fill:var(--c);stroke:var(--paper);stroke-width:1}
 .mark{stroke:var(--warn);stroke-width:1.5}
 .node{fill:var(--panel);stroke:var(--quiet);stroke-width:1.5}
@@ -92,6 +95,8 @@ svg .on{fill:var(--paper)}
 .legend li{display:flex;align-items:center;gap:.45rem}
 .swatch{flex:none}
 .cells{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,34rem),1fr));gap:1rem 2rem}
+.named{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:.4rem 1rem}
+.named .photos{margin:.2rem 0}
 .photos{display:flex;flex-wrap:wrap;gap:.4rem;margin:.2rem 0 1rem}
 .photos img{width:64px;height:64px;object-fit:contain;background:var(--panel)}
 .pixels img{image-rendering:pixelated}
@@ -100,6 +105,7 @@ summary{cursor:pointer;color:var(--link);padding:.2rem 0}
 #tip{position:fixed;z-index:3;pointer-events:none;white-space:pre;background:var(--paper);color:var(--ink);\
 border:1px solid var(--quiet);border-radius:6px;padding:.4rem .6rem;font-size:.82rem;line-height:1.4;\
 font-variant-numeric:tabular-nums;max-width:20rem;overflow:hidden}
+#tip>*{display:block}
 @media print{
 body{max-width:none;padding:0;font-size:10pt}
 nav,.skip,.copy,#tip{display:none}
@@ -116,8 +122,8 @@ details::details-content{content-visibility:visible;height:auto}
 }
 """
 
-# Copies a command; opens all for the printer; says, beside the pointer, what the lines of a chart stand at. The points
-# of a line are read off its path, their values off the chart's scale.
+# Copies a command; opens all for the printer; says, beside the pointer or a finger, what the lines of a chart stand at,
+# the one that is pointed at in bold. The points of a line are read off its path, their values off the chart's scale.
 SCRIPT = """\
 'use strict';
 for (const button of document.querySelectorAll('button.copy')) {
@@ -131,27 +137,43 @@ for (const button of document.querySelectorAll('button.copy')) {
 }
 addEventListener('beforeprint', () => document.querySelectorAll('details').forEach(d => { d.open = true; }));
 const tip = document.getElementById('tip');
+let near = null;
+const mark = path => { near?.classList.remove('near'); near = path; near?.classList.add('near'); };
+const hide = () => { tip.hidden = true; mark(null); };
+addEventListener('pointerdown', e => { if (!e.target.closest?.('svg[data-scale]')) hide(); });
 for (const svg of document.querySelectorAll('svg[data-scale]')) {
   const [left, right, x0, x1, top, bottom, y1, y0, digits] = JSON.parse(svg.dataset.scale);
+  for (const title of svg.querySelectorAll('path[data-n]>title')) title.remove();  // one tip is enough
   let lines = null;
-  svg.addEventListener('pointerleave', () => { tip.hidden = true; });
-  svg.addEventListener('pointermove', e => {
-    lines ??= [...svg.querySelectorAll('path[data-n]')].map(path => ({name: path.dataset.n,
+  const tell = e => {
+    lines ??= [...svg.querySelectorAll('path[data-n]')].map(path => ({path, name: path.dataset.n,
       points: (path.getAttribute('d').match(/[\\d.]+ [\\d.]+/g) || []).map(pair => pair.split(' ').map(Number))}));
-    const at = svg.getBoundingClientRect(), x = (e.clientX - at.left) / at.width * svg.viewBox.baseVal.width;
+    const at = svg.getBoundingClientRect(), scale = svg.viewBox.baseVal.width / at.width;
+    const x = (e.clientX - at.left) * scale, y = (e.clientY - at.top) * scale;
     let step = null;
-    const rows = lines.filter(line => line.points.length).map(line => {
-      const p = line.points.reduce((a, b) => Math.abs(b[0] - x) < Math.abs(a[0] - x) ? b : a);
+    const rows = lines.filter(line => line.points.length).map(({path, name, points}) => {
+      const next = points.findIndex(p => p[0] >= x), b = points[next < 0 ? points.length - 1 : next];
+      const a = points[Math.max(next < 0 ? points.length - 1 : next - 1, 0)];
+      const p = Math.abs(a[0] - x) < Math.abs(b[0] - x) ? a : b;
+      const part = b[0] > a[0] ? Math.min(Math.max((x - a[0]) / (b[0] - a[0]), 0), 1) : 0;
       step = x0 + (p[0] - left) / (right - left) * (x1 - x0);
-      return [y1 + (p[1] - top) / (bottom - top) * (y0 - y1), line.name];
-    }).sort((a, b) => b[0] - a[0]);
+      return {path, name, value: y1 + (p[1] - top) / (bottom - top) * (y0 - y1),
+        away: Math.abs(a[1] + part * (b[1] - a[1]) - y)};
+    }).sort((a, b) => b.value - a.value);
     if (!rows.length) return;
+    const nearest = rows.reduce((a, b) => b.away < a.away ? b : a);
+    mark(nearest.path);
     const shown = Math.abs(step) < 20 ? step.toFixed(1).replace(/\\.0$/, '') : step.toFixed(0);
-    tip.textContent = [`${svg.dataset.x} ${shown}`, ...rows.map(r => `${r[0].toFixed(digits)}  ${r[1]}`)].join('\\n');
+    tip.replaceChildren(...[[`${svg.dataset.x} ${shown}`, 'span'], ...rows.map(row => [
+      `${row.value.toFixed(digits)}  ${row.name}`, row === nearest ? 'b' : 'span'])].map(([text, kind]) =>
+        Object.assign(document.createElement(kind), {textContent: text})));
     tip.hidden = false;
     const room = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(4, Math.min(e.clientX + 14, innerWidth - room.width - 8))}px`;
     tip.style.top = `${Math.max(4, Math.min(e.clientY + 14, innerHeight - room.height - 8))}px`;
-  });
+  };
+  svg.addEventListener('pointermove', tell);
+  svg.addEventListener('pointerdown', tell);
+  svg.addEventListener('pointerleave', e => { if (e.pointerType !== 'touch') hide(); });
 }
 """

@@ -59,7 +59,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
   return [round(i * unit, 12) for i in range(first, math.floor(high / unit + 1e-9) + 1)]
 
 
-def chart(name: str, x: Sequence[float], lines: Sequence[Line], x_name: str = 'step', *, size=(440, 230),
+def chart(name: str, x: Sequence[float], lines: Sequence[Line], x_name: str = 'step', *, size=(360, 200),
           y: tuple[float, float] | None = None, marks: Sequence[float] = (), digits: int = 3,
           room: int | None = None) -> Html:
   """A chart of lines over the same x.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
 __all__ = ['END', 'NAMES', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step',
-           'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain', 'published']
+           'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain', 'published', 'source']
 
 # method -> (module, the name of a literal in it that changes its defaults)
 _MODULES = {
@@ -63,10 +63,19 @@ _MODULES = {
 NAMES = tuple(_MODULES)
 
 
+def _text(module: str) -> str:
+  return (pathlib.Path(__file__).parent / f'{module}.py').read_text(encoding='utf-8')
+
+
 @functools.cache
 def _literals(module: str) -> dict[str, Any]:
   """The capitalised names at the top of a module of this folder whose values are literals."""
-  return own.literals((pathlib.Path(__file__).parent / f'{module}.py').read_text(encoding='utf-8'))
+  return own.literals(_text(module))
+
+
+def source(name: str) -> str:
+  """The text of the file that one of NAMES stands in."""
+  return _text(_MODULES[name][0])
 
 
 STRICT, STRICT_THETA = _literals('vimnas')['STRICT'], _literals('vimnas')['STRICT_THETA']

@@ -36,7 +36,7 @@ from vimnas_jax.methods.types import END, Method, Step
 FIELDS = {
     'hidden': 32,  # numbers in a layer of the controller
     'layers': 2,  # of the controller
-    'temperature': 5.0,
+    'temperature': 5.0,  # by which the controller's logits are divided
     'tanh': 2.5,  # bound of the logits
     'entropy': 1e-4,  # weight of the entropy in the reward
     'decay': 0.99,  # of the baseline

@@ -28,7 +28,7 @@ def jacobian(net: untrained.Untrained, params: untrained.Params, images: jax.Arr
   """Gradients [n, all parameters] of the sum of every image's logits, BatchNorm's statistics among what moves."""
   flat, build = jax.flatten_util.ravel_pytree(params)
   _, pull = jax.vjp(lambda flat: net.apply({'params': build(flat)}, images, weights)[0].sum(-1), flat)
-  return jax.lax.map(lambda way: pull(way)[0], jnp.eye(len(images), dtype=flat.dtype), batch_size=8)
+  return jax.lax.map(lambda way: pull(way)[0], jnp.eye(len(images), dtype=flat.dtype))  # several at once are slower
 
 
 def condition(gradients: np.ndarray) -> float:

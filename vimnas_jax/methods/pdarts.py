@@ -36,8 +36,8 @@ FIELDS = {
     'third': 0.375,  # and in the third
     'frozen': 0.4,  # part of a stage in which theta is trained alone
     'dropout_first': 0.0,  # of skip connections at the start of the first stage
-    'dropout_second': 0.4,
-    'dropout_third': 0.7,
+    'dropout_second': 0.4,  # of the second
+    'dropout_third': 0.7,  # of the third
     'skips': 2,  # skip connections that a cell may keep
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 6e-4, 'momentum': 0.5, 'weight_decay': 1e-3}

@@ -27,7 +27,7 @@ from vimnas_jax.methods.types import Method, Options, Sample, Step
 from vimnas_jax.networks.mixing import whole
 
 FIELDS = {
-    'searches': 4,
+    'searches': 4,  # one after the other, of which the best is taken
     'factor': 3.0,  # by which theta's weight decay grows from search to search
     'drop_path': 0.0,  # by how much the largest probability of drop path grows from search to search
     'judged': 0.1,  # the last part of every search, in which its validation error is taken

@@ -7,6 +7,8 @@ BatchNorm uses batch statistics and has no parameters, as in the search networks
 network of a genotype runs banks of one edge and brings its own BatchNorm, as `norm`.
 """
 
+import contextlib
+import contextvars
 import functools
 from collections.abc import Mapping
 
@@ -17,7 +19,18 @@ from jax import lax
 
 from vimnas_jax.networks.operation import Op
 
+_PORTABLE: contextvars.ContextVar[bool] = contextvars.ContextVar('portable', default=False)
 BN_EPS = 1e-5  # PyTorch's default, used everywhere by the reference codes
+
+
+@contextlib.contextmanager
+def portable():
+  """What is traced in the block has the form of every platform that it is lowered for, not that of this machine."""
+  token = _PORTABLE.set(True)
+  try:
+    yield
+  finally:
+    _PORTABLE.reset(token)
 
 
 def normalise(x, axes=(0, 1, 2)):
@@ -64,11 +77,25 @@ def depthwise(x, kernel, stride=1, dilation=1):
   On CPU it is a sum of k * k shifted products, which XLA fuses into one loop: its own grouped convolution is ten
   times slower there. Elsewhere it is the native convolution.
   """
-  if jax.default_backend() != 'cpu':
-    pad = dilation * (kernel.shape[0] - 1) // 2
-    return lax.conv_general_dilated(x, kernel[:, :, None], (stride, stride), [(pad, pad)] * 2,
-                                    rhs_dilation=(dilation, dilation), feature_group_count=x.shape[-1],
-                                    dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  return _by_platform(_shifted, _native, stride, dilation, x, kernel)
+
+
+def _by_platform(on_cpu, elsewhere, stride, dilation, *args):
+  """What `on_cpu(*args, stride, dilation)` gives where a program for a CPU is made, and `elsewhere` for others."""
+  here, there = (functools.partial(form, stride=stride, dilation=dilation) for form in (on_cpu, elsewhere))
+  if _PORTABLE.get():
+    return lax.platform_dependent(*args, cpu=here, default=there)
+  return (here if jax.default_backend() == 'cpu' else there)(*args)
+
+
+def _native(x, kernel, stride, dilation):
+  pad = dilation * (kernel.shape[0] - 1) // 2
+  return lax.conv_general_dilated(x, kernel[:, :, None], (stride, stride), [(pad, pad)] * 2,
+                                  rhs_dilation=(dilation, dilation), feature_group_count=x.shape[-1],
+                                  dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def _shifted(x, kernel, stride, dilation):
   flat = kernel.reshape(-1, kernel.shape[-1])
   views = _taps(x, kernel.shape[0], dilation, stride)
   return sum(view * flat[i][None, None, None] for i, view in enumerate(views))
@@ -79,11 +106,15 @@ def _depthwise_forward(x, kernel, stride, dilation):
 
 
 def _depthwise_backward(stride, dilation, saved, dy):
-  x, kernel = saved
-  if jax.default_backend() != 'cpu':
-    # The native form is an ordinary convolution: let JAX differentiate it.
-    _, pull = jax.vjp(lambda x, k: depthwise.fun(x, k, stride, dilation), x, kernel)
-    return pull(dy)
+  return _by_platform(_shifted_backward, _native_backward, stride, dilation, *saved, dy)
+
+
+def _native_backward(x, kernel, dy, stride, dilation):
+  """An ordinary convolution: JAX differentiates it."""
+  return jax.vjp(lambda x, k: _native(x, k, stride, dilation), x, kernel)[1](dy)
+
+
+def _shifted_backward(x, kernel, dy, stride, dilation):
   dx = depthwise(_between_zeros(dy, x.shape, stride), kernel[::-1, ::-1], 1, dilation)
   return dx, _kernel_gradient(x, dy, kernel.shape[0], stride, dilation).astype(kernel.dtype)
 

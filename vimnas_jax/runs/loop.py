@@ -19,6 +19,21 @@ _SAVING = 1.0  # seconds that an estimate has for a checkpoint
 _SAVE, _STOP = 1, 2  # what a process may ask of all
 
 
+class Rehearsed(Exception):
+  """A dry run has timed its steps, and ends there.
+
+  Attributes:
+    steps: those that are to come.
+    seconds: of a step, the quickest of some, with the decoding of its images.
+    total_seconds: of all steps, with what is done beside them.
+    bytes: as Pace has them.
+  """
+
+  def __init__(self, steps: int, seconds: float, total_seconds: float, size: int | None):
+    super().__init__(f'{steps} steps of {seconds:.3f} s')
+    self.steps, self.seconds, self.total_seconds, self.bytes = steps, seconds, total_seconds, size
+
+
 class Pace(NamedTuple):
   """What the steps of a run took.
 
@@ -54,6 +69,7 @@ class Loop(NamedTuple):
     stopped: `stopped(state)`: whether the run is at its end before its last step; or None.
     budget: a Budget, which may shorten the plan before the first step and end the run in time; or None.
     beside: what is done beside the steps, such as evaluations, as a share of their time.
+    rehearsal: True raises Rehearsed where the first step would come.
     feeding: `feeding(at)`: about how many seconds it takes to decode what step `at` works on; None where it lies ready.
   """
 
@@ -72,6 +88,7 @@ class Loop(NamedTuple):
   stopped: Callable[[Any], bool] | None = None
   budget: Budget | None = None
   beside: float = 0.0
+  rehearsal: bool = False
   feeding: Callable[[int], float] | None = None
 
 
@@ -121,6 +138,8 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   elif not run.finished(now):
     console.say(f'resuming {files.printable(folder)} after step {int(now.step)} of {run.total}')
   first, over = int(now.step), run.finished(now)
+  if over and config.dry_run:  # of a method without a step
+    raise Rehearsed(0, 0.0, 0.0, None)
   if not checkpoint.finite(now):
     raise Diverged(f'the state of step {first} in {files.printable(folder)} has numbers that are not finite: give '
                    'another --workdir')
@@ -146,8 +165,8 @@ def _bytes(program) -> int | None:
   return None if None in sizes else int(sum(sizes[:3]) - sizes[3])  # what is given back in place counts once
 
 
-def _rehearsed(loop, program, now, index, console) -> float:
-  """Times the first steps, on a copy of the state, and says what all will take; their seconds in all.
+def _rehearsed(loop, program, now, index, console) -> tuple[float, float]:
+  """Times the first steps, on a copy of the state, and says what all will take: seconds of the first, and of all.
 
   Of the stages to come the first alone is timed, unless there is a budget, which wants to know of all. `index` is what
   the first step works on.
@@ -178,7 +197,7 @@ def _rehearsed(loop, program, now, index, console) -> float:
   size = _bytes(program(first, index))
   console.say(f'{told}, {loop.total - first} steps: about {metrics.duration(seconds)}' +
               ('' if size is None else f', {size / 2 ** 20:,.0f} MiB'))
-  return seconds
+  return paces[0][0], seconds
 
 
 def advance(loop: Loop, now, saved, console, stop):
@@ -220,10 +239,12 @@ def advance(loop: Loop, now, saved, console, stop):
   began = time.monotonic()
   program(first, index)
   compiling = time.monotonic() - began
-  seconds = _rehearsed(loop, program, now, index, console)
+  pace, seconds = _rehearsed(loop, program, now, index, console)
   if loop.budget:
     more = 1 if loop.after is None else 2  # beside the step, that of the last batch of an epoch
     loop.budget.decide(first, loop.total - first, seconds, more * compiling)
+  if loop.rehearsal:
+    raise Rehearsed(loop.total - first, pace, seconds, _bytes(program(first, index)))
   times, pending, last = [], None, time.monotonic()
   votes, written = hosts.Votes(now.step), time.monotonic()
 

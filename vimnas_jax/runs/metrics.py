@@ -12,30 +12,39 @@ import rich.progress
 
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import events
 
 
 class Lines:
   """A file of JSON objects, one a line, each with a 'step'."""
 
-  def __init__(self, path, from_step: int):
+  def __init__(self, path, from_step: int, tensorboard: bool = False):
     """Opens `path` for appending; lines later than `from_step`, which a resumed run writes again, are dropped.
+
+    With `tensorboard` its numbers go into an event file beside it, too.
 
     Raises UserError if the file is damaged, and OSError if it cannot be written.
     """
-    rows = read(path)
-    files.write(path, ''.join(json.dumps(row) + '\n' for row in rows if row['step'] <= from_step))
+    rows = [row for row in read(path) if row['step'] <= from_step]
+    files.write(path, ''.join(json.dumps(row) + '\n' for row in rows))
     place = os.devnull if files.following() else path
     self._file = pathlib.Path(place).open('a', encoding='utf-8')  # noqa: SIM115 (until close)
+    self._events = events.opened(tensorboard, pathlib.Path(path).parent, rows)
 
   def write(self, **row):
     """Appends one line; what is not finite becomes null, as JSON has no word for it."""
     self._file.write(json.dumps(files.finite(row)) + '\n')
     self._file.flush()
+    if self._events:
+      self._events.write(row)
 
   def close(self):
     """Closes the file."""
     with contextlib.suppress(OSError):  # of a full disk; `write` has told it already
       self._file.close()
+    if self._events:
+      with contextlib.suppress(OSError):
+        self._events.close()
 
 
 def read(path) -> list[dict]:
@@ -75,6 +84,7 @@ class Console:
   def __init__(self, seconds: float = 10.0):
     self._console = _Rich(highlight=False, soft_wrap=True, markup=False)
     self._bar, self._task, self._last, self._seconds = None, None, 0.0, seconds
+    self._from: tuple[int, float] | None = None  # (step, moment) that the time left is reckoned from
 
   def say(self, text: str):
     """Prints one line; nothing where another process does."""
@@ -90,6 +100,7 @@ class Console:
   @contextlib.contextmanager
   def progress(self, total: int, done: int):
     """Shows the way from `done` to `total` steps while the block runs."""
+    self._from = done, time.monotonic()
     if not self._console.is_terminal or files.following():
       yield
       return
@@ -106,7 +117,14 @@ class Console:
       self._bar.update(self._task, completed=step, description=text)
     elif time.monotonic() - self._last > self._seconds or step == total:
       self._last = time.monotonic()
-      self.say(f'step {step}/{total}  {text}')
+      self.say(f'step {step}/{total}  {text}{self._left(step, total)}')
+
+  def _left(self, step, total):
+    """The time that is left at the pace so far, as the end of a line; a terminal's bar has it too."""
+    if self._from is None or not self._from[0] < step < total:
+      return ''
+    first, began = self._from
+    return f'  about {duration((time.monotonic() - began) / (step - first) * (total - step))} left'
 
 
 class _Rich(rich.console.Console):

@@ -15,9 +15,9 @@ from vimnas_jax.runs import hosts, provenance
 
 # Fields that may change between two starts of one run: they do not change what it computes, or what they name is
 # compared by its contents.
-FREE = ('data.dir', 'data.download', 'data.split', 'data.max_pixels', 'data.workers', 'data.max_corrupt',
+FREE = ('dry_run', 'data.dir', 'data.download', 'data.split', 'data.max_pixels', 'data.workers', 'data.max_corrupt',
         'checkpoint_steps', 'checkpoint_minutes', 'checkpoint_keep', 'checkpoint_hours', 'devices', 'trust', 'genotype',
-        *(f'oracle.{field}' for field in tabular.FIELDS))
+        'tensorboard', *(f'oracle.{field}' for field in tabular.FIELDS))
 BEFORE = {'limit.params': 0.0, 'limit.madds': 0.0, 'limit.latency_ms': 0.0}  # of runs older than these fields
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'

@@ -1,6 +1,6 @@
 """What the field has measured already, one benchmark a file.
 
-A benchmark's file has BENCHMARK, a `Tabular`, and is named here; config.py documents the fields of config.oracle that
+A benchmark's file has BENCHMARK, a `Tabular`, and is named here; fields.py documents the fields of config.oracle that
 name its files.
 """
 

@@ -25,7 +25,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from vimnas_jax import files, spaces
 from vimnas_jax.data import augment, pixels
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import cost
+from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.network import Network
 from vimnas_jax.spaces import Genotype, Space
 
@@ -127,7 +127,8 @@ def write(folder, model: Model):
   model = dataclasses.replace(model, net=net, variables=variables)
   arrays = {name: np.ascontiguousarray(a) for name, a in flatten_dict(variables, sep='/').items()}
   shape = jax.ShapeDtypeStruct((jax.export.symbolic_shape('b')[0], *model.image_shape), jnp.uint8)
-  program = jax.export.export(jax.jit(model), platforms=PLATFORMS)(shape)
+  with ops.portable():
+    program = jax.export.export(jax.jit(model), platforms=PLATFORMS)(shape)
   parts = {'weights.safetensors': safetensors.numpy.save(arrays), 'network.jaxexport': bytes(program.serialize())}
   if model.space.name.endswith('.py'):  # a space of one's own: its file goes along
     parts['space.py'] = model.code or files.read_bytes(pathlib.Path(model.space.name).expanduser())

@@ -28,8 +28,7 @@ _CALLS, _SECONDS = 30, 0.1  # of an operation: at least so many, for so long
 
 def cache() -> pathlib.Path:
   """The file of this device's measurements, beside the programs that JAX keeps."""
-  base = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-  return pathlib.Path(base) / 'vimnas_jax' / FILE
+  return files.cache() / FILE
 
 
 def device() -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from vimnas_jax import draw, files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost
-from vimnas_jax.runs import budget, checkpoint, metrics, steps
+from vimnas_jax.runs import budget, checkpoint, metrics, signals, steps
 from vimnas_jax.verbs import constraints, pages, standing
 
 
@@ -105,6 +105,8 @@ def write(folder, run, now, pace, command) -> dict:
       'bytes_per_step': pace and pace.bytes,
       'state_sha256': checkpoint.digest(now),
   }
+  if run.together > 1:
+    result['together'] = run.together  # seeds in one program: seconds_per_step is this one's share
   if run.damaged:
     result['damaged_images'] = run.damaged.names
   if method.derive:
@@ -130,7 +132,8 @@ def _scores(run, now, probs):
   if run.method.derive:
     rate = (standing.Rater(run, now.theta) if run.method.asks == 'supernet' else
             tabular.rater(run.space, run.config.oracle, run.config.data.name))
-    return jax.device_get(run.method.derive(rate, now.phi, jax.random.fold_in(jax.random.key(run.config.seed), 0)))
+    key = jax.random.fold_in(jax.random.key(run.config.seed), 0)
+    return signals.interruptible(lambda: jax.device_get(run.method.derive(rate, now.phi, key)))  # it may take minutes
   scores = run.method.scores
   return jax.device_get(scores(now.phi, run.plan.clock(run.plan.steps))) if scores else probs
 

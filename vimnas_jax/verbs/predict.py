@@ -13,7 +13,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
 from vimnas_jax.networks import genotypes
 from vimnas_jax.runs import metrics, runfolder
-from vimnas_jax.verbs import export
+from vimnas_jax.verbs import export, pages
 
 TABLE = 'predictions.csv'
 TOP = 3  # classes that are told of an image
@@ -22,11 +22,11 @@ _SHOWN = 40  # rows of the table on the console
 _SKIPPED = 10  # files left out that are named there
 
 
-def predict(config, workdir) -> list[dict]:
+def predict(config, workdir, command: str = '') -> list[dict]:
   """Names what is on the images config.images with the network of the run folder config.genotype.
 
-  Writes workdir/predictions.csv, in place of an earlier one, and a table on the console. Files that are no images, or
-  cannot be read, are told and skipped.
+  Writes workdir/predictions.csv and report.html, in place of earlier ones, and a table on the console. Files that are
+  no images, or cannot be read, are told and skipped. `command` is the command line that asked, '' in a program.
 
   Returns:
     A row for every image: 'file', 'class', 'probability', and 'top', the TOP likeliest (class, probability).
@@ -47,17 +47,22 @@ def predict(config, workdir) -> list[dict]:
     if not model.recipe:
       console.say(f'note: the network was trained on arrays ({model.data}): files are brought to its '
                   f'{"x".join(map(str, model.image_shape))} by scaling and cutting at the centre')
-    rows = []
+    rows, shown = [], []
     for start in range(0, len(paths), _BLOCK):
-      rows += _block(model, paths[start:start + _BLOCK], given, config.data.max_pixels, skipped)
+      block, images = _block(model, paths[start:start + _BLOCK], given, config.data.max_pixels, skipped)
+      rows += block
+      shown = sorted([*shown, *zip(block, images)], key=lambda pair: pair[0]['probability'])[:pages.SHOWN]
     if not rows:
       reasons = '; '.join(f'{name} ({reason})' for name, reason in skipped[:3])
       raise UserError(f'config.images={config.images!r} holds no image that can be read'
                       f'{f": {reasons}" if reasons else ""}: give an image, or a folder of images')
     files.write(folder / TABLE, table(rows))
+    pages.predictions(folder, rows, shown, skipped, {
+        'images': given.name, 'classes': len(model.class_names), 'space': model.space.name, 'command': command,
+        'network': _trained(config.genotype)})
     for line in lines(rows, skipped):
       console.say(line)
-    console.say(f'everything is in {printable(folder / TABLE)}')
+    console.say(f'everything is in {printable(folder)}: {pages.FILE}, {TABLE}')
     return rows
 
 
@@ -90,8 +95,17 @@ def listed(given: pathlib.Path) -> tuple[list[pathlib.Path], list[tuple[str, str
   return found, skipped
 
 
+def _trained(given: str) -> dict | None:
+  """The result of the training that left the network in a run folder; None where it is not there, or none."""
+  try:
+    result = files.read_json(export.locate(pathlib.Path(given).expanduser()).parent / 'result.json')
+  except (UserError, OSError):
+    return None
+  return result if isinstance(result, dict) else None
+
+
 def _block(model, paths, given, max_pixels, skipped):
-  """The rows of some files; those that cannot be read are added to `skipped`."""
+  """The rows of some files, and their images [h, w, c]; those that cannot be read are added to `skipped`."""
   names, images = [], []
   for path in paths:
     name = printable(path.name if path == given else path.relative_to(given))
@@ -105,12 +119,12 @@ def _block(model, paths, given, max_pixels, skipped):
         raise
       skipped.append((name, 'it may not be read'))
   if not images:
-    return []
+    return [], []
   rows = []
   for name, row in zip(names, model.probabilities(np.stack(images))):
     top = model.named(row, TOP)
     rows.append({'file': name, 'class': top[0][0], 'probability': top[0][1], 'top': top})
-  return rows
+  return rows, images
 
 
 def table(rows) -> str:

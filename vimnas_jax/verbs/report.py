@@ -15,7 +15,7 @@ from vimnas_jax.runs import metrics, runfolder
 from vimnas_jax.verbs import pages, records, tables
 
 
-def report(config, workdir) -> dict:
+def report(config, workdir, command: str = '') -> dict:
   """Compares the finished searches below the folders of config.report.runs; see `across`."""
   roots = [pathlib.Path(p.strip()).expanduser() for p in config.report.runs.split(',') if p.strip()]
   if not roots:
@@ -30,11 +30,11 @@ def report(config, workdir) -> dict:
     raise UserError(f'config.report.runs={config.report.runs!r}: no finished search below it (result.json beside '
                     'config.json)')
   with runfolder.opened(workdir) as folder:
-    return across(runs, folder, config.oracle, genotypes.trusted(config))
+    return across(runs, folder, config.oracle, genotypes.trusted(config), command)
 
 
-def across(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
-  """Compares searches of one space, or of several; arguments as those of `compare`.
+def across(runs, folder: pathlib.Path, oracles=None, trust=(), command: str = '', chosen=None) -> dict:
+  """Compares searches of one space, or of several; arguments as those of `compare`, the last as of `pages.comparison`.
 
   Of one: what `compare` writes and returns. Of several: that in a folder for each space, and above them report.md with
   all tables, report.json, and comparison.png with the spaces side by side; returns {space: rows}.
@@ -43,16 +43,17 @@ def across(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   for run in records.read(runs, trust):
     of.setdefault(run.space.name, []).append(run)
   if len(of) == 1:
-    return _compare(*of.values(), folder, oracles)
+    return _compare(*of.values(), folder, oracles, command, chosen)
   places = _places(of)
-  rows = {space: _compare(members, folder / places[space], oracles) for space, members in of.items()}
+  rows = {space: _compare(members, folder / places[space], oracles, command) for space, members in of.items()}
   draw.comparison(tables.panels(rows), folder / 'comparison.png')
   files.write_json(folder / 'report.json', rows)
   lines = ['# Report', '', '![comparison](comparison.png)', '', tables.LEGEND, '']
   for space, members in rows.items():
     lines += [f'## [{tables.plain(space)}]({places[space]}/report.md)', '', tables.table(members), '']
   files.write(folder / 'report.md', '\n'.join(lines))
-  pages.comparison(folder, {space: (rows[space], _experiments(members)) for space, members in of.items()}, places)
+  pages.comparison(folder, {space: (rows[space], _experiments(members)) for space, members in of.items()}, places,
+                   command)
   return rows
 
 
@@ -92,7 +93,7 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   return _compare(searches, pathlib.Path(folder), oracles)
 
 
-def _compare(runs, folder, oracles):
+def _compare(runs, folder, oracles, command='', chosen=None):
   groups, space = _experiments(runs), runs[0].space
   console = metrics.Console()
   benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {}) if not benchmark.always]
@@ -118,7 +119,7 @@ def _compare(runs, folder, oracles):
   remarks = [benchmark.remark(looked_up[benchmark.key]) for benchmark in benchmarks if benchmark.remark]
   files.write_json(folder / 'report.json', rows)
   files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, remarks))
-  pages.comparison(folder, {space.name: (rows, groups)}, {})
+  pages.comparison(folder, {space.name: (rows, groups)}, {}, command, chosen)
   console.say(tables.table(rows))
   console.say(f'{files.printable(folder)}: report.html, report.md, report.json, {", ".join(pictures)}')
   return rows

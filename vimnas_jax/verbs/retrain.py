@@ -202,7 +202,7 @@ class Training:
     if self.finished(now):
       return now, None
     held, index = self._batches()
-    log = metrics.Lines(folder / 'metrics.jsonl', first)
+    log = metrics.Lines(folder / 'metrics.jsonl', first, self.config.tensorboard)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
     scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch, loader.workers(self.config.data),
                              self.damaged)
@@ -228,7 +228,7 @@ class Training:
           self.total, lambda at: self.step, held, index, note,
           self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', self.config.checkpoint_minutes,
           after, every, budget=self.limit, beside=len(self.watched) / (3 * self.config.batch_size * every),
-          feeding=index.seconds if self.streams else None),
+          rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None),
           now, saved, console, stop)  # an evaluation is a third of a step
       if self.damaged:
         self.damaged.gather()

@@ -32,7 +32,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
     feed.check_alike(loaded.train)
     damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
-    run = _checked(config, loaded, console, limit, damaged, subset.read(folder), folder)
+    run = prepared(config, loaded, console, limit, damaged, subset.read(folder), folder)
     differ = runfolder.write_config(folder, config, loaded.fingerprint(), streamed=run.streams)
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
@@ -52,7 +52,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
       result = loop.to_the_end(run, folder, console, stop,
                                lambda now, pace: outcome.write(folder, run, now, pace, command))
     except budget.Shortened:
-      run = _checked(config, loaded, console, limit, damaged, subset.read(folder), folder)
+      run = prepared(config, loaded, console, limit, damaged, subset.read(folder), folder)
       for line in told.shortage(loaded, run.train, run.total):
         console.say(line)
       result = loop.to_the_end(run, folder, console, stop,
@@ -64,7 +64,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     return result
 
 
-def _checked(config, loaded, console, limit=None, damaged=None, recorded=None, folder=None):
+def prepared(config, loaded, console, limit=None, damaged=None, recorded=None, folder=None):
   """The parts of the search, with the epochs that fit into `limit`. Raises UserError for all that can be wrong with
   them: nothing has been written so far. `recorded` is what subset.read gives.
   """
@@ -111,7 +111,7 @@ class _Run:
   """The parts of one search, and how it goes from a state to the end."""
 
   def __init__(self, config, space, method, loaded, mesh, limit=None, rows=None, damaged=None, constraint=None):
-    self.constraint = constraint
+    self.constraint, self.together = constraint, 1  # searches that share a program (together.py)
     self.config, self.space, self.method, self.mesh, self.limit = config, space, method, mesh, limit
     self.rows = rows
     self.train, self.valid = (data.halves(loaded, config.train_portion, config.data.limit) if rows is None else
@@ -208,16 +208,16 @@ class _Run:
       batches[part] = np.asarray(jnp.concatenate(drawn)[:count], np.int32).reshape(self.per_epoch, -1)
     return batches
 
-  def _batches(self):
-    """(what lies on the devices for all steps, `index(at)` of loop.Loop)."""
+  def batches(self, with_images=True):
+    """(What lies on the devices for all steps, unless `with_images` is False; `index(at)` of loop.Loop)."""
     def parts(at):
       return self.phase(at).step.batches
 
     if self.streams:
       splits = {'train': self.train} | ({'valid': self.valid} if self.validates else {})
       return {}, feed.Feed(splits, self.order, self.per_epoch, self.total, self.mesh, self.config, self.damaged, parts)
-    images = {'images': self.train.images, 'labels': self.train.labels}
-    if self.validates:
+    images = {'images': self.train.images, 'labels': self.train.labels} if with_images else {}
+    if self.validates and with_images:
       images |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
     drawn = loop.batches(self.order, self.per_epoch, self.mesh)
     return parallel.put(images, parallel.replicated(self.mesh)), lambda at: drawn(at, parts(at))
@@ -227,18 +227,16 @@ class _Run:
     first = int(now.step)
     if self.finished(now):
       return now, None
-    images, index = self._batches()
+    images, index = self.batches()
     lines = trace.Trace(self, folder, first, console.say)
     if first == 0:
-      clock, scores = self.plan.clock(0), self.method.scores
-      lines.architecture(0, *jax.device_get((self.method.probs(now.phi, clock), steps.dead_rows(self.method, now.phi),
-                                             scores(now.phi, clock) if scores else None)))
+      lines.start(now)
     try:
       reached = loop.advance(loop.Loop(self.plan.steps, self.step, images, index, lines.note, self.config.log_steps,
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
                                     self.config.checkpoint_minutes, before=self._grown if self.method.depths else None,
                                     stopped=self.finished if self.method.stopped else None, budget=self.limit,
-                                    feeding=index.seconds if self.streams else None),
+                                    rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None),
                           now, saved, console, stop)
       if self.damaged:
         self.damaged.gather()

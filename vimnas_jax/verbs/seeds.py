@@ -19,7 +19,7 @@ from vimnas_jax import files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
 from vimnas_jax.runs import metrics, runfolder
-from vimnas_jax.verbs import records, report, study, tables
+from vimnas_jax.verbs import pages, records, report, study, tables, together
 
 _REMEDY = 'remove it, and the same command writes it again'
 
@@ -58,6 +58,8 @@ def search(asked, workdir, command: str = '', stop=None, notes=()) -> dict | Non
   with runfolder.opened(workdir) as folder:
     _free(folder)
     console.say(f'{len(runs)} seeds: {", ".join(map(str, asked.seeds))}; the best is chosen by {rule.words}')
+    if asked.at_once and not together.searched(runs, folder, console, stop, notes):
+      return None
     if not study.carry_out(runs, folder, console, stop, notes):
       return None
     result = _result(asked, runs, rule, folder, command)
@@ -71,11 +73,11 @@ def planned(asked, folder: pathlib.Path, command: str) -> tuple[list[study.Run],
   config_lib.resolve(asked)
   runs = []
   for seed in asked.seeds:
-    own = f'seed={seed} max_hours={asked.max_hours / len(asked.seeds)!r}'
-    one = config_lib.changed(asked, f'seeds=() {own}')
+    own = f'seeds=() {"at_once=False " * asked.at_once}seed={seed} max_hours={asked.max_hours / len(asked.seeds)!r}'
+    one = config_lib.changed(asked, own)
     place = folder / f'seed_{seed}'
     runs.append(study.Run(
-        place.name, study.as_command(command, f'seeds=() {own}', place) if command.startswith('python ') else command,
+        place.name, study.as_command(command, own, place) if command.startswith('python ') else command,
         config_lib.resolve(one), config_lib.following(one, one.then_changes, place) if one.then else None))
   return runs, _rule(runs[0].searched, runs[0].following)
 
@@ -122,9 +124,10 @@ def _result(asked, runs, rule, folder, command) -> dict:
     except (KeyError, TypeError, ValueError):
       raise UserError(f'{files.printable(member.folder)}: result.json lacks {rule.words}: {_REMEDY}') from None
   best = max(range(len(rows)), key=lambda i: rows[i]['chosen_by'])  # the first of equals
-  told = report.across([member.folder for member in members], folder, asked.oracle, trust)
-  (over_seeds,) = told.values()
   _lift(members[best], folder, list(asked.seeds))
+  told = report.across([member.folder for member in members], folder, asked.oracle, trust, command, pages.Chosen(
+      rows[best]['seed'], rule.words, {row['seed']: row['chosen_by'] for row in rows}))
+  (over_seeds,) = told.values()
   found = members[best].result
   result = {
       'command': command, 'task': 'seeds', **{name: found[name] for name in ('space', 'method', 'data', 'genotype',

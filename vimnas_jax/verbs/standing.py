@@ -96,6 +96,10 @@ def _sampled(space, weights):
 
 def check(config, valid):
   """Raises UserError unless `valid`, the validation half, has the images that config.supernet_images asks for."""
+  if len(valid) < config.batch_size:
+    raise UserError(f'config.supernet_images={config.supernet_images}: config.train_portion={config.train_portion} '
+                    f'leaves {len(valid)} validation images, fewer than a batch of {config.batch_size}: lower it, or '
+                    'set config.supernet_images=0')
   if not config.batch_size <= config.supernet_images <= len(valid):
     raise UserError(f'config.supernet_images={config.supernet_images}: config.train_portion={config.train_portion} '
                     f'leaves {len(valid)} validation images, of which batches of {config.batch_size} are taken: choose '

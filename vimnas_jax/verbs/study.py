@@ -38,7 +38,7 @@ def study(config, workdir, command: str = '') -> dict | None:
     if not carry_out(runs, folder, metrics.Console()):
       return None
     trust = [run.searched.space.name for run in runs]  # the user named them, in the config or a member
-    return report.across([folder / run.where for run in runs], folder, config.oracle, trust)
+    return report.across([folder / run.where for run in runs], folder, config.oracle, trust, command)
 
 
 class Run(NamedTuple):

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from vimnas_jax.runs import metrics
+from vimnas_jax.runs import metrics, steps
 from vimnas_jax.verbs import outcome
 
 
@@ -11,9 +11,9 @@ class Trace:
   """Both files of a search, and its warnings. Close it."""
 
   def __init__(self, run, folder, first: int, say):
-    """`run` has space, plan and phase(at); `first` steps are behind it; `say` tells a line."""
+    """`run` has space, method, config, plan and phase(at); `first` steps are behind it; `say` tells a line."""
     self._run, self._say, self._warned = run, say, set()
-    self._log = metrics.Lines(folder / 'metrics.jsonl', first)
+    self._log = metrics.Lines(folder / 'metrics.jsonl', first, run.config.tensorboard)
     self._arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
     self._history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
 
@@ -31,6 +31,12 @@ class Trace:
                      unchanged=self._history.since(at, genotype), dead=rows,
                      probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
     return hot
+
+  def start(self, now):
+    """Writes the probabilities of the state `now` at step 0."""
+    method, clock = self._run.method, self._run.plan.clock(0)
+    self.architecture(0, *jax.device_get((method.probs(now.phi, clock), steps.dead_rows(method, now.phi),
+                                          method.scores(now.phi, clock) if method.scores else None)))
 
   def note(self, at, values, seconds) -> str:
     """`note` of loop.Loop."""

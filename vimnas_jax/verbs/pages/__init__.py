@@ -5,16 +5,21 @@ result lacks are shown as not known.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces import Space
-from vimnas_jax.verbs.pages import compared, searched, tested
+from vimnas_jax.verbs.pages import compared, predicted, searched, tested
+from vimnas_jax.verbs.pages.compared import Chosen
+from vimnas_jax.verbs.pages.predicted import SHOWN
 from vimnas_jax.verbs.pages.shared import FILE, name_of
 from vimnas_jax.verbs.pages.tested import IMAGES, worst
 
-__all__ = ['FILE', 'IMAGES', 'comparison', 'name_of', 'network', 'search', 'worst']
+__all__ = ['FILE', 'IMAGES', 'SHOWN', 'Chosen', 'comparison', 'name_of', 'network', 'predictions', 'search',
+           'worst']
 
 
 def search(folder: pathlib.Path, result: Mapping, space: Space) -> None:
@@ -41,6 +46,24 @@ def network(folder: pathlib.Path, result: Mapping, space: Space, mistakes=()) ->
 
 
 def comparison(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], places: Mapping[str, str],
-               command: str = '') -> None:
-  """Writes the page of runs side by side: {space: (rows, groups)} as `report` has them, and {space: its folder}."""
-  files.write(folder / FILE, compared.page(folder, spaces, places, command))
+               command: str = '', chosen: Chosen | None = None) -> None:
+  """Writes the page of runs side by side: {space: (rows, groups)} as `report` has them, and {space: its folder}.
+
+  `command` made them; `chosen` says which of several seeds was taken, and why.
+  """
+  files.write(folder / FILE, compared.page(folder, spaces, places, command, chosen))
+
+
+def predictions(folder: pathlib.Path, rows: Sequence[Mapping], shown: Sequence[tuple[Mapping, np.ndarray]],
+                skipped: Sequence[tuple[str, str]], asked: Mapping) -> None:
+  """Writes the page of photographs that were named.
+
+  Args:
+    folder: the run folder.
+    rows: of every image, as `predict` has them.
+    shown: (row, image [h, w, c]) of those that are shown, the least sure first.
+    skipped: (file, reason) of what was not read.
+    asked: 'images', what was asked about; 'classes', how many the network knows; 'space', its own; 'command'; and
+      'network', the result of its training, or None.
+  """
+  files.write(folder / FILE, predicted.page(folder, rows, shown, skipped, asked))

@@ -16,8 +16,8 @@ FEW_STEPS, FEW_IMAGES, GAP = 100, 200, 10.0  # GAP: points that the supernet may
 _IDLE = {'skip_connect': 'skip connections', 'none': 'none', 'noise': 'noise'}
 
 
-def of_search(result: Mapping, space: Space, genotype: Genotype | None) -> list[str]:
-  """Warnings of a search, the gravest first."""
+def of_search(result: Mapping, space: Space, genotype: Genotype | None, network: Mapping | None = None) -> list[str]:
+  """Warnings of a search, the gravest first, and of the network that was trained of what it found."""
   told = []
   if genotype is not None:
     told += [line for name in space.cells for line in collapsed(name, space, genotype)]
@@ -35,7 +35,44 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None) -> list[
       told.append(f'Low one-hotness: {hot:.3f}, where 1 means that every edge has decided. {_open(result, space)}'
                   'What was taken there is little better than a guess.')
   told += few_steps(steps) + _gap(result) + damaged(result) + shortened(result)
+  if network:
+    told += [f'Its network: {line[:1].lower()}{line[1:]}' for line in of_network(
+        network, 'test' if 'test_top1' in network else 'valid')]
   return told
+
+
+def of_searches(runs: Sequence[tuple[str, Mapping, Space]]) -> list[str]:
+  """Warnings of searches side by side, (name, result, its space) each; what several have in common in one line."""
+  told, short, open_, late = [], [], [], []
+  for name, result, space in runs:
+    genotype = shared.architecture(space, result)
+    if genotype is not None:
+      told += [f'{name}: {line}' for cell in space.cells for line in collapsed(cell, space, genotype)]
+    told += [f'{name}: {line}' for line in _dead(result, space)]
+    steps, unchanged, hot = result.get('steps'), result.get('unchanged_steps'), result.get('one_hot')
+    if not real(steps) or not steps:
+      continue
+    if steps < FEW_STEPS:
+      short.append(name)
+    if result.get('derived'):
+      continue
+    if real(hot) and hot < DECIDED:
+      open_.append(name)
+    if real(unchanged) and unchanged < SETTLED * steps:
+      late.append(name)
+  more = [f'{len(told) - 12} more: they are on the page of each run.'] if len(told) > 12 else []
+  return told[:12] + more + [f'{_named(names, len(runs))} {words}' for names, words in (
+      (short, f'took fewer than {FEW_STEPS} steps: too few for what they end with to mean anything.'),
+      (open_, f'ended with a one-hotness below {DECIDED}: there what was taken is little better than a guess.'),
+      (late, 'still changed in the last tenth: more epochs may end elsewhere.')) if names]
+
+
+def _named(names: Sequence[str], count: int) -> str:
+  """Which runs, of so many."""
+  if len(names) == count:
+    return 'Every search' if count > 1 else 'The search'
+  rest = f' and {len(names) - 6} more' if len(names) > 6 else ''
+  return f'{len(names)} of {count} searches ({"; ".join(names[:6])}{rest})'
 
 
 def collapsed(name: str, space: Space, genotype: Genotype) -> list[str]:
@@ -118,6 +155,16 @@ def damaged(result: Mapping) -> list[str]:
   more = f' and {len(names) - 5} more' if len(names) > 5 else ''
   return [f'{shared.counted(len(names), "damaged image")}, of which nothing was learnt: '
           f'{", ".join(map(str, names[:5]))}{more}.']
+
+
+def left_out(facts: Mapping) -> list[str]:
+  """Which files were not read, of what data.json says."""
+  rows = facts.get('left_out')
+  if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
+    return []
+  named = '; '.join(f'{row.get("file")} ({row.get("reason")})' for row in rows[:3])
+  more = f'; and {len(rows) - 3} more, in data.json' if len(rows) > 3 else ''
+  return [f'{shared.counted(len(rows), "file")} of the data left out: {named}{more}.']
 
 
 def shortened(result: Mapping) -> list[str]:

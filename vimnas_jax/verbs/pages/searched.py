@@ -36,10 +36,12 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
   network = network or page_of_retraining(folder)
   if network and network.get('genotype') != result.get('genotype'):
     network = None
-  warned = checks.of_search(result, space, genotype)
+  warned = checks.of_search(result, space, genotype, network) + checks.left_out(shared.account(folder))
   space_name, data_name = shared.name_of(space.name), shared.images_of(folder, result)
   method = shared.name_of(result.get('method', 'a method'))
-  lead = [html.tag('p', f'Which cell of the space {space_name} suits {data_name}? {_answer(result, method)}'),
+  lead = [html.tag('p', f'Which cell of the space {space_name} suits {data_name}? {_answer(result, method)}'
+                   f'{_accurate(network)}'),
+          shared.data(folder, result),
           html.tag('pre', html.tag('code', result.get('genotype', html.NOTHING)), tabindex='0', role='region',
                    aria_label='The architecture in the notation of its space'),
           html.facts(_tiles(result, network, space), 'tiles'),
@@ -49,7 +51,7 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
       html.Section('cells', 'The cell' if len(space.cells) == 1 else 'The cells',
                    [*shared.cells(space, genotype, result.get('probs')), _graph(result),
                     _table(space, genotype, result, arch)]),
-      html.Section('accuracy', 'How good it is', _accuracy(result, network)),
+      html.Section('accuracy', 'How good it is', _accuracy(folder, result, network)),
       html.Section('decision', 'How it was decided', [*_decision(arch), _film(folder), *_edges(space, genotype, arch)]),
       html.Section('training', 'Training curves', _curves(metrics.read(folder / 'metrics.jsonl'))),
       html.Section('cost', 'Size, time and memory', shared.cost(result, _where(space))),
@@ -74,13 +76,15 @@ def _answer(result, method) -> str:
       ' It had not decided by its end.')
 
 
+def _accurate(network) -> str:
+  """How good it is, and how sure that is, where its network has been trained."""
+  value, how = shared.accuracy(network)
+  return f' Trained from scratch, its network is right on {value} of {how}.' if how else ''
+
+
 def _tiles(result, network, space) -> list[tuple]:
   chooser = 'block' if space.topology else 'edge'
-  tiles = []
-  if network:
-    part = 'test' if 'test_top1' in network else 'valid'
-    tiles.append((f'{part.capitalize()} accuracy', html.number(network.get(f'{part}_top1'), 2, '%'),
-                  f'of its network, trained from scratch; {counted(network.get(f"{part}_images"), "image")}'))
+  tiles = shared.accuracy_tile(network)
   for benchmark in tabular.BENCHMARKS:
     known = benchmark.known(str(result.get('data', '')))
     figures = result.get(benchmark.key)
@@ -107,14 +111,12 @@ def _where(space: Space) -> str:
   return f'of its network in {elsewhere.name}' if elsewhere else 'at the width and depth of the search'
 
 
-def _accuracy(result, network) -> list[Any]:
+def _accuracy(folder, result, network) -> list[Any]:
   parts: list[Any] = []
   if network:
-    part = 'test' if 'test_top1' in network else 'valid'
-    parts.append(html.tag('p', f'Trained from scratch, its network is right on '
-                          f'{html.number(network.get(f"{part}_top1"), 2, "%")} of '
-                          f'{counted(network.get(f"{part}_images"), f"{part} image")}: ',
-                          html.link('retrain/report.html', 'all of that training'), '.'))
+    own = 'retrain/report.html' if (folder / 'retrain' / shared.FILE).exists() else 'retrain/result.json'
+    parts.append(html.tag('p', _accurate(network).strip() or 'Its network was trained, its accuracy is no number.', ' ',
+                          html.link(own, 'All of that training'), '.'))
   row = result.get('supernet')
   if isinstance(row, dict):
     parts.append(html.facts([

@@ -1,10 +1,13 @@
 """What the pages of all verbs have: the network's cost, the cells, where a run was made, its command and its files."""
 
+import base64
+import io
 import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import PIL.Image
 
 from vimnas_jax import files, tabular
 from vimnas_jax.draw import page as html
@@ -16,17 +19,22 @@ from vimnas_jax.spaces import Genotype, Space
 
 FILE = 'report.html'
 POINTS = 150  # of a curve
+SIDE = 64  # pixels of the longer side of a picture
+PARTS = {'test': 'test', 'valid': 'validation'}
 _FILES = {
     'result.json': 'every figure, with the command and the versions', 'config.json': 'what was asked, field by field',
     'genotype.json': 'the architecture, as retrain takes it', 'data.json': 'the images: classes, counts, what was left '
     'out', 'damaged.json': 'images that could not be decoded, and why', 'plan.json': 'the plan that fits into the time',
     'arch.jsonl': 'probabilities of all operations, by step',
     'metrics.jsonl': 'loss and accuracy of training batches, by step', 'curve.jsonl': 'accuracy on whole splits',
+    'events.out.tfevents.vimnas_jax': 'the same numbers as metrics.jsonl, for TensorBoard',
     'weights.png': 'the probabilities of all edges as a picture', 'film.gif': 'the same as a film',
     'phi.png': 'feature maps of φ, before and after',
     'cell_normal.png': 'the cell as a picture', 'cell_reduce.png': 'the reduction cell as a picture',
     'curve.png': 'the accuracy as a picture', 'confusion.png': 'the confusion as a picture',
     'export': 'the network, to be loaded elsewhere', 'checkpoints': 'the state that a run goes on from',
+    'best.safetensors': 'the state that was kept', 'predictions.csv': 'the classes of every image',
+    'seeds.md': 'all seeds as a table',
     'report.md': 'the same comparison as text', 'report.json': 'every figure of the comparison',
     'comparison.png': 'the measures as a picture', 'first_edge.png': 'the first edge of every experiment',
     'distributions.png': 'all edges at the start and at the end', 'regret_test.png': 'test regret over epochs',
@@ -50,9 +58,31 @@ def images_of(folder: pathlib.Path, result: Mapping) -> str:
   return f'the images of {own!r}' if own else 'a folder of images'
 
 
+def data(folder: pathlib.Path, result: Mapping) -> Any:
+  """What the images of a run are, as far as its folder says so: a line below the answer, None where it does not."""
+  facts = account(folder)
+  parts, shape = facts.get('images'), facts.get('image_shape')
+  classes = result.get('classes') if isinstance(result.get('classes'), list) else facts.get('classes')
+  told = [counted(len(classes), 'class')] if isinstance(classes, list) and classes else []
+  if isinstance(parts, dict):
+    told += [f'{counted(n, f"{name} image")}' for name, n in parts.items() if html.real(n) and n]
+  if isinstance(shape, list) and len(shape) == 3:
+    told.append(f'brought to {shape[0]}x{shape[1]} pixels')
+  return html.tag('p', f'The images: {", ".join(told)}.') if told else None
+
+
+def account(folder: pathlib.Path) -> Mapping:
+  """What data.json of a run folder says of its images, {} where there is none, or none that can be read."""
+  try:
+    facts = files.read_json(folder / 'data.json') if (folder / 'data.json').exists() else {}
+  except UserError:
+    return {}
+  return facts if isinstance(facts, dict) else {}
+
+
 def counted(count: Any, what: str) -> str:
-  """'1 step', '1,200 steps', '– steps'."""
-  return f'{html.number(count)} {what}' + ('' if count == 1 else 's')
+  """'1 step', '1,200 steps', '2 classes', '– steps'."""
+  return f'{html.number(count)} {what}' + ('' if count == 1 else 'es' if what.endswith(('s', 'ch')) else 's')
 
 
 def operations(space: Space) -> list[str]:
@@ -171,10 +201,26 @@ def again(result: Mapping) -> list[Any]:
 def command(text: Any) -> Any:
   """A command that can be copied."""
   if not text:
-    return html.paragraphs('The command is not known: the run was started from a program.')
-  return [html.tag('pre', html.tag('code', text), id='command', tabindex='0', role='region', aria_label='Command'),
+    return html.paragraphs('The command is not known: it was started from a program.')
+  # each word is kept together, where there is room for it: `--` at the end of a line would not be seen to belong
+  words = [part for word in str(text).split(' ') for part in (' ', html.tag('span', word, class_='word'))][1:]
+  return [html.tag('pre', html.tag('code', words), id='command', tabindex='0', role='region', aria_label='Command'),
           html.tag('button', 'Copy the command', type='button', class_='copy', data_of='command', hidden=True),
           html.tag('span', role='status')]
+
+
+def picture(image, text) -> Any:
+  """An image, uint8 [h, w, c], inside the page; None where it has channels that no picture has."""
+  if image.shape[-1] not in (1, 3):
+    return None
+  picture = PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+  large = max(picture.size) > SIDE
+  if large:
+    picture.thumbnail((SIDE, SIDE))
+  held = io.BytesIO()
+  picture.save(held, 'JPEG' if large else 'PNG', **({'quality': 85} if large else {}))
+  kind = 'jpeg' if large else 'png'
+  return html.tag('img', src=f'data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}', alt=text)
 
 
 def beside(folder: pathlib.Path, written: Iterable[str] = ('result.json',)) -> list[Any]:
@@ -194,6 +240,25 @@ def curve(name: str, x: list, lines: Iterable[tuple[str, list, int]], x_name: st
   text = name if size == 1 else f'{name} (each point is the mean of {size} records)'
   return html.tag('figure', html.tag('figcaption', text),
                   svg.chart(name, at, drawn, x_name, y=y, marks=marks, digits=digits))
+
+
+def accuracy(network: Mapping | None) -> tuple[str, str]:
+  """(accuracy, of how many images and how sure) of a trained network; NOTHING and '' where it is not known."""
+  part = 'test' if network and 'test_top1' in network else 'valid'
+  top1, count = (network or {}).get(f'{part}_top1'), (network or {}).get(f'{part}_images')
+  if not html.real(top1) or not html.real(count) or not count:
+    return html.NOTHING, ''
+  low, high = wilson(top1, count)
+  return html.number(top1, 2, '%'), (f'{counted(count, f"{PARTS[part]} image")} (95 % confidence interval: '
+                                     f'{low:.1f} to {high:.1f} %)')
+
+
+def accuracy_tile(network: Mapping | None) -> list[tuple]:
+  """A tile with the accuracy of the network of a cell, [] where none was trained."""
+  value, how = accuracy(network)
+  part = 'test' if network and 'test_top1' in network else 'valid'
+  told = f'of its network, trained from scratch: {how}'
+  return [(f'{PARTS[part].capitalize()} accuracy', value, told)] if how else []
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:

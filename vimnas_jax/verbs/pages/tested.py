@@ -1,13 +1,10 @@
 """The page of a network that was trained, or evaluated: how often it is right, where it errs, and what it takes."""
 
-import base64
-import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 
 from vimnas_jax.draw import page as html
 from vimnas_jax.runs import metrics
@@ -16,7 +13,7 @@ from vimnas_jax.verbs import floor
 from vimnas_jax.verbs.pages import checks, shared
 from vimnas_jax.verbs.pages.shared import counted
 
-PAIRS, IMAGES, SIDE = 8, 8, 64  # pairs of classes that are shown; images of each; pixels of the longer side
+PAIRS, IMAGES = 8, 8  # pairs of classes that are shown; images of each
 _MATRIX = 25  # classes up to which all counts are in one table
 
 
@@ -28,9 +25,11 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, mistakes: Sequence
   trained = result.get('task') == 'retrain'
   counts = _counts(result)
   names = _names(result, len(counts))
-  lead = [html.tag('p', f'How well does the network of this cell name what is on {data_name}? {_answer(result, part)}'),
+  lead = [html.tag('p', f'How well does the network of this cell name what is on {data_name}? {_answer(result)}'),
+          shared.data(folder, result),
           html.facts(_tiles(result, part), 'tiles'),
-          html.warnings(checks.of_network(result, part), 'nothing speaks against these figures.')]
+          html.warnings(checks.of_network(result, part) + checks.left_out(shared.account(folder)),
+                        'nothing speaks against these figures.')]
   above = folder.parent / shared.FILE
   back = html.tag('p', 'The cell was found by ', html.link(f'../{shared.FILE}', 'the search above'), '.') if (
       folder.name == 'retrain' and above.exists()) else None
@@ -49,20 +48,13 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, mistakes: Sequence
                        f'vimnas_jax {"retrain" if trained else "evaluate"}: a network of {space_name}', lead, sections)
 
 
-def _answer(result, part) -> str:
-  top1, count = result.get(f'{part}_top1'), result.get(f'{part}_images')
-  if not html.real(top1) or not html.real(count) or not count:
-    return 'That is not known: the accuracy is no number.'
-  low, high = shared.wilson(top1, count)
-  return (f'It is right on {top1:.2f} % of {counted(count, f"{_PARTS[part]} image")} (95 % confidence interval: '
-          f'{low:.1f} to {high:.1f} %).')
-
-
-_PARTS = {'test': 'test', 'valid': 'validation'}
+def _answer(result) -> str:
+  value, how = shared.accuracy(result)
+  return f'It is right on {value} of {how}.' if how else 'That is not known: the accuracy is no number.'
 
 
 def _tiles(result, part) -> list[tuple]:
-  tiles: list[tuple] = [(f'{_PARTS[part].capitalize()} accuracy', html.number(result.get(f'{part}_top1'), 2, '%'),
+  tiles: list[tuple] = [(f'{shared.PARTS[part].capitalize()} accuracy', html.number(result.get(f'{part}_top1'), 2, '%'),
                          counted(result.get(f'{part}_images'), 'image'))]
   if html.real(result.get(f'{part}_top5')):
     tiles.append(('Among the first five', html.number(result[f'{part}_top5'], 2, '%'), 'top-5'))
@@ -138,12 +130,14 @@ def _confusion(counts, names, mistakes) -> list[Any]:
              html.number(100 * counts[i, j] / totals[i], 1, '%')) for i, j in pairs]
     parts.append(html.table('The pairs that are confused most often', ('is', 'is called', 'images', 'of its class'),
                             rows))
+    figures = []
     for true, predicted, images in mistakes:
-      shown = [_picture(image, f'{names[true]}, called {names[predicted]}') for image in images[:IMAGES]]
-      small = len(images) and max(images[0].shape[:2]) <= SIDE
+      shown = [shared.picture(image, f'{names[true]}, called {names[predicted]}') for image in images[:IMAGES]]
+      small = len(images) and max(images[0].shape[:2]) <= shared.SIDE
       if any(shown):
-        parts.append(html.tag('figure', html.tag('figcaption', f'{names[true]}, called {names[predicted]}'),
-                              html.tag('div', shown, class_='photos pixels' if small else 'photos')))
+        figures.append(html.tag('figure', html.tag('figcaption', f'{names[true]}, called {names[predicted]}'),
+                                html.tag('div', shown, class_='photos pixels' if small else 'photos')))
+    parts.append(html.tag('div', figures, class_='pairs') if figures else None)
   else:
     parts.append(html.paragraphs('Not one image was called by the name of another class.'))
   if len(counts) <= _MATRIX:
@@ -155,20 +149,6 @@ def _confusion(counts, names, mistakes) -> list[Any]:
   else:
     parts.append(html.paragraphs(f'The counts of all {len(counts)} classes are in result.json.'))
   return parts
-
-
-def _picture(image, text) -> Any:
-  """An image, uint8 [h, w, c], inside the page; None where it has channels that no picture has."""
-  if image.shape[-1] not in (1, 3):
-    return None
-  picture = PIL.Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-  large = max(picture.size) > SIDE
-  if large:
-    picture.thumbnail((SIDE, SIDE))
-  held = io.BytesIO()
-  picture.save(held, 'JPEG' if large else 'PNG', **({'quality': 85} if large else {}))
-  kind = 'jpeg' if large else 'png'
-  return html.tag('img', src=f'data:image/{kind};base64,{base64.b64encode(held.getvalue()).decode()}', alt=text)
 
 
 def _classes(counts, names) -> list[Any]:

@@ -1,0 +1,94 @@
+"""What a page answers first: what was asked of what, what was found, how good it is and how sure that is."""
+
+import json
+
+import numpy as np
+import pytest
+from markup import read
+from test_page import EVIL, NB201, made, result_of
+
+from vimnas_jax.verbs import pages, predict, report
+from vimnas_jax.verbs.pages import checks, compared, shared
+
+NETWORK = {'task': 'retrain', 'steps': 500, 'test_images': 100, 'test_top1': 75.0, 'test_loss': 1.0}
+FACTS = {'images': {'training': 60, 'validation': 0, 'test': 20}, 'image_shape': [8, 8, 3], 'left_out': [
+    {'file': f'{EVIL}{i}', 'reason': 'no image'} for i in range(5)]}
+
+
+def test_a_search_tells_of_its_images_and_of_its_network(tmp_path):
+  folder = made(tmp_path / 'run', 0, classes=['a', 'b'])
+  result = json.loads((folder / 'result.json').read_text())
+  (folder / 'data.json').write_text(json.dumps(FACTS))
+  (folder / 'retrain').mkdir()
+  (folder / 'retrain' / 'result.json').write_text(json.dumps(NETWORK | {'genotype': result['genotype']}))
+  pages.search(folder, result, NB201)
+  said = read(folder).said
+  assert 'retrain/result.json' in read(folder).links  # its page is not there
+  first = said[:said.index(' Every edge in a table ')]
+  for words in ('right on 75.00 % of 100 test images (95 % confidence interval: 65.7 to 82.5 %)',
+                'Its network: only 100 images',
+                'The images: 2 classes, 60 training images, 20 test images, brought to 8x8 pixels.',
+                '5 files of the data left out: ', 'and 2 more, in data.json'):
+    assert words in first, words
+  (folder / 'data.json').write_text('[]')
+  (folder / 'retrain' / 'result.json').write_text(json.dumps({'genotype': result['genotype'], 'test_top1': None}))
+  pages.search(folder, result, NB201)
+  assert 'its accuracy is no number' in read(folder).said and 'The images: 2 classes.' in read(folder).said
+
+
+def test_several_seeds_tell_which_was_taken_and_why(tmp_path):
+  runs = [made(tmp_path / f'seed_{seed}', seed, supernet={'images': 100, 'mixed': 9.0, 'derived': 40.0 + seed})
+          for seed in (0, 1)]
+  pages.search(runs[1], json.loads((runs[1] / 'result.json').read_text()), NB201)
+  for name in ('result.json', 'seeds.md'):  # they are written after the page
+    (tmp_path / name).write_text('')
+  report.across(runs, tmp_path, command='vimnas-jax <b>', chosen=pages.Chosen(1, 'a <rule>', {0: 40.0, 1: 41.0}))
+  page = read(tmp_path)
+  assert 'Search with 2 seeds' in page.said and 'Seed 1, by a <rule>: 41.00 % (seed 0: 40.00 %)' in page.said
+  genotype = json.loads((runs[1] / 'result.json').read_text())['genotype']
+  assert page.said.index(genotype) < page.said.index('Experiments in nb201') and 'seed 1 (chosen)' in page.said
+  assert 'seed_1/report.html' in page.links and 'seeds.md' in page.links and 'vimnas-jax <b>' in page.said
+  assert 'flatters the chosen seed' in page.said and 'Of the seed that was chosen' in page.said
+
+
+def test_searches_that_share_a_fault_share_a_line():
+  good, short = result_of(), result_of(steps=20, one_hot=0.5, unchanged_steps=1)
+  skips = '|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|skip_connect~1|skip_connect~2|'
+  assert checks.of_searches([('a', good, NB201)]) == []
+  told = checks.of_searches([('a', good, NB201), ('b', short, NB201), ('c', good | {'genotype': skips}, NB201)])
+  assert told[0].startswith('c: Collapse') and [line[:22] for line in told[1:]] == ['1 of 3 searches (b) to', (
+      '1 of 3 searches (b) en'), '1 of 3 searches (b) st']
+  assert checks.of_searches([('b', short, NB201)])[0].startswith('The search took fewer than 100')
+  assert checks.of_searches([('b', short | {'derived': True, 'steps': 0}, NB201)]) == []
+
+
+def test_figures_of_other_images_are_called_so():
+  spread = {'mean': 90.0, 'std': None, 'runs': 1}
+  figures = {'cifar10': {'valid': spread}, 'cifar100': {'valid': spread | {'mean': 70.0}}}
+  first = [(words, whose) for words, _, whose in compared._measures({'a': {'data': 'cifar100', 'oracle': figures}})]
+  assert first[0] == ('NAS-Bench-201, cifar100 valid %', '')  # those of the data that was searched
+  rows = {name: {'data': 'digits', 'oracle': figures} for name in 'ab'}
+  assert compared._measures(rows)[0][2] == 'NAS-Bench-201'
+  assert 'do not say which suits yours' in compared._answer({'nb201': (rows, {})})
+
+
+@pytest.mark.parametrize('count', [1, 60])
+def test_named_photographs_are_shown_the_least_sure_first(tmp_path, count):
+  rng = np.random.default_rng(0)
+  rows = [{'file': f'{EVIL}{i}.png', 'class': 'cat' if i % 3 else EVIL, 'probability': 0.3 + 0.01 * i,
+           'top': [('cat', 0.3 + 0.01 * i), ('dog', 0.2)]} for i in range(count)]
+  shown = [(row, rng.integers(0, 256, (9, 7, 3), np.uint8)) for row in rows[:pages.SHOWN]]
+  (tmp_path / predict.TABLE).write_text('')
+  pages.predictions(tmp_path, rows, shown, [(EVIL, 'no image')] * 7, {
+      'images': EVIL, 'classes': 3, 'space': 'nb201', 'command': EVIL, 'network': NETWORK})
+  text, page = (tmp_path / pages.FILE).read_text(), read(tmp_path)
+  assert '<script>alert' not in text and text.count('<img') == min(count, pages.SHOWN)
+  assert ('20 of 60 images no class' in page.said) == (count == 60) and '7 files skipped: ' in page.said
+  assert '75.00 %' in page.said and 'knows 3 classes' in page.said
+  assert ('cat on 40, ' in page.said) == (count == 60)
+
+
+def test_words_of_a_command_stay_together():
+  (pre, *_) = shared.command('python --config="a b"')
+  assert pre.count('<span class="word">') == 3 and '> <' in pre
+  assert shared.counted(1, 'class') == '1 class' and shared.counted(2, 'search') == '2 searches'

@@ -1,0 +1,99 @@
+"""Several seeds as one program: what each finds is what it finds alone, up to rounding."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import ONE_EDGE, SLOW, Cut, one_line
+
+import vimnas_jax
+from vimnas_jax import config as config_lib
+from vimnas_jax import cpu
+from vimnas_jax.errors import UserError
+from vimnas_jax.runs import metrics
+from vimnas_jax.verbs import together
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+  """Two seeds of a search of 8 steps, 4 of them before phi moves, in the plain form."""
+  monkeypatch.setattr(cpu, 'available', lambda: False)
+  c = config_lib.defaults()
+  c.data.name, c.data.image_size, c.data.num_train, c.supernet_images = 'synthetic', 8, 64, 16
+  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = ONE_EDGE, 1, 4, 8, 1
+  c.devices, c.seeds, c.at_once, c.trust, c.checkpoint_steps = 1, (0, 3), True, ONE_EDGE, 3
+  c.method.name, c.method.samples = 'darts_noise', 2
+  return c
+
+
+def rows(folder, name):
+  return metrics.read(folder / name)
+
+
+def close(folder, other):
+  for name in ('metrics.jsonl', 'arch.jsonl'):
+    ours, theirs = rows(folder, name), rows(other, name)
+    assert [row['step'] for row in ours] == [row['step'] for row in theirs]
+    for a, b in zip(ours, theirs, strict=True):
+      if name == 'arch.jsonl':
+        np.testing.assert_allclose(a['probs']['cell'], b['probs']['cell'], atol=1e-3)
+      else:
+        np.testing.assert_allclose(a['loss'], b['loss'], rtol=1e-3)
+
+
+@SLOW
+def test_seeds_at_once_find_what_they_find_alone(tiny, tmp_path, monkeypatch, capsys):
+  found = vimnas_jax.search(tiny, tmp_path / 'at_once')
+  assert '2 seeds at once: darts_noise' in capsys.readouterr().out
+  alone = vimnas_jax.search(config_lib.changed(tiny, 'at_once=False'), tmp_path / 'alone')
+  assert 'run 1 of 2' in capsys.readouterr().out
+  for seed in (0, 3):
+    close(tmp_path / 'at_once' / f'seed_{seed}', tmp_path / 'alone' / f'seed_{seed}')
+    result = json.loads((tmp_path / 'at_once' / f'seed_{seed}' / 'result.json').read_text())
+    assert result['together'] == 2 and result['seed'] == seed and result['seconds_per_step'] > 0
+    assert (tmp_path / 'at_once' / f'seed_{seed}' / 'report.html').exists()
+  assert found['seeds'] == [0, 3] and found['rule'] == alone['rule']
+  assert [row['genotype'] for row in found['per_seed']] == [row['genotype'] for row in alone['per_seed']]
+  assert not (tmp_path / 'at_once' / 'together').exists()
+  losses = [rows(tmp_path / 'at_once' / f'seed_{seed}', 'metrics.jsonl')[0]['loss'] for seed in (0, 3)]
+  assert losses[0] != losses[1]
+
+  told, cuts = metrics.Console.step, [5]  # cut off, and gone on to the same bits
+
+  def step(self, at, *args):
+    told(self, at, *args)
+    if cuts and at == cuts[0]:
+      cuts.pop()
+      raise Cut
+
+  monkeypatch.setattr(metrics.Console, 'step', step)
+  with pytest.raises(Cut):
+    vimnas_jax.search(tiny, tmp_path / 'cut')
+  with pytest.raises(UserError) as error:
+    vimnas_jax.search(config_lib.changed(tiny, 'seeds=(0,3,4)'), tmp_path / 'cut')
+  assert 'begun to search with seeds [0, 3] at once, and [0, 3, 4] are asked' in one_line(error)
+  vimnas_jax.search(tiny, tmp_path / 'cut')
+  assert 'after step 3 of' in capsys.readouterr().out
+  for seed in (0, 3):
+    own = [json.loads((tmp_path / where / f'seed_{seed}' / 'result.json').read_text()) for where in ('at_once', 'cut')]
+    assert own[0]['state_sha256'] == own[1]['state_sha256']
+  more = vimnas_jax.search(config_lib.changed(tiny, 'seeds=(0,3,4)'), tmp_path / 'cut')
+  assert more['seeds'] == [0, 3, 4]  # those that are finished are not searched again
+
+
+@pytest.mark.parametrize('change, says', [
+    ('seeds=()', 'config.at_once is for several seeds'), ('max_hours=1.0', 'does not keep config.max_hours=0.5'),
+    ('method.name=darts_plus method.samples=None', 'may end at different steps'),
+    ('devices=2', 'is for one device, here are 2'), ('limit.params=1e6', 'knows no config.limit')])
+def test_what_cannot_run_at_once_is_refused(tiny, tmp_path, change, says):
+  with pytest.raises(UserError) as error:
+    vimnas_jax.search(config_lib.changed(tiny, change), tmp_path / 'run')
+  assert says in one_line(error)
+  assert not list(tmp_path.rglob('result.json')) and not list(tmp_path.rglob('checkpoints'))
+
+
+def test_kernels_of_a_cpu_are_named(tiny, tmp_path, monkeypatch):
+  monkeypatch.setattr(together.cpu, 'supernet_kernels', lambda: together)
+  with pytest.raises(UserError) as error:
+    vimnas_jax.search(tiny, tmp_path / 'run')
+  assert 'VIMNAS_JAX_KERNELS=0' in one_line(error)
