@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import SLOW, Cut
+from conftest import ONE_EDGE, SLOW, Cut
 from processes import result, rows
 
 import vimnas_jax
@@ -12,11 +12,11 @@ from vimnas_jax import methods
 from vimnas_jax.runs import metrics
 from vimnas_jax.verbs import search
 
-TINY = {'data.name': 'synthetic', 'data.image_size': 8, 'space.cells': 1, 'space.channels': 4, 'batch_size': 32,
-        'data.num_train': 256, 'epochs': 4.0, 'pretrain.epochs': 0.5, 'log_steps': 1, 'checkpoint_steps': 3,
-        'devices': 1}
+TINY = {'data.name': 'synthetic', 'data.image_size': 8, 'space.name': ONE_EDGE, 'space.cells': 1, 'space.channels': 4,
+        'batch_size': 32, 'data.num_train': 256, 'epochs': 4.0, 'pretrain.epochs': 0.5, 'log_steps': 1,
+        'checkpoint_steps': 3, 'devices': 1}
 OWN = {'tenas': {'method.images': 8, 'method.inputs': 20, 'method.repeats': 1}, 'rsps': {'method.tries': 3},
-       'setn': {'method.tries': 3}, 'reinforce': {'data.name': 'digits'},
+       'setn': {'method.tries': 3}, 'reinforce': {'space.name': 'nb201'},
        'darts_es': {'method.evaluations': 12}, 'darts_ada': {'method.evaluations': 12}}
 STEPLESS = ('tenas', 'reinforce')
 
