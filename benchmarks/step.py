@@ -64,6 +64,7 @@ def parse(argv) -> argparse.Namespace:
   parser.add_argument('--reference-steps', type=int, default=1)
   parser.add_argument('--threads', type=int, default=os.cpu_count(), help='default: all')
   parser.add_argument('--torch-layout', default='nchw', choices=('nchw', 'channels_last'))
+  parser.add_argument('--torch-compile', action='store_true', help='torch.compile of the port')
   args = parser.parse_args(argv)
   args.forms = args.forms.split(',')
   space = spaces.get(args.space)
@@ -137,7 +138,7 @@ def measure(args, turn, form, cache) -> dict:
   """The record of one fresh process. Raises UserError if it fails."""
   spec = {name: getattr(args, name) for name in ('space', 'cells', 'channels', 'batch', 'side', 'dtype', 'remat',
                                                  'device', 'threads')}
-  spec |= {'form': form, 'round': turn, 'layout': args.torch_layout,
+  spec |= {'form': form, 'round': turn, 'layout': args.torch_layout, 'torch_compile': args.torch_compile,
            'steps': args.reference_steps if form == 'reference' else args.steps}
   return fresh('benchmarks.worker', spec, cache)
 

@@ -173,6 +173,8 @@ def _torch(spec):
   labels = torch.tensor(labels, dtype=torch.int64, device=device)
   if spec['layout'] == 'channels_last':
     net, images = net.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last)
+  if spec['torch_compile']:
+    net = torch.compile(net)
   shapes = {name: cell.shape for name, cell in space.cells.items()} | {
       name: (count,) for name, count in space.choices.items()}
   logits = {name: torch.zeros(shape, device=device, requires_grad=True) for name, shape in shapes.items()}
