@@ -6,21 +6,32 @@ Each method has as many epochs as make its passes through the supernet and back 
 two for DARTS, five for its second order), those before the search included, equal to PASSES epochs of one pass a step.
 The optimiser of what a method learns, and all else of its own, are its defaults. Four seeds each; a study that was
 interrupted goes on. Test accuracies: --config.oracle.test_csv.
+
+`:darts` takes those of DARTS_MEMBERS to the DARTS space instead, at 8 cells of 8 channels and two passes, seed 300; the
+surrogate of --config.oracle.nasbench301 rates what they find.
 """
 
 from vimnas_jax import methods
 from vimnas_jax.config import defaults, with_arguments
 
-PASSES = 3.0
+PASSES, DARTS_PASSES = 3.0, 2.0
+DARTS_MEMBERS = ('vimnas', 'darts', 'darts_second', 'gdas', 'pcdarts', 'sdarts_rs', 'darts_minus', 'sgas', 'random')
 
 
-def member(name):
+def member(name, passes=PASSES):
   """One method with its share of the passes."""
   before, each = methods.pretrain(name), methods.passes(name)
-  return f'{name} method.name={name} epochs={(PASSES - before) / each if each else 0:g}'
+  return f'{name} method.name={name} epochs={(passes - before) / each if each else 0:g}'
 
 
 MEMBERS = tuple(map(member, methods.NAMES))
+
+
+def darts(config):
+  config.space.name, config.space.cells, config.space.channels = 'darts', 8, 8
+  config.theta.weight_decay, config.theta.nesterov = 3e-4, False
+  config.study.seeds = (300,)
+  config.study.members = tuple(member(name, DARTS_PASSES) for name in DARTS_MEMBERS)
 
 
 def smoke(config):
@@ -38,4 +49,4 @@ def get_config(arg=''):
   config.data.shrink, config.data.pad = 2, 2
   config.theta.weight_decay = 5e-4  # NAS-Bench-201's own search settings
   config.theta.nesterov = True
-  return with_arguments(config, arg, smoke)
+  return with_arguments(config, arg, smoke, darts=darts)
