@@ -22,7 +22,7 @@ from scipy.stats import kendalltau
 
 from vimnas_jax import config, data, files, spaces, tabular
 from vimnas_jax.data import augment
-from vimnas_jax.runs import parallel, runfolder
+from vimnas_jax.runs import metrics, runfolder
 from vimnas_jax.verbs import search
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'As of vimnas_jax.main.')
@@ -37,7 +37,7 @@ def main(argv):
   begin = time.monotonic()
   c = config.resolve(_CONFIG.value)
   loaded, space = data.get(c.data), spaces.get(c.space.name)
-  run = search._Run(c, space, loaded, parallel.mesh(c.devices, c.batch_size, c.accumulate))
+  run = search.prepared(c, loaded, metrics.Console())
   ((name, cell),) = space.cells.items()
   (benchmark,) = tabular.of(space, c.oracle)
   table = benchmark.load(c.oracle, print)

@@ -105,7 +105,7 @@ class Run:
   """Adds up the indices of its steps."""
 
   def __init__(self, limit, epochs):
-    self.config = ConfigDict({'checkpoint_keep': 2, 'checkpoint_hours': 0.0})
+    self.config = ConfigDict({'checkpoint_keep': 2, 'checkpoint_hours': 0.0, 'dry_run': False})
     self.limit, self.total = limit, round(epochs * 10)
     self._step = jax.jit(lambda state, held, index: (State(state.step + 1, state.total * 3 + index[0]),
                                                      {'loss': jnp.float32(1)}), donate_argnums=0)

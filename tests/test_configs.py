@@ -75,7 +75,7 @@ def traced(config, folder, monkeypatch, genotype=None):
   monkeypatch.setattr(loop, 'advance', advance)
   loaded, space = data.get(config.data), spaces.get(config.space.name)
   if config.task == 'search':
-    run = search._checked(config, loaded, Silent())
+    run = search.prepared(config, loaded, Silent())
   else:
     genotype = genotype or genotypes.resolve(config.genotype, space, genotypes.trusted(config))
     run = retrain.Training(config, space, genotype, loaded, parallel.mesh(config.devices, config.batch_size))
@@ -114,7 +114,7 @@ def test_every_config_and_space_has_a_step(tmp_path, monkeypatch, config):
   for own in filter(None, runs):
     if own.task == 'search' and methods.get(own.method).asks == 'benchmark':
       with pytest.raises(UserError, match="not of config.data.name='synthetic'"):  # no table knows these images
-        search._checked(own, data.get(own.data), Silent())
+        search.prepared(own, data.get(own.data), Silent())
       continue
     run = traced(own, tmp_path, monkeypatch, found)
     if own.task == 'search':
