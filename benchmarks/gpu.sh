@@ -15,13 +15,14 @@ python=${PYTHON:-python3}
 cd "$(dirname "$0")/.." || exit 2
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
-end=$((SECONDS + 600))
+end=$((SECONDS + 600)) slower=1
 
 if [ "${SIZE:-}" = tiny ]; then
   step=(--device cpu --cells 3 --channels 4 --side 8 --batch 8 --rounds 1 --steps 1)
   search=(--config.batch_size=8 --config.space.channels=4 --config.data.name=synthetic --config.data.image_size=8
           --config.data.num_train=64 --config.pretrain.epochs=0.5 --config.devices=1)
-  cells=3
+  cells=3 slower=10
+  end=$((SECONDS + 6000))
   export VIMNAS_JAX_KERNELS=0
 else
   step=(--device gpu --rounds 2 --steps 10)
@@ -38,7 +39,7 @@ forms=fused
 
 # run SECONDS NAME COMMAND...: what the command says goes into log.txt
 run() {
-  local most=$1 name=$2
+  local most=$(($1 * slower)) name=$2
   shift 2
   local left=$((end - SECONDS))
   [ "$left" -gt 10 ] || { echo "$name: no time was left" | tee -a "$out/log.txt"; return; }
@@ -48,14 +49,17 @@ run() {
 }
 
 "$python" -c 'import jax; print(*jax.devices(), sep="\n")' > "$out/device.txt" 2>> "$out/log.txt" || exit 2
-for space in nb201 darts s1 oneshot1; do
-  own=()
-  [ "$cells" = 3 ] && [ "$space" = nb201 ] && own=(--cells 1)
-  run 60 "step_$space" "$python" -m benchmarks.step --space "$space" "${step[@]}" "${own[@]}" --forms "$forms" \
-    --torch-layout channels_last --torch-compile --out "$out/step_$space"
-done
-run 30 step_darts_bfloat16 "$python" -m benchmarks.step --space darts "${step[@]}" --forms fused --dtype bfloat16 \
-  --out "$out/step_darts_bfloat16"
+steps() {
+  local space own
+  for space in "$@"; do
+    own=()
+    [ "$cells" = 3 ] && [ "$space" = nb201 ] && own=(--cells 1)
+    run 120 "step_$space" "$python" -m benchmarks.step --space "$space" "${step[@]}" "${own[@]}" --forms "$forms" \
+      --torch-layout channels_last --torch-compile --out "$out/step_$space"
+  done
+}
+
+steps nb201 darts
 for config in nb201_c10 darts_c10 simplified_c10:s2 oneshot_c10:space1; do
   own=(--config.epochs=1)
   if [ "$cells" = 3 ]; then
@@ -69,4 +73,7 @@ own=(--config.epochs=0.2 --config.pretrain.epochs=0.1 --config.supernet_images=6
 run 60 'one seed' "$python" -m vimnas_jax.main --config=nb201_c10 "${search[@]}" "${own[@]}" "--workdir=$out/one_seed"
 run 90 'four seeds at once' "$python" -m vimnas_jax.main --config=nb201_c10 "${search[@]}" "${own[@]}" \
   '--config.seeds=(0,1,2,3)' --config.at_once "--workdir=$out/four_seeds"
+steps s1 oneshot1
+run 60 step_darts_bfloat16 "$python" -m benchmarks.step --space darts "${step[@]}" --forms fused --dtype bfloat16 \
+  --out "$out/step_darts_bfloat16"
 "$python" -m benchmarks.gpu "$out" | tee "$out/summary.md"
