@@ -94,8 +94,9 @@ def _rule(searched, following) -> Rule:
       return _looked_up(benchmark, benchmark.known(searched.data.name))
   if searched.supernet_images:
     kind = 'mixed' if space.topology else 'derived'
+    count = searched.supernet_images // searched.batch_size * searched.batch_size  # whole batches are scored
     return Rule(f'the accuracy of the {"supernet" if space.topology else "architecture in its supernet"} on '
-                f'{searched.supernet_images} validation images', lambda result: result['supernet'][kind])
+                f'{count} validation images', lambda result: result['supernet'][kind])
   raise UserError('config.seeds: nothing tells which seed found the best architecture, and test images may not: set '
                   'config.supernet_images=1000 (and config.train_portion=0.5 where the search keeps no validation '
                   'images), or config.then=retrain and config.data.validation=0.2')
