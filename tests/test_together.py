@@ -97,3 +97,5 @@ def test_kernels_of_a_cpu_are_named(tiny, tmp_path, monkeypatch):
   with pytest.raises(UserError) as error:
     vimnas_jax.search(tiny, tmp_path / 'run')
   assert 'VIMNAS_JAX_KERNELS=0' in one_line(error)
+  with pytest.raises(UserError, match='VIMNAS_JAX_KERNELS=0'):  # a dry run refuses what the run would
+    vimnas_jax.plan(tiny, tmp_path / 'run')

@@ -79,6 +79,8 @@ def planned(asked, folder: pathlib.Path, command: str) -> tuple[list[study.Run],
     runs.append(study.Run(
         place.name, study.as_command(command, own, place) if command.startswith('python ') else command,
         config_lib.resolve(one), config_lib.following(one, one.then_changes, place) if one.then else None))
+  if asked.at_once:
+    together.check(runs[0].searched)
   return runs, _rule(runs[0].searched, runs[0].following)
 
 

@@ -36,6 +36,16 @@ class States:
   each: Any
 
 
+def check(config):
+  """Raises UserError where searches of a resolved `config` cannot run as one, whatever the data and the method."""
+  if config.max_hours:
+    raise UserError(f'config.at_once does not keep config.max_hours={config.max_hours:g}: {_ALONE}, or a number of '
+                    'epochs')
+  if cpu.supernet_kernels():
+    raise UserError('config.at_once is for GPUs and TPUs: on a CPU one seed after the other is faster, by kernels that '
+                    f'have no batching rule: {_ALONE}, or VIMNAS_JAX_KERNELS=0 before the command')
+
+
 def searched(runs, folder, console, stop=None, notes=()) -> bool:
   """Searches with those of `runs` (study.Run) that are not finished, all at once, in their folders below `folder`.
 
@@ -54,12 +64,6 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
   if begun is None and (own := [run.where for run in left if (folder / run.where / 'config.json').exists()]):
     raise UserError(f'{files.printable(folder / own[0])} was begun by itself: {_ALONE} to go on with it')
   config = left[0].searched
-  if config.max_hours:
-    raise UserError(f'config.at_once does not keep config.max_hours={config.max_hours:g}: {_ALONE}, or a number of '
-                    'epochs')
-  if cpu.supernet_kernels():
-    raise UserError('config.at_once is for GPUs and TPUs: on a CPU one seed after the other is faster, by kernels that '
-                    f'have no batching rule: {_ALONE}, or VIMNAS_JAX_KERNELS=0 before the command')
   with stop or signals.Stop() as stop, contextlib.ExitStack() as open_folders:
     loaded = data.get(config.data)
     several = _Several(left, [folder / run.where for run in left], loaded, console)
@@ -155,7 +159,7 @@ class _Several:
       return loop.advance(loop.Loop(
           self.total, self._step, held, lambda at: jax.tree.map(lambda *x: jnp.stack(x), *(own(at) for own in others)),
           note, config.log_steps, config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
-          config.checkpoint_minutes, rehearsal=config.dry_run), now, saved, console, stop)
+          config.checkpoint_minutes), now, saved, console, stop)
     finally:
       for line in lines:
         line.close()
