@@ -36,7 +36,8 @@ def plan(asked, workdir, notes=()) -> list[dict[str, Any]]:
     own = [f'{name}={_text(value)}' for name, value in others.items() if fields[0].get(name) != value]
     console.say(f'{place}: {config.task}, with {" ".join(own) or "the same"}')
   if (folder / 'config.json').exists():
-    console.say(f'{printable(folder)} holds a run already, with which the command goes on: these figures are of a run from its start')
+    console.say(f'{printable(folder)} holds a run already, with which the command goes on: these figures are of one '
+                'from its start')
   told = [{'workdir': str(place), 'task': config.task, 'fields': each}
           for (place, config), each in zip(runs, fields, strict=True)]
   told[0] |= {'steps': None, 'seconds_a_step': None, 'seconds': None, 'bytes': None}
