@@ -61,11 +61,12 @@ def test_two_processes_have_one_writer_and_one_console(whole):
 
 
 @SLOW
-def test_two_processes_go_the_way_of_one(whole, tmp_path):
+def test_two_and_four_processes_go_the_way_of_one(whole, tmp_path):
   """The same losses as one process finds, up to rounding."""
-  code, out = run(tmp_path / 'one', processes=1)
-  assert code == 0, out
-  same(tmp_path / 'one', whole[0], losses=1e-3)
+  for name, processes in (('one', 1), ('four', 4)):
+    code, out = run(tmp_path / name, processes=processes)
+    assert code == 0, out
+    same(tmp_path / name, whole[0], losses=1e-3)
 
 
 def kill(process, number, workdir):

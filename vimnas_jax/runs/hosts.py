@@ -9,6 +9,7 @@ import time
 
 import jax
 import numpy as np
+from jax._src.lib import _jax
 from jax.experimental import multihost_utils
 
 from vimnas_jax import files
@@ -64,11 +65,21 @@ def join(where: Place, wait: float, asked: dict, say) -> None:
   files.follow(where.process > 0)
   try:
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    _gloo_at(_CALL.here())
     jax.distributed.initialize(where.coordinator, where.processes, where.process, cluster_detection_method='deactivate',
                                initialization_timeout=int(wait), heartbeat_timeout_seconds=int(max(wait, 100)))
   except Exception as e:
     raise UserError(f'JAX could not join the processes at {where.coordinator} ({" ".join(str(e).split())[:200]}): is '
                     'the port free, and open to all hosts?') from None
+
+
+def _gloo_at(address: str) -> None:
+  """Has the CPUs' collectives at an address that the others reach.
+
+  JAX would look up this host's name, of which in containers nobody knows, or only that it is 127.0.1.1.
+  """
+  make = _jax.make_gloo_tcp_collectives
+  _jax.make_gloo_tcp_collectives = lambda **given: make(**{'hostname': address} | given)
 
 
 def leave(code: int = 0, text: str = '') -> None:

@@ -66,6 +66,10 @@ class _Peer:
     """How long a `receive` may take."""
     self._connection.settimeout(seconds)
 
+  def here(self) -> str:
+    """This host's address, as the other end knows it."""
+    return str(self._connection.getsockname()[0])
+
 
 class RollCall:
   """One for every process; made when all have come, or raises UserError.
@@ -193,6 +197,10 @@ class RollCall:
         told.add('slow')
         self._say(f'{name} computes {took / middle:.1f} times more slowly than the median of {len(probes)} processes: '
                   'every step waits for it')
+
+  def here(self) -> str:
+    """An address of this host at which the others reach it."""
+    return next(iter(self._peers.values())).here()
 
   def report(self, seconds: float) -> None:
     """Tells the others how long this process took for what takes all equally long."""
