@@ -20,8 +20,9 @@ DARTS_MEMBERS = ('vimnas', 'darts', 'darts_second', 'gdas', 'pcdarts', 'sdarts_r
 
 def member(name, passes=PASSES):
   """One method with its share of the passes."""
-  before, each = methods.pretrain(name), methods.passes(name)
-  return f'{name} method.name={name} epochs={(passes - before) / each if each else 0:g}'
+  each, before = methods.passes(name), min(methods.pretrain(name), passes / 2)
+  shorter = f' pretrain.epochs={before:g}' if before < methods.pretrain(name) else ''
+  return f'{name} method.name={name} epochs={(passes - before) / each if each else 0:g}{shorter}'
 
 
 MEMBERS = tuple(map(member, methods.NAMES))

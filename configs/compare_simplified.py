@@ -15,7 +15,8 @@ core.
 from vimnas_jax.config import defaults, in_spaces, with_arguments
 from vimnas_jax.spaces.simplified import NAMES
 
-MEMBERS = ('VIM-NAS', 'DARTS method.name=darts pretrain.epochs=1', 'random method.name=random epochs=2')
+MEMBERS = ('VIM-NAS pretrain.epochs=1', 'DARTS method.name=darts pretrain.epochs=1',
+           'random method.name=random epochs=2')
 
 
 def smoke(config):

@@ -1,4 +1,5 @@
-"""VIM-NAS on the DARTS space with CIFAR-10: an epoch of theta alone, one of search, 25,000 images, 8 cells, C = 16.
+"""VIM-NAS on the DARTS space with CIFAR-10: two epochs of theta alone, two of search, 25,000 images, 8 cells,
+C = 16.
 
   python -m vimnas_jax.main --config=configs/darts_c10.py --config.data.dir=DIR --workdir=runs/darts
 
@@ -10,8 +11,10 @@ from vimnas_jax.config import defaults, with_arguments
 
 def smoke(config):
   config.space.cells, config.space.channels = 3, 4
-  config.data.limit, config.batch_size = 128, 8
+  config.data.limit, config.batch_size, config.epochs = 128, 8, 1.0
 
 
 def get_config(arg=''):
-  return with_arguments(defaults(), arg, smoke)
+  config = defaults()
+  config.epochs = 2.0
+  return with_arguments(config, arg, smoke)

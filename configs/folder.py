@@ -37,6 +37,7 @@ def get_config(arg=''):
   config.data.image_size, config.data.shrink = placeholder(int), placeholder(int)
   config.network.cells, config.network.channels = placeholder(int), placeholder(int)
   config.theta.weight_decay, config.theta.nesterov = 5e-4, True
-  # as for the handwritten digits of the quickstart: few images are learned soon, so phi has to decide at once
-  when(config, 'vimnas', {'train_portion': 1.0, 'pretrain.epochs': 0.0, 'method.samples': 4, 'phi.lr': 0.4})
+  # as for the handwritten digits of the quickstart: few images are learned soon, and the gradient is small then
+  when(config, 'vimnas', {'train_portion': 1.0, 'method.samples': 4, 'phi.lr': 0.05, 'phi.lr_end': 0.5,
+                          'phi.steps': 780})
   return with_arguments(config, arg, smoke)

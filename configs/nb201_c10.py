@@ -1,4 +1,4 @@
-"""VIM-NAS on NAS-Bench-201 with CIFAR-10: an epoch of theta alone, one of search, 25,000 images, N = 5, C = 16.
+"""VIM-NAS on NAS-Bench-201 with CIFAR-10: two epochs of theta alone, two of search, 25,000 images, N = 5, C = 16.
 
   python -m vimnas_jax.main --config=configs/nb201_c10.py --config.data.dir=DIR --workdir=runs/nb201
 
@@ -10,13 +10,14 @@ from vimnas_jax.config import defaults, when, with_arguments
 
 def smoke(config):
   config.space.cells, config.space.channels = 1, 4
-  config.data.limit, config.batch_size = 512, 32
+  config.data.limit, config.batch_size, config.epochs = 512, 32, 1.0
 
 
 def get_config(arg=''):
   config = defaults()
   config.space.name = 'nb201'
   config.space.cells = 5
+  config.epochs = 2.0
   config.theta.weight_decay = 5e-4  # NAS-Bench-201's own search settings
   config.theta.nesterov = True
   when(config, 'darts', {'method.phi_first': False})  # its DARTS-V1 moves theta first

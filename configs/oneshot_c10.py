@@ -2,7 +2,7 @@
 
   python -m vimnas_jax.main --config=configs/oneshot_c10.py:space1 --config.data.dir=DIR --workdir=runs/space1
 
-9 cells, C = 16, batch 96 and 50 epochs on 25,000 images, as the benchmark searches; before them an epoch of theta
+9 cells, C = 16, batch 96 and 50 epochs on 25,000 images, as the benchmark searches; before them two epochs of theta
 alone, this project's recipe. phi's maps, of the operations, are 4x3, in space 3 5x3; the graph is searched beside it.
 With --config.oracle.nasbench101=FILE (nasbench_only108.tfrecord) the result has the errors and the regret that training
 the architecture gives, and a report of several such runs the regret over the epochs.

@@ -124,8 +124,17 @@ def test_what_a_config_sets_for_one_method_does_not_fail_another():
 def test_the_strict_form_is_the_papers():
   found = config_lib.resolve(nb201_c10.get_config('strict'))
   assert (found.method.last, found.method.samples, found.phi.lr, found.pretrain.epochs) == ('relu', 1, 0.025, 0.0)
+  assert (found.method.centred, found.method.networks, found.method.sharpen) == (False, 1, 1.0)
+  assert (found.phi.lr_end, found.phi.steps, found.phi.fall, found.epochs) == (0.025, 0, 0.0, 1.0)
   assert found.theta.weight_decay == 3e-4 and not found.theta.nesterov
+  published = config_lib.resolve(nb201_c10.get_config('published'))
+  assert published.to_dict() == found.to_dict()
   usual = config_lib.resolve(nb201_c10.get_config())
+  assert (usual.phi.lr, usual.phi.lr_end, usual.phi.steps) == (0.01, 0.1, 780)
+  own = nb201_c10.get_config()
+  own.phi.lr = 0.05
+  own = config_lib.resolve(own)
+  assert (own.phi.lr, own.phi.lr_end, own.phi.steps) == (0.05, 0.05, 0)
   assert usual.theta.weight_decay == 5e-4 and usual.theta.nesterov
 
 

@@ -35,6 +35,16 @@ def test_the_rate_of_phi_rises_by_factors_and_falls_to_nothing():
                              2 * np.array([1, 1, 1, 1, 1, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5, 0, 0]), atol=1e-6)
 
 
+def test_rates_meant_for_a_longer_search_are_greater_in_proportion():
+  config = ConfigDict({'lr': 0.01, 'lr_end': 0.1, 'schedule': 'linear', 'fall': 0.3, 'steps': 80})
+  whole, half = optim.phi_rate(config, 80)(np.arange(80)), optim.phi_rate(config, 40)(np.arange(40))
+  np.testing.assert_allclose(half, 2 * whole[::2], rtol=1e-6)
+  config.update(lr_end=0.01, fall=0.0)
+  assert optim.phi_rate(config, 20) == 0.04
+  config.steps = 0
+  assert optim.phi_rate(config, 20) == 0.01
+
+
 def test_theta_goes_on_a_cosine_with_decay_and_clipping():
   config = ConfigDict({'lr': 0.2, 'lr_end': 0.1, 'momentum': 0.0, 'nesterov': False, 'weight_decay': 0.0, 'clip': 0.5,
                        'schedule': 'cosine'})

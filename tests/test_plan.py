@@ -48,7 +48,7 @@ def test_help_lists_tasks_configurations_methods_and_fields():
 
 def test_a_dry_run_times_a_step_and_writes_nothing(tmp_path, capsys):
   config = vimnas_jax.configure('quickstart', {**TINY, 'then': 'retrain'}, seeds=(3, 4), supernet_images=64,
-                                train_portion=0.5)
+                                train_portion=0.5, epochs=10.0)
   runs = vimnas_jax.plan(config, tmp_path / 'run')
   assert [(run['workdir'], run['task']) for run in runs] == [
       (str(tmp_path / 'run' / f'seed_{seed}' / retrained), task) for seed in (3, 4)

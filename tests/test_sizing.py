@@ -38,7 +38,8 @@ def changes(config):
 
 def test_sizes_by_the_images(tmp_path):
   found, notes = sizing.sized(asked(images(tmp_path, 100, 70)))
-  assert (found.data.image_size, found.batch_size, found.epochs) == (64, 16, 38.0)  # 128 images: 8 batches of 16
+  assert (found.data.image_size, found.batch_size, found.epochs) == (64, 16, 60.0)  # 128 images: 8 batches of 16
+  assert found.pretrain.epochs == 30.0 and 'pretrain.epochs=30.0' in notes[0]
   assert (found.data.pad, found.data.shrink, found.network.cells) == (8, 1, 2)
   assert changes(found)['epochs'] == '100.0' and changes(found)['batch_size'] == '16'
   assert 'data.image_size=64' in notes[0] and '128 training images of about 70 pixels' in notes[0]
@@ -66,9 +67,9 @@ def test_sides(side, size):
   assert sizing._values(asked(''), 10**5, side, None)['data.image_size'] == size
 
 
-def test_large_sets_take_one_epoch_and_large_images_of_one_size_are_shrunk():
+def test_large_sets_take_two_epochs_and_large_images_of_one_size_are_shrunk():
   values = sizing._values(asked(''), 10**5, 96, (96, 96))
-  assert (values['epochs'], values['batch_size'], values['data.shrink']) == (1.0, 64, 2)
+  assert (values['epochs'], values['batch_size'], values['data.shrink']) == (2.0, 64, 2)
 
 
 def test_too_few_images(tmp_path):

@@ -20,7 +20,7 @@ def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False,
                  remat=remat)
   config = config_lib.defaults()
   config.method = ConfigDict({'name': method, **methods.fields(method), **fields})
-  config.theta.lr, config.theta.lr_end = theta_lr, theta_lr
+  config.theta.lr, config.theta.lr_end, config.phi.lr, config.phi.fall = theta_lr, theta_lr, 0.1, 0.0
   config = config_lib.resolve(config)
   made, plan = methods.get(config.method), steps.Plan(pretrain, 10, 'single_path', parts)
   tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi, plan.search_steps)

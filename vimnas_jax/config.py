@@ -38,8 +38,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
   c.method = ConfigDict({'name': c.method.name,
                          **{field: value if c.method.get(field) is None else c.method[field]
                             for field, value in own.items()}})
-  if c.phi.lr is not None and c.phi.lr_end is None:
-    c.phi.lr_end = c.phi.lr
+  if c.phi.lr is not None:
+    c.phi.lr_end = c.phi.lr if c.phi.lr_end is None else c.phi.lr_end
+    c.phi.steps = c.phi.steps or 0
   for field, value in methods.optimizer(c.method).items():
     if c.phi[field] is None:
       c.phi[field] = value
@@ -234,6 +235,8 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
     elif word == 'strict':
       when(config, 'vimnas', methods.STRICT)
       config.update_from_flattened_dict(methods.STRICT_THETA)
+      if not (config.space.imagenet or config.space.name.endswith('.py')):  # neither is in the paper's text
+        config.epochs = methods.published('vimnas', config.space.name)['epochs']
     elif word == 'published':
       for field, value in methods.published(
           config.method.name, 'imagenet' if config.space.imagenet else config.space.name).items():

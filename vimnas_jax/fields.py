@@ -93,6 +93,8 @@ def defaults() -> ConfigDict:
   c.phi.optimizer = placeholder(str)  # 'sgd' or 'adam'
   c.phi.lr = placeholder(float)  # at the first step of the search proper
   c.phi.lr_end = placeholder(float)  # where the rate goes from there; None: as lr, where lr is given
+  c.phi.steps = placeholder(int)  # length of a search, in steps, that the rates are meant for: with another they go in
+  #                                 inverse proportion; 0: they are as they are; None: 0 where lr is given
   c.phi.schedule = placeholder(str)  # the way from lr to lr_end: 'linear', or 'exponential' (by equal factors)
   c.phi.fall = placeholder(float)  # the last part of the search, 0 to 1, in which the rate falls to 0
   c.phi.momentum = placeholder(float)  # of Adam: beta 1

@@ -131,11 +131,11 @@ def field_types(name: str = '') -> dict[str, type]:
 
 
 def optimizer(config: ConfigDict) -> dict[str, Any]:
-  """The method's default optimiser of phi: optimizer, lr, lr_end, schedule, fall, momentum, weight_decay, eps."""
+  """The method's default optimiser of phi: the fields of config.phi but `clip`."""
   literals, changed = _declared(config.name)
   found = literals['OPTIMIZER']
   found = {**found, **{field: value for field, value in changed.items() if field in found}}
-  return {'lr_end': found['lr'], 'schedule': 'linear', 'fall': 0.0, 'eps': 1e-8, **found}
+  return {'lr_end': found['lr'], 'steps': 0, 'schedule': 'linear', 'fall': 0.0, 'eps': 1e-8, **found}
 
 
 def passes(name: str) -> float:
@@ -159,7 +159,7 @@ def published(name: str, space: str) -> dict[str, Any]:
   if family not in known:
     raise UserError(f'--config=…:published: of method {name!r} there are published settings for '
                     f'{", ".join(known) or "no space"}, not for {space!r}: leave it out')
-  return dict(known[family])
+  return {**literals.get('STRICT', {}), **known[family]}
 
 
 def pretrain(name: str) -> float:

@@ -60,18 +60,21 @@ def phi_rate(config, steps: int):
   """The rate of phi: a number, or a function of the step, of the `steps` steps in which phi moves.
 
   It goes from lr to lr_end, in a straight line or, with the schedule 'exponential', by equal factors. In the last part
-  `fall` of the steps, by half a cosine, it falls from there to 0: the way before is so much shorter.
+  `fall` of the steps, by half a cosine, it falls from there to 0: the way before is so much shorter. lr and lr_end are
+  those of a search of `config.steps` steps; where the search is shorter they are greater in proportion, so that a whole
+  search moves phi as far.
   """
-  if config.lr_end == config.lr and not config.fall:
-    return config.lr
+  faster = config.steps / max(steps, 1) if config.get('steps') else 1
+  first, last = config.lr * faster, config.lr_end * faster
+  if first == last and not config.fall:
+    return first
   if config.schedule == 'linear' and not config.fall:
-    return optax.linear_schedule(config.lr, config.lr_end, max(steps, 1))
+    return optax.linear_schedule(first, last, max(steps, 1))
   way = max((1 - config.fall) * steps, 1)
 
   def of(step):
     along = jnp.clip(step / way, 0.0, 1.0)
-    now = (config.lr * (config.lr_end / config.lr) ** along if config.schedule == 'exponential'
-           else config.lr + (config.lr_end - config.lr) * along)
+    now = first * (last / first) ** along if config.schedule == 'exponential' else first + (last - first) * along
     left = jnp.clip((steps - step) / max(config.fall * steps, 1), 0.0, 1.0)
     return now * 0.5 * (1 - jnp.cos(jnp.pi * left)) if config.fall else now
 

@@ -11,14 +11,14 @@ import pathlib
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, files
+from vimnas_jax import data, files, methods
 from vimnas_jax.errors import UserError
 
 FIELDS = ('data.image_size', 'data.shrink', 'batch_size', 'epochs', 'network.cells', 'network.channels')
 LARGEST = 64  # pixels a side to which photographs are brought
 _SIDES = (8, 12, 16, 24, 32, 48, LARGEST)
 _BATCHES = 8  # of an epoch, at the least, before a batch is made smaller
-_SEARCH_STEPS, _SEARCH_EPOCHS = 300, (1, 40)
+_SEARCH_STEPS, _SEARCH_EPOCHS = 500, (2, 60)
 _RETRAIN_STEPS, _RETRAIN_EPOCHS = 4000, (10, 100)
 _EVALUATIONS = 40  # of a retraining
 
@@ -50,11 +50,15 @@ def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
   values = _values(c, count, side, fixed)
   for field in open_fields:
     c.update_from_flattened_dict({field: values[field]})
+  if 'epochs' in open_fields and c.pretrain.epochs is None and methods.pretrain(c.method.name):
+    c.pretrain.epochs = float(math.ceil(c.epochs / 2))
   if c.data.pad is None:
     c.data.pad = max(1, round((c.data.image_size if not fixed else side // c.data.shrink) / 8))
   if c.then:
     c.then_changes = f'{_retraining(c, count)} {c.then_changes}'.strip()
-  told = ' '.join(f'{field}={files.flatten(c.to_dict())[field]}' for field in (*open_fields, 'data.pad'))
+  told = ' '.join(f'{field}={files.flatten(c.to_dict())[field]}'
+                  for field in (*open_fields, 'pretrain.epochs', 'data.pad')
+                  if files.flatten(c.to_dict())[field] is not None)
   notes = [f'chosen for {count} training images of about {side} pixels: {told}' +
            (f'; retraining: {c.then_changes}' if c.then else '') + ' (what you set yourself is taken instead)']
   if c.data.flip:
