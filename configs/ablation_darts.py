@@ -2,21 +2,21 @@
 
   python -m vimnas_jax.main --config=configs/ablation_darts.py --config.data.dir=DIR --workdir=runs/ablation_darts
 
-DARTS, DARTS-dagger, VIM-NAS and its variants small, large, dropout and point, one search each, two epochs after two of
-theta alone: 8 cells, C = 8, images averaged to 16x16. For the paper's own size add --config.space.channels=16
---config.data.shrink=1 --config.data.pad=4.
+DARTS, DARTS-dagger, VIM-NAS and its variants small, large, dropout and point, one search each: 8 cells, C = 8, images
+averaged to 16x16. For the paper's own size add --config.space.channels=16 --config.data.shrink=1 --config.data.pad=4.
 """
 
-from vimnas_jax.config import defaults, with_arguments
+from vimnas_jax import methods
+from vimnas_jax.config import defaults, when, with_arguments
 
-MEMBERS = ('DARTS method.name=darts pretrain.epochs=2', 'DARTS-noise method.name=darts_noise pretrain.epochs=2',
-           'VIM-NAS', 'VIM-NAS-S method.variant=small', 'VIM-NAS-L method.variant=large',
-           'VIM-NAS-D method.variant=dropout', 'VIM-NAS-P method.variant=point')
+MEMBERS = ('DARTS method.name=darts pretrain.epochs=1', 'DARTS-noise method.name=darts_noise', 'VIM-NAS',
+           'VIM-NAS-S method.variant=small', 'VIM-NAS-L method.variant=large', 'VIM-NAS-D method.variant=dropout',
+           'VIM-NAS-P method.variant=point')
 
 
 def smoke(config):
   config.space.name, config.space.cells, config.space.channels = 's2', 3, 2  # which compiles in less time
-  config.data.limit, config.batch_size, config.epochs = 128, 8, 1.0
+  config.data.limit, config.batch_size = 128, 8
   config.study.members = MEMBERS[3:4]
 
 
@@ -24,6 +24,7 @@ def get_config(arg=''):
   config = defaults()
   config.task = 'study'
   config.study.members = MEMBERS
-  config.space.channels, config.epochs = 8, 2.0
+  config.space.channels = 8
+  when(config, 'vimnas', methods.SINGLE)
   config.data.shrink, config.data.pad = 2, 2
   return with_arguments(config, arg, smoke)

@@ -12,7 +12,7 @@ surrogate of --config.oracle.nasbench301 rates what they find.
 """
 
 from vimnas_jax import methods
-from vimnas_jax.config import defaults, with_arguments
+from vimnas_jax.config import defaults, when, with_arguments
 
 PASSES, DARTS_PASSES = 3.0, 2.0
 DARTS_MEMBERS = ('vimnas', 'darts', 'darts_second', 'gdas', 'pcdarts', 'sdarts_rs', 'darts_minus', 'sgas', 'random')
@@ -32,6 +32,7 @@ def darts(config):
   config.space.name, config.space.cells, config.space.channels = 'darts', 8, 8
   config.theta.weight_decay, config.theta.nesterov = 3e-4, False
   config.study.seeds = (300,)
+  when(config, 'vimnas', methods.SINGLE)
   config.study.members = tuple(member(name, DARTS_PASSES) for name in DARTS_MEMBERS)
 
 

@@ -12,11 +12,11 @@ side by side. results/compare_simplified has the runs, docs/spaces.md what they 
 core.
 """
 
-from vimnas_jax.config import defaults, in_spaces, with_arguments
+from vimnas_jax import methods
+from vimnas_jax.config import defaults, in_spaces, when, with_arguments
 from vimnas_jax.spaces.simplified import NAMES
 
-MEMBERS = ('VIM-NAS pretrain.epochs=1', 'DARTS method.name=darts pretrain.epochs=1',
-           'random method.name=random epochs=2')
+MEMBERS = ('VIM-NAS', 'DARTS method.name=darts pretrain.epochs=1', 'random method.name=random epochs=2')
 
 
 def smoke(config):
@@ -34,6 +34,7 @@ def get_config(arg=''):
   config.data.limit, config.batch_size = 25000, 32
   config.data.shrink, config.data.pad = 2, 2
   config.supernet_images = 5000
+  when(config, 'vimnas', methods.SINGLE)
   config.then_changes = ('data.limit=25000 network.cells=5 network.channels=8 network.auxiliary=0.0 '
                          'network.drop_path=0.0 data.cutout=0 epochs=2 eval_epochs=2 batch_size=64 theta.lr=0.05 '
                          'theta.schedule=cosine measure_batches=()')

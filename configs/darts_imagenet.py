@@ -14,7 +14,8 @@ theta alone and three of search are as many passes as its 0.26 GPU-days hold at 
 Neither ImageNet nor a GPU was at hand: no figure of this configuration has been measured. docs/scale.md has estimates.
 """
 
-from vimnas_jax.config import defaults, with_arguments
+from vimnas_jax import methods
+from vimnas_jax.config import defaults, when, with_arguments
 
 
 def smoke(config):
@@ -26,6 +27,7 @@ def smoke(config):
 def get_config(arg=''):
   config = defaults()
   config.space.imagenet = True
+  when(config, 'vimnas', methods.SINGLE)
   config.data.name, config.data.image_size = 'folder', 224
   config.data.search_parts = (0.1, 0.025)
   config.data.smallest, config.data.pad, config.data.moments = 0.08, 0, 'imagenet'

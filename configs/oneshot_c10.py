@@ -2,14 +2,15 @@
 
   python -m vimnas_jax.main --config=configs/oneshot_c10.py:space1 --config.data.dir=DIR --workdir=runs/space1
 
-9 cells, C = 16, batch 96 and 50 epochs on 25,000 images, as the benchmark searches; before them two epochs of theta
+9 cells, C = 16, batch 96 and 50 epochs on 25,000 images, as the benchmark searches; before them an epoch of theta
 alone, this project's recipe. phi's maps, of the operations, are 4x3, in space 3 5x3; the graph is searched beside it.
 With --config.oracle.nasbench101=FILE (nasbench_only108.tfrecord) the result has the errors and the regret that training
 the architecture gives, and a report of several such runs the regret over the epochs.
 One epoch (--config.epochs=1) is in docs/spaces.md; the 50 epochs have not been run.
 """
 
-from vimnas_jax.config import defaults, in_spaces, with_arguments
+from vimnas_jax import methods
+from vimnas_jax.config import defaults, in_spaces, when, with_arguments
 
 
 def smoke(config):
@@ -21,4 +22,5 @@ def get_config(arg=''):
   config = defaults()
   config.space.name, config.space.cells, config.space.channels = 'oneshot1', 9, 16
   config.batch_size, config.epochs = 96, 50.0
+  when(config, 'vimnas', methods.SINGLE)
   return with_arguments(config, arg, smoke, **in_spaces({f'space{number}': f'oneshot{number}' for number in (1, 2, 3)}))

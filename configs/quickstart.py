@@ -23,6 +23,7 @@ def get_config(arg=''):
   config.data.flip = False  # a mirrored digit is no digit
   config.batch_size = 64
   config.epochs = 36.0
+  config.then_changes = 'network.cells=1 network.channels=16 epochs=15 batch_size=64 eval_epochs=5 measure_batches=()'
   # The form and length of the recipe; five times its rates, as the digits are soon learned and the gradient is small
   # then. It needs no validation half.
   when(config, 'vimnas', {'train_portion': 1.0, 'pretrain.epochs': 12.0, 'method.samples': 4, 'phi.lr': 0.05,

@@ -2,20 +2,21 @@
 
   python -m vimnas_jax.main --config=configs/simplified_c10.py:s2 --config.data.dir=DIR --workdir=runs/s2
 
-Two epochs of theta alone and two of search, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3.
+An epoch of theta alone and one of search, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3.
 """
 
-from vimnas_jax.config import defaults, in_spaces, with_arguments
+from vimnas_jax import methods
+from vimnas_jax.config import defaults, in_spaces, when, with_arguments
 from vimnas_jax.spaces.simplified import NAMES
 
 
 def smoke(config):
   config.space.cells, config.space.channels = 3, 4
-  config.data.limit, config.batch_size, config.epochs = 128, 8, 1.0
+  config.data.limit, config.batch_size = 128, 8
 
 
 def get_config(arg=''):
   config = defaults()
   config.space.name = 's1'
-  config.epochs = 2.0
+  when(config, 'vimnas', methods.SINGLE)
   return with_arguments(config, arg, smoke, **in_spaces(dict(zip(NAMES, NAMES))))

@@ -5,7 +5,7 @@ import pytest
 from conftest import ROOT, one_line
 from ml_collections import ConfigDict
 
-from configs import nb201_c10, quickstart, retrain_simplified
+from configs import darts_c10, nb201_c10, quickstart, retrain_simplified
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods
 from vimnas_jax.errors import UserError
@@ -131,10 +131,11 @@ def test_the_strict_form_is_the_papers():
   assert published.to_dict() == found.to_dict()
   usual = config_lib.resolve(nb201_c10.get_config())
   assert (usual.phi.lr, usual.phi.lr_end, usual.phi.steps) == (0.01, 0.1, 780)
-  own = nb201_c10.get_config()
-  own.phi.lr = 0.05
-  own = config_lib.resolve(own)
-  assert (own.phi.lr, own.phi.lr_end, own.phi.steps) == (0.05, 0.05, 0)
+  for made in (nb201_c10, quickstart, darts_c10):
+    own = made.get_config()
+    own.phi.lr = 0.05
+    own = config_lib.resolve(own)
+    assert (own.phi.lr, own.phi.lr_end, own.phi.steps) == (0.05, 0.05, 0)
   assert usual.theta.weight_decay == 5e-4 and usual.theta.nesterov
 
 

@@ -99,6 +99,8 @@ def when(config: ConfigDict, method: str, values: dict):
 
 def _apply_when(c):
   flat = {field.replace(':', '.'): value for field, value in c.when.get(c.method.name, {}).items()}
+  if c.phi.lr is not None:  # the user's: the other end of the file's way is none of its own
+    flat = {field: value for field, value in flat.items() if field not in ('phi.lr_end', 'phi.steps')}
   for field, value in flat.items():
     *rooms, leaf = field.split('.')
     at = functools.reduce(getattr, rooms, c)

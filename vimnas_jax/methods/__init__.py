@@ -23,7 +23,7 @@ from vimnas_jax.spaces import Space
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
-__all__ = ['END', 'NAMES', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step',
+__all__ = ['END', 'NAMES', 'SINGLE', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step',
            'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain', 'published', 'source']
 
 # method -> (module, the name of a literal in it that changes its defaults)
@@ -78,7 +78,7 @@ def source(name: str) -> str:
   return _text(_MODULES[name][0])
 
 
-STRICT, STRICT_THETA = _literals('vimnas')['STRICT'], _literals('vimnas')['STRICT_THETA']
+SINGLE, STRICT, STRICT_THETA = (_literals('vimnas')[name] for name in ('SINGLE', 'STRICT', 'STRICT_THETA'))
 
 
 def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -56,6 +56,11 @@ OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.01, 'lr_end': 0.1, 'steps': 780, 'fall'
              'weight_decay': 0.0}
 PRETRAIN = 2.0
 PASSES = 1
+# The recipe of before, nearer to the text: one network, which begins anywhere, at one rate. The configurations of the
+# DARTS space, S1 to S4 and the one-shot spaces take it: slow, then firm, the DARTS space ends in skip connections and
+# pools (docs/recipe.md, section 11).
+SINGLE = {'method.centred': False, 'method.networks': 1, 'method.sharpen': 1.0, 'phi.lr': 0.1, 'phi.fall': 0.0,
+          'pretrain.epochs': 1.0}
 # What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
 # momentum of 0.9 and no decay are by analogy with theta.
 STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.centred': False,
