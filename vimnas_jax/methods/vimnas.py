@@ -18,9 +18,9 @@ and PyTorch's default initialisation; BatchNorm takes the statistics of the one 
 training see the same phi; widths of `small` and `large`; sigma = softplus of the second network's output; the
 sparsity term is weighted as in an evidence lower bound, once per data set, hence 1 / 25,000 per image.
 
-Beyond the paper's text: eight samples of xi a step and no ReLU before the last BatchNorm, which are the defaults
-(docs/recipe.md says why; `:strict` undoes them), and, switched off, a centred phi, the mean of several networks,
-BatchNorm over one sample at a time, and phi(eps) scaled up towards the end.
+Beyond the paper's text, as defaults (docs/recipe.md says why; `:strict` undoes them): eight samples of xi a step, no
+ReLU before the last BatchNorm, a centred phi, the mean of several networks, phi(eps) scaled up towards the end, two
+epochs of theta alone; and, switched off, BatchNorm over one sample at a time.
 """
 
 import jax
