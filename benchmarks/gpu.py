@@ -13,14 +13,29 @@ def _told(form: str, value: float | None) -> str:
   return '–' if value is None else format(value, form)
 
 
+def _forms(out, name):
+  path = out / f'{name}.json'
+  return json.loads(path.read_text())['forms'] if path.exists() else {}
+
+
 def steps(out: pathlib.Path) -> list[str]:
-  """A row for every form of every step that was measured."""
-  rows = ['| step | form | s a step | peak GiB | compiling, s | as fast as PyTorch, times |',
+  """A row for every form of every step that was measured. Compiling is that of several side by side, on all cores."""
+  rows = ['| step | form | s a step | peak GiB | compiling, s | as fast as PyTorch compiled, times |',
           '|---|---|---|---|---|---|']
   for path in sorted(out.glob('step_*.json')):
-    for name, form in json.loads(path.read_text())['forms'].items():
-      rows.append(f'| {path.stem.removeprefix("step_")} | {name} | {form["step_s"]:.4f} | {form["peak_gib"]:.2f} | '
-                  f'{_told(".1f", form["cold_compile_s"])} | {_told(".2f", form["torch_time_ratio"])} |')
+    name = path.stem.removeprefix('step_')
+    cold, compiled = _forms(out, f'cold_{name}'), _forms(out, f'compiled_{name}')
+    forms = {'ours' if form == 'fused' else 'PyTorch, as it is': figures
+             for form, figures in _forms(out, path.stem).items()}
+    if 'ours' in forms and 'fused' in cold:
+      forms['ours']['cold_compile_s'] = cold['fused']['cold_compile_s']
+    if compiled:
+      forms['PyTorch, compiled'] = {**compiled['torch'], 'cold_compile_s': _forms(out, f'cold_torch_{name}').get(
+          'torch', {}).get('cold_start_s')}
+    for form, figures in forms.items():
+      ratio = compiled['torch']['step_s'] / figures['step_s'] if compiled else None
+      rows.append(f'| {name} | {form} | {figures["step_s"]:.4f} | {figures["peak_gib"]:.2f} | '
+                  f'{_told(".1f", figures["cold_compile_s"])} | {_told(".2f", ratio)} |')
   return rows
 
 
@@ -45,8 +60,9 @@ def main(argv) -> int:
   if len(argv) != 1 or not (out := pathlib.Path(argv[0])).is_dir():
     raise UserError('python -m benchmarks.gpu OUT: a folder that benchmarks/gpu.sh has filled')
   device = (out / 'device.txt').read_text().strip() if (out / 'device.txt').exists() else 'unknown'
-  print('\n'.join([f'# {device}', '', *steps(out), '', *searches(out), '',
-                   "A seed of four at once has a quarter of a step's time, and the memory of the whole."]))
+  tables = [table for table in (steps(out), searches(out)) if len(table) > 2]
+  print('\n\n'.join([f'# {device}', *map('\n'.join, tables),
+                     "A seed of four at once has a quarter of a step's time, and the memory of the whole."]))
   return 0
 
 

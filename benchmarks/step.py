@@ -65,6 +65,7 @@ def parse(argv) -> argparse.Namespace:
   parser.add_argument('--threads', type=int, default=os.cpu_count(), help='default: all')
   parser.add_argument('--torch-layout', default='nchw', choices=('nchw', 'channels_last'))
   parser.add_argument('--torch-compile', action='store_true', help='torch.compile of the port')
+  parser.add_argument('--cache', help='folder of compiled programs, which is kept; default: one that is not')
   args = parser.parse_args(argv)
   args.forms = args.forms.split(',')
   space = spaces.get(args.space)
@@ -130,7 +131,7 @@ def schedule(args):
     for form in FORMS:
       if form in args.forms and (form != 'reference' or turn < args.reference_rounds):
         yield turn, form
-        if form == 'torch' and sys.platform == 'linux':
+        if form == 'torch' and sys.platform == 'linux' and args.device == 'cpu':
           yield turn, 'torch_malloc'
 
 
@@ -176,7 +177,7 @@ def main(argv) -> int:
   with tempfile.TemporaryDirectory() as cache:
     for turn, form in schedule(args):
       load = os.getloadavg()[0]
-      record = measure(args, turn, form, cache) | {'load_before': load}
+      record = measure(args, turn, form, args.cache or cache) | {'load_before': load}
       records.append(record)
       print(f'round {turn} {form:<13} {statistics.median(record["step_s"]):8.3f} s a step', file=sys.stderr,
             flush=True)

@@ -87,6 +87,9 @@ def build(spec):
   images, labels = noise(spec)
   data = jax.device_put({'images': images, 'labels': labels}, parallel.replicated(mesh))
   index = {'train': jnp.arange(spec['batch'])}
+  if space.topology:  # the graph descends the loss of a validation batch, in a pass of its own
+    data |= {'valid_images': data['images'], 'valid_labels': data['labels']}
+    index['valid'] = index['train']
 
   def prepare(key, images):
     return augment.augment(key, images, mean=(0.5,) * 3, std=(0.25,) * 3, pad=4, flip=True, cutout=0)
