@@ -1,4 +1,4 @@
-"""VIM-NAS on NAS-Bench-201 with CIFAR-10: two epochs of theta alone, two of search, 25,000 images, N = 5, C = 16.
+"""VIM-NAS on NAS-Bench-201 with CIFAR-10: three epochs of theta alone, two of search, 25,000 images, N = 5, C = 16.
 
   python -m vimnas_jax.main --config=configs/nb201_c10.py --config.data.dir=DIR --workdir=runs/nb201
 
