@@ -186,6 +186,15 @@ def test_recomputed_cells_give_the_same_in_less_memory(x64):
   _close(*(run(params) for run in runs), 1e-10)
 
 
+@pytest.mark.parametrize('shape', [(3, 3, 3, 14), (6, 5), (7,), ()])
+def test_numbers_of_one_axis_are_those_of_many(shape):
+  for ours, theirs in ((initial.normal, jax.random.normal), (initial.uniform, jax.random.uniform),
+                       (initial.gumbel, jax.random.gumbel)):
+    np.testing.assert_array_equal(ours(jax.random.key(3), shape), theirs(jax.random.key(3), shape))
+  np.testing.assert_array_equal(initial.uniform(jax.random.key(4), shape, minval=-0.3, maxval=0.2),
+                                jax.random.uniform(jax.random.key(4), shape, minval=-0.3, maxval=0.2))
+
+
 @SLOW
 @pytest.mark.parametrize('remat', [pytest.param(False, marks=SLOW), True])
 def test_initial_weights_are_cut_from_one_draw(remat):

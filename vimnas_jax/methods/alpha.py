@@ -8,6 +8,7 @@ from __future__ import annotations
 import jax
 
 from vimnas_jax.methods.types import END, Clock, Info, Phi, Rows, Weights
+from vimnas_jax.networks import initial
 from vimnas_jax.spaces import Space
 
 START = 1e-3  # standard deviation of alpha at the start
@@ -15,7 +16,7 @@ START = 1e-3  # standard deviation of alpha at the start
 
 def init(key: jax.Array, space: Space) -> Phi:
   """As `Method.init`: alpha from N(0, START^2), {cell: [edges, ops]}, and nothing beside."""
-  return {'params': {name: START * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
+  return {'params': {name: START * initial.normal(jax.random.fold_in(key, i), cell.shape)
                      for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
 
 

@@ -21,6 +21,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.alpha import init, probs
 from vimnas_jax.methods.types import Method, Options
+from vimnas_jax.networks import initial
 
 FIELDS = {
     'noise': 0.0,  # standard deviation of xi, added to alpha in every step
@@ -56,7 +57,7 @@ def make(config: ConfigDict) -> Method:
     del clock
     weights = {}
     for i, (name, alpha) in enumerate(phi['params'].items()):
-      xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *alpha.shape))
+      xi = initial.normal(jax.random.fold_in(key, i), (config.samples, *alpha.shape))
       weights[name] = jax.nn.softmax(alpha[None] + config.noise * xi)
     return weights, {}
 

@@ -25,7 +25,7 @@ from vimnas_jax.methods import updates
 from vimnas_jax.methods.alpha import probs
 from vimnas_jax.methods.rsps import Rule, rules
 from vimnas_jax.methods.types import Method
-from vimnas_jax.networks import ops
+from vimnas_jax.networks import initial, ops
 from vimnas_jax.spaces import Cell, Space
 
 FIELDS = {
@@ -87,7 +87,7 @@ def make(config: ConfigDict) -> Method:
 
   def init(key, space):
     check(space)
-    params = {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
+    params = {name: 1e-3 * initial.normal(jax.random.fold_in(key, i), cell.shape)
               for i, (name, cell) in enumerate(space.cells.items())}
     own = {}
     for name, cell in watched(space).items():

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method
+from vimnas_jax.networks import initial
 
 FIELDS = {
     'draws': 7,  # M, categorical draws an edge and step; the paper has 4 and 7
@@ -58,7 +59,7 @@ def make(config: ConfigDict) -> Method:
   relu = config.probabilities == 'relu'
 
   def init(key, space):
-    return {'params': {name: float(relu) + 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
+    return {'params': {name: float(relu) + 1e-3 * initial.normal(jax.random.fold_in(key, i), cell.shape)
                        for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
 
   def probability(alpha):
@@ -71,7 +72,7 @@ def make(config: ConfigDict) -> Method:
     tau = config.tau + (config.tau_end - config.tau) * clock.progress
     weights, width = {}, []
     for i, (name, alpha) in enumerate(phi['params'].items()):
-      noise = jax.random.gumbel(jax.random.fold_in(key, i), (config.draws, *alpha.shape), alpha.dtype)
+      noise = initial.gumbel(jax.random.fold_in(key, i), (config.draws, *alpha.shape), alpha.dtype)
       weights[name] = ensemble(jax.nn.softmax((jnp.log(probability(alpha) + TINY)[None] + noise) / tau))[None]
       width.append((weights[name] > 0).sum(-1).mean())
     return weights, {'tau': tau, 'drawn': sum(width) / len(width)}

@@ -32,6 +32,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import paths, updates
 from vimnas_jax.methods.rsps import rules
 from vimnas_jax.methods.types import END, Method, Step
+from vimnas_jax.networks import initial
 
 FIELDS = {
     'hidden': 32,  # numbers in a layer of the controller
@@ -72,7 +73,7 @@ def make(config: ConfigDict) -> Method:
     shapes = {'start': (size,), 'embedding': (slots, size), 'inputs': (config.layers, size, 4 * size),
               'hidden': (config.layers, size, 4 * size), 'bias': (config.layers, 4 * size), 'out': (size, slots),
               'out_bias': (slots,)}
-    return {'params': {name: jax.random.uniform(jax.random.fold_in(key, i), shape, minval=-0.1, maxval=0.1)
+    return {'params': {name: initial.uniform(jax.random.fold_in(key, i), shape, minval=-0.1, maxval=0.1)
                        for i, (name, shape) in enumerate(shapes.items())},
             'fixed': {'rules': rules(space), 'baseline': jnp.zeros(())}}
 

@@ -20,6 +20,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.alpha import init, probs
 from vimnas_jax.methods.types import Method
+from vimnas_jax.networks import initial
 from vimnas_jax.networks.mixing import Mixture
 
 FIELDS = {
@@ -53,7 +54,7 @@ def make(config: ConfigDict) -> Method:
     tau = config.tau + (config.tau_end - config.tau) * clock.progress
     weights = {}
     for i, (name, alpha) in enumerate(phi['params'].items()):
-      noise = jax.random.gumbel(jax.random.fold_in(key, i), (config.samples, *alpha.shape))
+      noise = initial.gumbel(jax.random.fold_in(key, i), (config.samples, *alpha.shape))
       h = straight_through(jax.nn.softmax((jax.nn.log_softmax(alpha)[None] + noise) / tau))
       drawn = jax.lax.stop_gradient(h) > 0.5
       weights[name] = Mixture(ops=jnp.where(drawn, h, 0), shift=jnp.where(drawn, 0, h).sum(-1))

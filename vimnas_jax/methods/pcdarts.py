@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method, Options
+from vimnas_jax.networks import initial
 from vimnas_jax.networks.mixing import Mixture
 
 FIELDS = {
@@ -51,8 +52,8 @@ def make(config: ConfigDict) -> Method:
     for i, (name, cell) in enumerate(space.cells.items()):
       fixed[name] = jnp.array([target for _, target in cell.edges])
       alpha_key, beta_key = jax.random.split(jax.random.fold_in(key, i))
-      params[name] = {'alpha': 1e-3 * jax.random.normal(alpha_key, cell.shape),
-                      'beta': 1e-3 * jax.random.normal(beta_key, cell.shape[:1])}
+      params[name] = {'alpha': 1e-3 * initial.normal(alpha_key, cell.shape),
+                      'beta': 1e-3 * initial.normal(beta_key, cell.shape[:1])}
     return {'params': params, 'fixed': fixed}
 
   def sample(phi, key, clock):

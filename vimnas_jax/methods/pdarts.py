@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method, Options
+from vimnas_jax.networks import initial
 from vimnas_jax.networks.mixing import Mixture
 
 FIELDS = {
@@ -86,7 +87,7 @@ def make(config: ConfigDict) -> Method:
     raise UserError(f'config.method.dropout_first, _second and _third, {dropout}, must be from 0 and below 1')
 
   def alphas(key, shapes):
-    return {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), shape)
+    return {name: 1e-3 * initial.normal(jax.random.fold_in(key, i), shape)
             for i, (name, shape) in enumerate(shapes.items())}
 
   def init(key, space):

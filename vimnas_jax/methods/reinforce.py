@@ -26,6 +26,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import paths, updates
 from vimnas_jax.methods.rsps import rules
 from vimnas_jax.methods.types import END, Method
+from vimnas_jax.networks import initial
 
 FIELDS = {
     'budget': 108,  # architectures whose accuracy is looked up
@@ -50,7 +51,7 @@ def make(config: ConfigDict) -> Method:
     params = {}
     for i, (name, cell) in enumerate(space.cells.items()):
       edges, ops = cell.shape
-      params[name] = 1e-3 * jax.random.normal(jax.random.fold_in(key, i), (edges, ops + 1))  # first: leaving it out
+      params[name] = 1e-3 * initial.normal(jax.random.fold_in(key, i), (edges, ops + 1))  # first: leaving it out
     return {'params': params, 'fixed': rules(space)}
 
   def drawn(params, fixed, key):

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method
+from vimnas_jax.networks import initial
 from vimnas_jax.spaces import Space
 
 FIELDS = {'tries': 100}  # architectures that are rated at the end
@@ -42,9 +43,9 @@ def architecture(key: jax.Array, rule: Rule) -> jax.Array:
   `rule` is the cell's, as `rules` gives it: which operations an edge may keep, and how many edges a node.
   """
   edge_key, op_key = jax.random.split(key)
-  drawn = jax.random.gumbel(op_key, rule['allowed'].shape)
+  drawn = initial.gumbel(op_key, rule['allowed'].shape)
   weights = jax.nn.one_hot(jnp.where(rule['allowed'], drawn, -jnp.inf).argmax(-1), drawn.shape[1])
-  order, targets = jax.random.uniform(edge_key, drawn.shape[:1]), rule['targets']
+  order, targets = initial.uniform(edge_key, drawn.shape[:1]), rule['targets']
   earlier = ((targets[:, None] == targets[None]) & (order[None] < order[:, None])).sum(1)
   return weights * (earlier < rule['kept'])[:, None]
 

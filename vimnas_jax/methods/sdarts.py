@@ -28,6 +28,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.alpha import init, probs, sample
 from vimnas_jax.methods.types import Method, Rows, Step
+from vimnas_jax.networks import initial
 
 FIELDS = {
     'attack': 0,  # steps of the attack; 0: random smoothing
@@ -118,7 +119,7 @@ def make(config: ConfigDict) -> Method:
     width = config.epsilon_start + (config.epsilon - config.epsilon_start) * clock.progress
     weights = {}
     for i, (name, p) in enumerate(probs(phi, clock).items()):
-      moved = jax.random.uniform(jax.random.fold_in(key, i), p.shape, minval=-width, maxval=width)
+      moved = initial.uniform(jax.random.fold_in(key, i), p.shape, minval=-width, maxval=width)
       weights[name] = to_probabilities(p + moved)[None]
     return weights, {'epsilon': width}
 

@@ -25,6 +25,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import rsps, updates
 from vimnas_jax.methods.alpha import probs, sample
 from vimnas_jax.methods.types import Method
+from vimnas_jax.networks import initial
 
 FIELDS = {'tries': 100}  # architectures that are rated at the end
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
@@ -88,7 +89,7 @@ def make(config: ConfigDict) -> Method:
     raise UserError(f'config.method.tries={config.tries} must be at least 1')
 
   def init(key, space):
-    return {'params': {name: 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
+    return {'params': {name: 1e-3 * initial.normal(jax.random.fold_in(key, i), cell.shape)
                        for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': rsps.rules(space)}
 
   def sample_theta(phi, key, clock):

@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method
+from vimnas_jax.networks import initial
 
 FIELDS = {
     'criterion': 2,  # 1 or 2
@@ -67,7 +68,7 @@ def make(config: ConfigDict) -> Method:
   def init(key, space):
     params, fixed = {}, {}
     for i, (name, cell) in enumerate(space.cells.items()):
-      params[name] = 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
+      params[name] = 1e-3 * initial.normal(jax.random.fold_in(key, i), cell.shape)
       kept = space.kept or len(cell.edges)
       targets = np.arange(len(cell.edges)) if cell.rows else np.array([target for _, target in cell.edges])
       into = (targets[:, None] == targets[None]).sum(1)

@@ -27,6 +27,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method
 from vimnas_jax.methods.vimnas import log_uniform_kl
+from vimnas_jax.networks import initial
 
 FIELDS = {
     'delta': 0.25,  # median dropout rate at the start: the variance of alpha in squares of its mean
@@ -57,7 +58,7 @@ def make(config: ConfigDict) -> Method:
     raise UserError(f'config.method.sparsity={config.sparsity} must not be below 0')
 
   def init(key, space):
-    return {'params': {name: {'mean': 1e-3 * jax.random.normal(jax.random.fold_in(key, i), cell.shape),
+    return {'params': {name: {'mean': 1e-3 * initial.normal(jax.random.fold_in(key, i), cell.shape),
                               'log_delta': jnp.full(cell.shape, jnp.log(config.delta)),
                               'log_spread': jnp.full(cell.shape, jnp.log(config.spread))}
                        for i, (name, cell) in enumerate(space.cells.items())}, 'fixed': {}}
@@ -68,9 +69,9 @@ def make(config: ConfigDict) -> Method:
     for i, (name, own) in enumerate(phi['params'].items()):
       rate_key, noise_key = jax.random.split(jax.random.fold_in(key, i))
       shape = config.samples, *own['mean'].shape
-      log_delta = own['log_delta'][None] + jnp.exp(own['log_spread'])[None] * jax.random.normal(rate_key, shape)
+      log_delta = own['log_delta'][None] + jnp.exp(own['log_spread'])[None] * initial.normal(rate_key, shape)
       log_delta = jnp.clip(log_delta, -WIDEST, WIDEST)
-      noise = jnp.exp(0.5 * log_delta) * jax.random.normal(noise_key, shape)
+      noise = jnp.exp(0.5 * log_delta) * initial.normal(noise_key, shape)
       found[name] = own['mean'][None] * (1 + noise), log_delta
     return found
 

@@ -25,7 +25,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.alpha import probs
 from vimnas_jax.methods.types import Method
-from vimnas_jax.networks import ops
+from vimnas_jax.networks import initial, ops
 from vimnas_jax.spaces import Space
 
 FIELDS = {
@@ -65,7 +65,7 @@ def make(config: ConfigDict) -> Method:
     raise UserError(f'config.method.resource={config.resource} must be at least 0')
 
   def init(key, space):
-    params = {name: 1 + 0.01 * jax.random.normal(jax.random.fold_in(key, i), cell.shape)
+    params = {name: 1 + 0.01 * initial.normal(jax.random.fold_in(key, i), cell.shape)
               for i, (name, cell) in enumerate(space.cells.items())}
     return {'params': params, 'fixed': parameters(space) if config.resource else {}}
 
@@ -73,7 +73,7 @@ def make(config: ConfigDict) -> Method:
     tau = config.tau + (config.tau_end - config.tau) * clock.progress
     weights = {}
     for i, (name, alpha) in enumerate(phi['params'].items()):
-      noise = jax.random.gumbel(jax.random.fold_in(key, i), (config.samples, *alpha.shape), alpha.dtype)
+      noise = initial.gumbel(jax.random.fold_in(key, i), (config.samples, *alpha.shape), alpha.dtype)
       weights[name] = jax.nn.softmax((alpha[None] + noise) / tau)
     return weights, {'tau': tau}
 

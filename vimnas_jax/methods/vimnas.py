@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method
+from vimnas_jax.networks import initial
 from vimnas_jax.networks.ops import normalise
 
 WIDTHS = {'base': (3, 14, 1), 'small': (3, 1), 'large': (3, 14, 14, 14, 14, 1)}
@@ -105,7 +106,7 @@ def make(config: ConfigDict) -> Method:
     fixed: dict[str, dict[str, jax.Array]] = {'eps': {}, 'start': {}}
     for i, (name, cell) in enumerate(space.cells.items()):
       eps_key, mu_key, sigma_key = jax.random.split(jax.random.fold_in(key, i), 3)
-      eps = jax.vmap(lambda k, cell=cell: jax.random.normal(k, (*cell.shape, widths[0])))(each(eps_key))
+      eps = jax.vmap(lambda k, cell=cell: initial.normal(k, (*cell.shape, widths[0])))(each(eps_key))
       fixed['eps'][name] = config.eps_scale * eps
       params[name] = {'mu': jax.vmap(lambda k: init_network(k, widths, config.gamma))(each(mu_key))}
       if config.centred:
@@ -115,7 +116,8 @@ def make(config: ConfigDict) -> Method:
     return {'params': params, 'fixed': fixed}
 
   def each(key):
-    return jnp.stack([key, *(jax.random.fold_in(key, k) for k in range(1, config.networks))])
+    others = jax.vmap(lambda k: jax.random.fold_in(key, k))(jnp.arange(1, config.networks))
+    return jnp.concatenate([key[None], others])
 
   def outputs(phi):
     return {name: network(p['mu'], phi['fixed']['eps'][name], linear)[0] for name, p in phi['params'].items()}
@@ -154,7 +156,7 @@ def make(config: ConfigDict) -> Method:
     scale, info, weights = sigma(phi) if dropout else {}, {}, {}
     for i, (name, m) in enumerate(mu.items()):
       m = sharper(clock.progress) * m
-      xi = jax.random.normal(jax.random.fold_in(key, i), (config.samples, *m.shape[1:]))
+      xi = initial.normal(jax.random.fold_in(key, i), (config.samples, *m.shape[1:]))
       if dropout:
         xi *= scale[name][None]
         info[f'sigma/{name}'] = scale[name].mean()
@@ -185,7 +187,8 @@ def init_network(key: jax.Array, widths: tuple[int, ...], gamma: float = 1.0) ->
   layers = []
   for i, (c, d) in enumerate(zip(widths, widths[1:])):
     bound = (9 * c) ** -0.5
-    layers.append({'kernel': jax.random.uniform(jax.random.fold_in(key, i), (3, 3, c, d), minval=-bound, maxval=bound),
+    layers.append({'kernel': initial.uniform(jax.random.fold_in(key, i), (3, 3, c, d),
+                                             minval=-bound, maxval=bound),
                    'scale': (gamma if i == len(widths) - 2 else 1.0) * jnp.ones(d), 'bias': jnp.zeros(d)})
   return layers
 

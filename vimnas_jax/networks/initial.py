@@ -1,6 +1,8 @@
 """Initial weights."""
 
 import collections
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,23 @@ def fan_in_uniform(fan_in: int):
     if _postponed is not None:
       _postponed.append((jnp.zeros(shape, dtype), fan_in))
       return _postponed[-1][0]
-    return _within(jax.random.uniform(key, shape, dtype, -1.0, 1.0), fan_in)
+    return _within(uniform(key, shape, dtype, -1.0, 1.0), fan_in)
   return init
+
+
+def _of_one_axis(draw):
+  """`draw(key, shape, ...)` of jax.random, bit for bit, as one row that is then folded.
+
+  XLA compiles a generator for a CPU five to ten times as fast if its numbers have one axis.
+  """
+  @functools.wraps(draw)
+  def folded(key, shape, *args, **kwargs):
+    return draw(key, (math.prod(shape),), *args, **kwargs).reshape(shape)
+
+  return folded
+
+
+normal, uniform, gumbel = map(_of_one_axis, (jax.random.normal, jax.random.uniform, jax.random.gumbel))
 
 
 def _within(x, fan_in):

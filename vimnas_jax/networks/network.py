@@ -102,7 +102,7 @@ class Edge(_Module):
   def __call__(self, x, train):
     """X [n, h, w, c] -> [n, h / stride, w / stride, c]. The operation `noise` needs an rng 'noise', always."""
     if self.op == 'noise':
-      return jax.random.normal(self.make_rng('noise'), x[:, ::self.stride, ::self.stride].shape, self.dtype)
+      return initial.normal(self.make_rng('noise'), x[:, ::self.stride, ::self.stride].shape, self.dtype)
     op, count, norm, c = ops.named(self.op, self.own_ops), itertools.count(1), self.batch_norm(train), x.shape[-1]
     params = {name: self.weight(name, shape, fan_in) for name, (shape, fan_in) in op.shapes(c, self.stride).items()}
     fused = self.fused(c, c)

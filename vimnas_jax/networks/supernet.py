@@ -193,7 +193,7 @@ class MixedCell(Module):
     n, h, w, c = shape
     key, shape = jax.random.wrap_key_data(key), (n, -(-h // stride), -(-w // stride), c)
     for i, e in enumerate(edges):
-      drawn = jax.random.normal(jax.random.fold_in(key, e), shape, self.dtype)
+      drawn = initial.normal(jax.random.fold_in(key, e), shape, self.dtype)
       y = jnp.repeat(weights[:, i], n // len(weights))[:, None, None, None] * drawn
       at = leaving.index(e)
       before[at] = y if before[at] is None else before[at] + y

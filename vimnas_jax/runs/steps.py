@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.methods import Batch, Clock, Method, Problem, updates
 from vimnas_jax.methods.random import one_hot
+from vimnas_jax.networks import initial
 from vimnas_jax.runs import optim, parallel
 from vimnas_jax.runs.state import SearchState
 from vimnas_jax.spaces import Space
@@ -96,7 +97,7 @@ def pretrain_weights(sampling: str, space: Space, key, samples: int):
   for i, (name, cell) in enumerate(space.cells.items()):
     cell_key, shape = jax.random.fold_in(key, i), (samples, *cell.shape)
     if sampling == 'noise':
-      weights[name] = jax.nn.softmax(jax.random.normal(cell_key, shape))
+      weights[name] = jax.nn.softmax(initial.normal(cell_key, shape))
     elif sampling == 'uniform':
       weights[name] = jnp.full(shape, 1 / shape[-1])
     else:
