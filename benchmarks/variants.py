@@ -30,7 +30,7 @@ from vimnas_jax.runs import optim, parallel
 from vimnas_jax.tabular import nasbench201, nasbench301
 from vimnas_jax.verbs import outcome, search
 
-LONGEST, EVERY, FALL = 4096, 13, 0.3
+LONGEST, EVERY = 4096, 13
 FORM = {'method.centred': True, 'method.networks': 32, 'method.sharpen': 6.0, 'method.sharpen_from': 0.6}
 CONFIGS = {'nb201': 'nb201_c10', 'darts': 'darts_c10'}
 LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of theta counts those before as well
@@ -38,7 +38,7 @@ LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of 
 
 class Variant(NamedTuple):
   """`age`: epochs of theta alone. `rate` and `rate_end`: of phi, from one to the other in a line or by equal `factors`.
-  `bilevel`: the field of config.method.
+  `bilevel`: the field of config.method. `fall`: part of the search in which the rate falls to 0.
   """
 
   age: int
@@ -46,6 +46,7 @@ class Variant(NamedTuple):
   rate_end: float
   factors: bool = False
   bilevel: bool = False
+  fall: float = 0.3
 
 
 VARIANTS = {
@@ -54,8 +55,9 @@ VARIANTS = {
               'V4': Variant(4, 0.002, 0.1, True), 'S3': Variant(3, 0.0005, 0.1, True),
               'B3': Variant(3, 0.002, 0.1, True, True), 'BE2': Variant(2, 0.01, 0.1, False, True),
               'BE3': Variant(3, 0.01, 0.1, False, True)},
-    'darts': {'D1': Variant(1, 1.0, 1.0), 'D2': Variant(1, 0.2, 0.4), 'D3': Variant(1, 0.05, 0.4),
-              'D4': Variant(3, 1.0, 1.0), 'D6': Variant(1, 5.0, 5.0)},
+    'darts': {'D1': Variant(1, 1.0, 1.0), 'D9': Variant(6, 0.2, 0.4), 'D10': Variant(6, 1.0, 1.0),
+              'D11': Variant(6, 0.02, 0.2), 'D12': Variant(6, 5.0, 5.0), 'D13': Variant(6, 0.2, 0.4, fall=0.6),
+              'D14': Variant(6, 0.1, 0.2, fall=0.6)},
 }
 
 
@@ -159,11 +161,11 @@ class Seed:
 
 
 def path(variant, steps):
-  """The rates of phi [steps] in a variant, which fall to 0 in the last part FALL, as optim.phi_rate has them."""
-  along = np.clip(np.arange(steps) / ((1 - FALL) * steps), 0, 1)
+  """The rates of phi [steps] in a variant, as optim.phi_rate has them."""
+  along = np.clip(np.arange(steps) / ((1 - variant.fall) * steps), 0, 1)
   first, last = variant.rate, variant.rate_end
   rates = first * (last / first) ** along if variant.factors else first + (last - first) * along
-  left = np.clip((steps - np.arange(steps)) / (FALL * steps), 0, 1)
+  left = np.clip((steps - np.arange(steps)) / (variant.fall * steps), 0, 1)
   return rates * 0.5 * (1 - np.cos(np.pi * left))
 
 
