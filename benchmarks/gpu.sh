@@ -8,8 +8,8 @@
 #
 # First everything is compiled, side by side on all cores; then it is timed, one after the other. OUT gets
 # step_SPACE.json, a run folder for every search, log.txt, and summary.md, which is printed. A part that fails or takes
-# more than its share of the time is told and left out. PARTS (of "steps seeds searches"), SPACES (whose steps are timed; s1 to s4 and oneshot1 to 3 too),
-# SECONDS_IN_ALL and PYTHON choose the parts, the time and the interpreter.
+# more than its share of the time is told and left out. PARTS (of "steps seeds searches"), SPACES (whose steps are timed;
+# s1 to s4 and oneshot1 to 3 can be), SECONDS_IN_ALL and PYTHON choose the parts, the time and the interpreter.
 set -u
 out=${1:?the folder for what is measured}
 data=${2:-}
