@@ -57,12 +57,16 @@ def test_what_fits_stays_and_what_does_not_is_shortened_once(tmp_path, clock):
 
 
 def test_a_plan_has_some_steps_and_a_run_with_steps_behind_it_keeps_its_plan(tmp_path, clock):
-  none = made(tmp_path, hours=0.001)
+  none, said = made(tmp_path, hours=0.001), []
+  none.told = said.append
   none.decide(5, 1000, 1e6, 1)
   assert none.fitted().epochs == 10
   with pytest.raises(budget.Shortened):
     none.decide(0, 1000, 1e6, 1)
   assert none.fitted().epochs == pytest.approx(10 * 10 / 1000)
+  assert 'max_hours=0.001 is too short: compiling took 1 s' in said[-1]
+  hours = float(said[-1].split('--config.max_hours=')[1].split()[0])  # for a hundred steps of a thousand seconds
+  assert hours == pytest.approx(100 * 1000 / 0.9 / 0.85 / 3600, rel=0.01)
 
 
 def test_time_is_up_and_that_is_remembered(tmp_path, clock):

@@ -72,6 +72,7 @@ def test_a_folder_is_named_and_told(run, photos, tmp_path, capsys):
 
 def test_one_photograph_from_python(run, photos):
   network = vimnas_jax.load(run)
+  assert repr(network).startswith('<Model of space') and len(repr(network)) < 300
   top = network.predict(photos / 'a.png')
   assert len(top) == 3 and top == network.predict(str(photos / 'a.png'), top=4)[:3]
   assert sum(p for _, p in network.predict(photos / 'a.png', top=4)) == pytest.approx(1, abs=1e-5)

@@ -20,6 +20,7 @@ FILE = 'plan.json'
 SEARCH = 1 / 3  # of the hours, at most, for a search that a retraining follows; that has what is left
 _REMEDY = 'give another --workdir'
 _LEAST = 10  # steps that a plan has, however short the time
+_FEW = 100  # steps below which a search is little better than a draw
 _AIM = 0.9  # of the time left that a plan fills: steps may be slower than those that were timed
 
 
@@ -98,7 +99,17 @@ class Budget:
       self.told(f'config.max_hours={c.max_hours:g}: {c.epochs:g} epochs would take {metrics.duration(seconds)}, and '
                 f'{metrics.duration(left)} are left for compiling and for them: shortened to '
                 f'{self._plan["epochs"]:.3g} epochs, schedules included')
+      if _AIM * (left - compiling) / seconds < _LEAST / steps:
+        hours = self._hours(compiling + min(_FEW, steps) * seconds / steps / _AIM)
+        self.told(f'config.max_hours={c.max_hours:g} is too short: compiling took {metrics.duration(compiling)} here '
+                  f'and is to come once more, so nothing can be learned in the rest. For {min(_FEW, steps)} steps give '
+                  f'--config.max_hours={hours:g} and another --workdir')
       raise Shortened
+
+  def _hours(self, seconds: float) -> float:
+    """The config.max_hours, rounded up, in whose share there are `seconds` more than have been spent."""
+    share = self._plan['limit_seconds'] / self._plan['max_hours']  # seconds of every hour that is given
+    return math.ceil(100 * (self._spent + seconds) / 0.85 / share) / 100
 
   def over(self, step: int) -> bool:
     """Whether the time is up after `step` steps; one is always done."""

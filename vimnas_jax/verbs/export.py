@@ -67,6 +67,10 @@ class Model:
   recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   code: bytes | None = None
 
+  def __repr__(self):
+    return (f'<Model of space {self.space.name!r}, data {self.data!r}: images {self.image_shape}, classes '
+            f'{", ".join(self.class_names) or "without names"}>')
+
   def __call__(self, images):
     """Logits [n, classes] of uint8 images [n, h, w, c]. Traceable."""
     return apply(self.net, self.variables, augment.normalise(images, self.mean, self.std))
