@@ -56,8 +56,8 @@ VARIANTS = {
               'B3': Variant(3, 0.002, 0.1, True, True), 'BE2': Variant(2, 0.01, 0.1, False, True),
               'BE3': Variant(3, 0.01, 0.1, False, True)},
     'darts': {'D1': Variant(1, 1.0, 1.0), 'D6': Variant(1, 5.0, 5.0), 'D9': Variant(6, 0.2, 0.4),
-              'D10': Variant(6, 1.0, 1.0), 'D11': Variant(6, 0.02, 0.2), 'D12': Variant(6, 5.0, 5.0), 'D13': Variant(6, 0.2, 0.4, fall=0.6),
-              'D14': Variant(6, 0.1, 0.2, fall=0.6)},
+              'D10': Variant(6, 1.0, 1.0), 'D11': Variant(6, 0.02, 0.2), 'D12': Variant(6, 5.0, 5.0),
+              'D13': Variant(6, 0.2, 0.4, fall=0.6), 'D14': Variant(6, 0.1, 0.2, fall=0.6)},
 }
 
 
