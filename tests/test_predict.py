@@ -70,6 +70,15 @@ def test_a_folder_is_named_and_told(run, photos, tmp_path, capsys):
   assert '2 skipped: notes.txt (no image); cut.png (' in out and '3 images: ' in out and '.hidden' not in out
 
 
+def test_how_far_names_can_be_relied_on():
+  assert predict.reliance(None) == predict.reliance({'steps': 3}) == []
+  good, bad = ({'test_top1': right, 'floor': {'top1': 85.1}} for right in (92.3, 14.4))
+  assert predict.reliance({'test_top1': 92.3}) == predict.reliance(good)
+  assert predict.reliance(good) == ['the network named 92.3 % of its test images rightly']
+  assert predict.reliance(bad)[0].endswith('14.4 % of its test images rightly, and colour alone names 85.1 %: do not '
+                                           'rely on it')
+
+
 def test_one_photograph_from_python(run, photos):
   network = vimnas_jax.load(run)
   assert repr(network).startswith('<Model of space') and len(repr(network)) < 300

@@ -31,6 +31,7 @@ BAD = {
     'no type': (['--config.batch_size=many'], 'many'),
     'no file': (['--config=configs/none.py'], 'none.py'),
     'no file with words': (['--config=configs/none.py:smoke'], 'none.py'),
+    'no name': (['--config=folders'], "did you mean 'folder'?"),
     'bad argument': (['--config=configs/quickstart.py:fast'], 'fast'),
     'unwritable': (['--workdir=/proc/x'], '/proc/x'),
 }

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
-from vimnas_jax.files import AnyPath, cache, printable
+from vimnas_jax.files import AnyPath, cache, close, printable
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -29,17 +29,31 @@ if TYPE_CHECKING:
   from vimnas_jax.verbs.export import Model
 
 
+_HERE = pathlib.Path(__file__).parent
+_FOLDERS = _HERE / 'configs', _HERE.parent / 'configs'  # of configurations: installed; a checkout
+
+
 def shipped(value: str) -> str:
   """The value of --config with the name of a file that comes with the package, as darts_c10, as its path."""
   name, colon, words = value.partition(':')
   head, base = os.path.split(name)
   if base and head in ('', 'configs') and not os.path.exists(name):
-    here = pathlib.Path(__file__).parent
-    for folder in (here / 'configs', here.parent / 'configs'):  # installed; a checkout
+    for folder in _FOLDERS:
       path = folder / f'{base.removesuffix(".py")}.py'
       if path.is_file():
         return f'{path}{colon}{words}'
   return value
+
+
+def located(value: str) -> str:
+  """As `shipped`. Raises UserError where there is no such file."""
+  found = shipped(value)
+  name = found.partition(':')[0]
+  if not os.path.isfile(name):
+    known = sorted({path.stem for folder in _FOLDERS for path in folder.glob('*.py')})
+    raise UserError(f'{printable(name)!r} is no configuration{close(pathlib.Path(name).stem, known)}: give a file, or '
+                    'the name of one that comes with the package, as quickstart')
+  return found
 
 
 def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any) -> ConfigDict:
@@ -57,8 +71,8 @@ def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any
   Raises:
     UserError: there is no such file or field, or a value is of another type.
   """
-  path, _, words = shipped(name).partition(':')
-  spec = importlib.util.spec_from_file_location('vimnas_jax_configuration', path) if os.path.isfile(path) else None
+  path, _, words = located(name).partition(':')
+  spec = importlib.util.spec_from_file_location('vimnas_jax_configuration', path)
   if spec is None or spec.loader is None:
     raise UserError(f'{printable(name)!r} is no configuration: give a file, or the name of one that comes with the '
                     'package, as quickstart')

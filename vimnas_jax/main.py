@@ -154,7 +154,7 @@ def _tell(text):
 
 
 def _with_shipped(argv):
-  """`argv` with `api.shipped` applied to the value of --config, however it is written.
+  """`argv` with `api.located` applied to the value of --config, however it is written.
 
   A method of one's own that is named there brings its fields, which the parser then takes.
   """
@@ -167,9 +167,9 @@ def _with_shipped(argv):
     if flag in ('-config', '--config'):
       from vimnas_jax import api
       if equals:
-        argv[i] = f'{flag}={api.shipped(value)}'
+        argv[i] = f'{flag}={api.located(value)}'
       elif i + 1 < len(argv):
-        argv[i + 1] = api.shipped(argv[i + 1])
+        argv[i + 1] = api.located(argv[i + 1])
   return argv
 
 

@@ -60,7 +60,7 @@ def predict(config, workdir, command: str = '') -> list[dict]:
     pages.predictions(folder, rows, shown, skipped, {
         'images': given.name, 'classes': len(model.class_names), 'space': model.space.name, 'command': command,
         'network': _trained(config.genotype)})
-    for line in lines(rows, skipped):
+    for line in (*lines(rows, skipped), *reliance(_trained(config.genotype))):
       console.say(line)
     console.say(f'everything is in {printable(folder)}: {pages.FILE}, {TABLE}')
     return rows
@@ -125,6 +125,17 @@ def _block(model, paths, given, max_pixels, skipped):
     top = model.named(row, TOP)
     rows.append({'file': name, 'class': top[0][0], 'probability': top[0][1], 'top': top})
   return rows, images
+
+
+def reliance(trained: dict | None) -> list[str]:
+  """How far the names can be relied on, by the result of the training behind the network; [] where it says nothing."""
+  found = trained or {}
+  right, colour = found.get('test_top1'), (found.get('floor') or {}).get('top1')
+  if not isinstance(right, int | float):
+    return []
+  worse = isinstance(colour, int | float) and right <= colour
+  return [f'the network named {right:.1f} % of its test images rightly' +
+          (f', and colour alone names {colour:.1f} %: do not rely on it' if worse else '')]
 
 
 def table(rows) -> str:
