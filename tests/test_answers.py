@@ -92,3 +92,4 @@ def test_words_of_a_command_stay_together():
   (pre, *_) = shared.command('python --config="a b"')
   assert pre.count('<span class="word">') == 3 and '> <' in pre
   assert shared.counted(1, 'class') == '1 class' and shared.counted(2, 'search') == '2 searches'
+  assert shared.counted(2, 'epoch') == '2 epochs' and shared.counted(3, 'batch') == '3 batches'

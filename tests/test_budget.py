@@ -83,6 +83,8 @@ def test_time_is_up_and_that_is_remembered(tmp_path, clock):
   assert made(tmp_path).ended(5) and not made(tmp_path).ended(4)
   row = {'budget': two.facts(), 'steps': 5, 'planned_steps': 9, 'epochs': 10}
   assert budget.line(row) == ['length         time was up after step 5 of 9, its schedule unfinished']
+  assert budget.line(row | {'pretrain_steps': 4}) == budget.line(row)
+  assert 'nothing was searched: this architecture' in budget.line(row | {'pretrain_steps': 5})[0]
   assert budget.line({}) == []
 
 

@@ -82,7 +82,7 @@ def account(folder: pathlib.Path) -> Mapping:
 
 def counted(count: Any, what: str) -> str:
   """'1 step', '1,200 steps', '2 classes', '– steps'."""
-  return f'{html.number(count)} {what}' + ('' if count == 1 else 'es' if what.endswith(('s', 'ch')) else 's')
+  return f'{html.number(count)} {what}' + ('' if count == 1 else 'es' if what.endswith(('s', 'rch', 'tch')) else 's')
 
 
 def operations(space: Space) -> list[str]:
