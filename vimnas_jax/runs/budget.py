@@ -101,8 +101,8 @@ class Budget:
                 f'{self._plan["epochs"]:.3g} epochs, schedules included')
       if _AIM * (left - compiling) / seconds < _LEAST / steps:
         hours = self._hours(compiling + min(_FEW, steps) * seconds / steps / _AIM)
-        self.told(f'config.max_hours={c.max_hours:g} is too short: compiling took {metrics.duration(compiling)} here '
-                  f'and is to come once more, so nothing can be learned in the rest. For {min(_FEW, steps)} steps give '
+        self.told(f'config.max_hours={c.max_hours:g} is too short: {metrics.duration(compiling)} of compiling are '
+                  f'still to come here, so nothing can be learned in the rest. For {min(_FEW, steps)} steps give '
                   f'--config.max_hours={hours:g} and another --workdir')
       raise Shortened
 

@@ -130,7 +130,8 @@ def _block(model, paths, given, max_pixels, skipped):
 def reliance(trained: dict | None) -> list[str]:
   """How far the names can be relied on, by the result of the training behind the network; [] where it says nothing."""
   found = trained or {}
-  right, colour = found.get('test_top1'), (found.get('floor') or {}).get('top1')
+  right, floor = found.get('test_top1'), found.get('floor')
+  colour = floor.get('top1') if isinstance(floor, dict) else None
   if not isinstance(right, int | float):
     return []
   worse = isinstance(colour, int | float) and right <= colour
