@@ -64,7 +64,7 @@ def build(spec):
   from vimnas_jax.data import augment
   from vimnas_jax.networks.oneshot import OneShot
   from vimnas_jax.networks.supernet import Supernet
-  from vimnas_jax.runs import optim, parallel, state, steps
+  from vimnas_jax.runs import parallel, state, steps
 
   class Reference:
     """The supernet's parameters with the forward pass of the reference form."""
@@ -82,7 +82,7 @@ def build(spec):
       space=space, cells=spec['cells'], channels=spec['channels'], num_classes=CLASSES,
       dtype=jnp.dtype(spec['dtype']), remat=spec.get('remat', False))
   net = Reference(net) if spec['form'] == 'reference' else net
-  tx_theta, tx_phi = optim.theta(c.theta, plan.steps), steps.phi_optimiser(c, method, plan.search_steps)
+  tx = steps.optimisers(c, method, steps.lengths(method, plan)[0])
   mesh = parallel.mesh(spec.get('devices', 1), spec['batch'])
   images, labels = noise(spec)
   data = jax.device_put({'images': images, 'labels': labels}, parallel.replicated(mesh))
@@ -94,9 +94,10 @@ def build(spec):
   def prepare(key, images):
     return augment.augment(key, images, mean=(0.5,) * 3, std=(0.25,) * 3, pad=4, flip=True, cutout=0)
 
-  now = jax.jit(lambda: state.create(state.root(0), net, method, space, tx_theta, tx_phi, images.shape[1:]),
+  now = jax.jit(lambda: state.create(state.root(0), net, method, space, tx.theta, tx.phi, images.shape[1:]),
                 out_shardings=parallel.replicated(mesh))()
-  step = steps.search_steps(net, method, space, plan, tx_theta, tx_phi, prepare)['search']
+  step = steps.search_steps(net, method, space, plan, lambda length: steps.optimisers(c, method, length),
+                            prepare)['search']
   step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                  out_shardings=parallel.replicated(mesh))
   compiled = step.lower(now, data, index).compile()

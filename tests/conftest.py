@@ -57,6 +57,12 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: not (item.name.startswith(LONG) or RUNS & {*item.fixturenames}))
 
 
+def fixed(theta, phi):
+  """What steps.search_steps asks for, of optimisers whose schedules are fixed."""
+  from vimnas_jax.runs.steps import Optimisers
+  return lambda length: Optimisers(theta, phi, theta, None)
+
+
 class Cut(Exception):
   """What a kill does to a run, in this process: no more is done."""
 

@@ -105,7 +105,7 @@ def test_a_batch_from_the_host_is_traced_for_the_devices_that_share_it():
   mesh = parallel.mesh(4, 8)
   seen = []
 
-  def step(state, batch, key):
+  def step(state, batch, key, given):
     seen.append(jax.sharding.get_abstract_mesh().shape)
     return state, {}
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SLOW
+from conftest import SLOW, fixed
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
@@ -28,7 +28,7 @@ def setup(method='vimnas', pretrain=0, parts=1, **fields):
   config = config_lib.resolve(config)
   made, plan = methods.get(config.method, space), steps.Plan(pretrain, 10, 'noise', parts)
   tx = optim.theta(config.theta, plan.steps), steps.phi_optimiser(config, made, plan.search_steps)
-  found = steps.search_steps(net, made, space, plan, *tx, lambda key, x: x.astype(jnp.float32) / 255)
+  found = steps.search_steps(net, made, space, plan, fixed(*tx), lambda key, x: x.astype(jnp.float32) / 255)
   found = {name: jax.jit(step) for name, step in found.items()}
 
   def step(now, batch, key):

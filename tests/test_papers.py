@@ -55,17 +55,17 @@ def setup(name, theta_fields=(), total=9, **fields):
   config = config_lib.resolve(config)
   made = methods.get(config.method)
   plan = steps.Plan(0, total, 'noise')
-  tx_theta, tx_phi, tx_unrolled, decayed = steps.optimisers(config, made, plan)
+  tx = steps.optimisers(config, made, steps.lengths(made, plan)[0])
   rng = np.random.default_rng(0)
   theta = {'w': jnp.array(rng.normal(size=(3, 4))), 'v': jnp.array(rng.normal(size=(30, 4)))}
   phi = made.init(jax.random.key(0), SPACE)
   phi = {**phi, 'params': jax.tree.map(lambda x: x.astype(jnp.float64) * 300, phi['params'])}
-  now = SearchState(jnp.zeros((), jnp.int32), theta, phi, tx_theta.init(theta), tx_phi.init(phi['params']),
+  now = SearchState(jnp.zeros((), jnp.int32), theta, phi, tx.theta.init(theta), tx.phi.init(phi['params']),
                     jax.random.key_data(jax.random.key(1)))
   if made.carry:
     now = now.replace(phi=made.carry(now))
-  found = steps.search_steps(Net(), made, SPACE, plan, tx_theta, tx_phi, lambda key, x: x / 255, tx_unrolled, fresh,
-                             decayed)
+  found = steps.search_steps(Net(), made, SPACE, plan, lambda length: steps.optimisers(config, made, length),
+                             lambda key, x: x / 255, fresh)
   images = jnp.array(rng.integers(0, 255, (8, 2, 2, 3)), jnp.float64)
   batch = {'images': images, 'labels': jnp.arange(8) % 4, 'valid_images': images[::-1] * 0.7,
            'valid_labels': (jnp.arange(8) + 1) % 4}

@@ -36,7 +36,7 @@ def parts(**fields):
 
 
 def of_theta(run):
-  return steps.optimisers(run.config, run.method, run.plan).theta
+  return steps.optimisers(run.config, run.method, steps.lengths(run.method, run.plan)[0], run.per_epoch).theta
 
 
 def rates(run, tx, steps):
@@ -63,7 +63,7 @@ def test_nasbench201_retrains_by_epochs():
   run = parts(task='retrain', **{'data.num_train': 24, 'epochs': 4.0, 'theta.clip': 0.0, 'theta.weight_decay': 0.0,
                                  'theta.momentum': 0.0, 'theta.nesterov': False})
   want = np.repeat(0.05 * (1 + np.cos(np.pi * np.arange(4) / 4)), 3)
-  np.testing.assert_allclose(rates(run, run.tx, 12), want, rtol=1e-5)
+  np.testing.assert_allclose(rates(run, run._tx(run.total), 12), want, rtol=1e-5)
 
 
 def test_a_retraining_sees_every_image_of_an_epoch_once():

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ONE_EDGE, SLOW, Cut
+from conftest import ONE_EDGE, SLOW, Cut, fixed
 from processes import ENV, STEPS, result, rows, run, start
 
 from configs import nb201_c10, quickstart
@@ -156,7 +156,8 @@ def test_two_devices_find_what_one_finds(x64):
   net = Supernet(space=space, cells=1, channels=4, num_classes=10, dtype=jnp.float64, param_dtype=jnp.float64)
   plan = steps_lib.Plan(0, 100, config.pretrain.sampling)
   tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi, plan.search_steps)
-  step = steps_lib.search_steps(net, method, space, plan, *tx, lambda key, x: x.astype(jnp.float64) / 16)['search']
+  step = steps_lib.search_steps(net, method, space, plan, fixed(*tx),
+                                lambda key, x: x.astype(jnp.float64) / 16)['search']
   held = {'images': loaded.train.images, 'labels': loaded.train.labels}
   order = np.random.default_rng(0).permutation(len(loaded.train)).astype(np.int32)
   ends = []

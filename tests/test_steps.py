@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import ONE_EDGE, SLOW
+from conftest import ONE_EDGE, SLOW, fixed
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
@@ -24,7 +24,7 @@ def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False,
   config = config_lib.resolve(config)
   made, plan = methods.get(config.method), steps.Plan(pretrain, 10, 'single_path', parts)
   tx = optim.theta(config.theta, plan.steps), optim.phi(config.phi, plan.search_steps)
-  found = steps.search_steps(net, made, space, plan, *tx, lambda key, x: x.astype(dtype) / 255)
+  found = steps.search_steps(net, made, space, plan, fixed(*tx), lambda key, x: x.astype(dtype) / 255)
   step = found['search'] if pretrain == 0 else found
   now = jax.jit(lambda: state.create(state.root(0), net, made, space, *tx, (4, 4, 3)))()
   keys = jax.random.split(jax.random.key(5), 2)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import SLOW
+from conftest import SLOW, fixed
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
@@ -37,7 +37,7 @@ def setup(method, pretrain=0):
                        jax.random.key_data(jax.random.key(1)))
 
   now = start()
-  found = steps.search_steps(Net(), made, SPACE, steps.Plan(pretrain, 9, 'noise'), tx_theta, tx_phi,
+  found = steps.search_steps(Net(), made, SPACE, steps.Plan(pretrain, 9, 'noise'), fixed(tx_theta, tx_phi),
                              lambda key, x: x / 255)
   found = {name: jax.jit(step) for name, step in found.items()}
 

@@ -59,8 +59,8 @@ def in_turns(warm_up: float, periods: int) -> Step:
         'loss': loss, 'accuracy': accuracy, 'grad_theta': jnp.zeros_like(norm), 'grad_phi': norm, **info}
 
   def update(method, problem, state, batches, clock):
-    first = round(warm_up * clock.steps)
-    period = (clock.step - first) * periods // max(clock.steps - first, 1)
+    first = jnp.round(warm_up * clock.steps).astype(jnp.int32)
+    period = (clock.step - first) * periods // jnp.maximum(clock.steps - first, 1)
     return jax.lax.cond(period % 2 == 1, lambda now: phi(method, problem, now, batches, clock),
                         lambda now: theta(method, problem, now, batches, clock), state)
 

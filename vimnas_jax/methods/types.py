@@ -34,12 +34,12 @@ class Clock(NamedTuple):
 
   Attributes:
     step: steps done, int32 [].
-    steps: steps in all.
+    steps: steps in all, a number or int32 [].
     per_epoch: steps of one epoch.
   """
 
   step: jax.Array | int
-  steps: int
+  steps: jax.Array | int
   per_epoch: int = 1
 
   @property

@@ -25,7 +25,7 @@ _AIM = 0.9  # of the time left that a plan fills: steps may be slower than those
 
 
 class Shortened(Exception):
-  """The plan was made shorter: the run has to be made anew, with `Budget.fitted`."""
+  """The plan was made shorter: the run has to take that of `Budget.fitted`."""
 
 
 def of(folder: pathlib.Path, config, share: float = 1.0) -> 'Budget | None':
@@ -84,7 +84,7 @@ class Budget:
       step: steps behind it; a run that has some keeps the epochs that it has.
       steps: those to come.
       seconds: what these take.
-      compiling: seconds for programs that are still to be compiled: those of a shorter plan have other schedules.
+      compiling: seconds for programs that are still to be compiled.
 
     Raises:
       Shortened: they do not fit.

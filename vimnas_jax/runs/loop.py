@@ -70,6 +70,7 @@ class Loop(NamedTuple):
     budget: a Budget, which may shorten the plan before the first step and end the run in time; or None.
     beside: what is done beside the steps, such as evaluations, as a share of their time.
     rehearsal: True raises Rehearsed where the first step would come.
+    programs: where compiled steps are kept, for another loop of the same steps; None: they are not.
     feeding: `feeding(at)`: about how many seconds it takes to decode what step `at` works on; None where it lies ready.
   """
 
@@ -90,6 +91,7 @@ class Loop(NamedTuple):
   beside: float = 0.0
   rehearsal: bool = False
   feeding: Callable[[int], float] | None = None
+  programs: dict[Any, Any] | None = None
 
 
 def abstract(create, source, mesh):
@@ -216,7 +218,7 @@ def advance(loop: Loop, now, saved, console, stop):
   first = int(now.step)
   if first >= loop.total or (loop.stopped and loop.stopped(now)):
     return now, None
-  programs, last = {}, time.monotonic()
+  programs, last = {} if loop.programs is None else loop.programs, time.monotonic()
 
   def program(at, index):
     """The compiled step `at` for batches as large as `index`; the last batch of an epoch may be smaller."""
@@ -241,8 +243,8 @@ def advance(loop: Loop, now, saved, console, stop):
   compiling = time.monotonic() - began
   pace, seconds = _rehearsed(loop, program, now, index, console)
   if loop.budget:
-    more = 1 if loop.after is None else 2  # beside the step, that of the last batch of an epoch
-    loop.budget.decide(first, loop.total - first, seconds, more * compiling)
+    last_batch = loop.after is not None  # that of an epoch may be smaller, and is a program of its own
+    loop.budget.decide(first, loop.total - first, seconds, compiling if last_batch else 0.0)
   if loop.rehearsal:
     raise Rehearsed(loop.total - first, pace, seconds, _bytes(program(first, index)))
   times, pending, last = [], None, time.monotonic()

@@ -1,6 +1,7 @@
-"""Optimisers as optax chains, in PyTorch's order: clip, add weight decay to the gradient, then the update rule."""
+"""Optimisers as optax chains, in PyTorch's order: clip, add weight decay to the gradient, then the update rule.
 
-import math
+The number of steps may be a scalar of the program: a plan of another length is then the same program.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +10,13 @@ import optax
 DECAY = 0.97  # an epoch, of 'step_epoch'
 
 
-def theta(config, steps: int, per_epoch: int = 1, clip: bool = True) -> optax.GradientTransformation:
+def theta(config, steps: jax.Array | int, per_epoch: int = 1, clip: bool = True) -> optax.GradientTransformation:
   """SGD with momentum for the weights, its rate by `rate`; without `clip` unclipped. `config` is config.theta."""
   schedule = rate(config, steps, per_epoch)
   return optax.chain(_before(config, clip), optax.sgd(schedule, config.momentum or None, config.nesterov))
 
 
-def rate(config, steps: int, per_epoch: int = 1):
+def rate(config, steps: jax.Array | int, per_epoch: int = 1):
   """The rate of theta as a function of the step. `config` is config.theta.
 
   'cosine' falls from lr to lr_end in every step; 'cosine_epoch' once an epoch, as DARTS retrains. 'linear_epoch' is
@@ -25,8 +26,10 @@ def rate(config, steps: int, per_epoch: int = 1):
   lr * (epoch + 1) / warmup.
   """
   if config.schedule == 'cosine':
-    return optax.cosine_decay_schedule(config.lr, max(steps, 1), config.lr_end / config.lr)
-  epochs = max(math.ceil(steps / per_epoch), 1)
+    whole = jnp.maximum(steps, 1)
+    return lambda step: (config.lr_end + (config.lr - config.lr_end) * 0.5 *
+                         (1 + jnp.cos(jnp.pi * jnp.minimum(step, whole) / whole)))
+  epochs = jnp.maximum(-(-steps // per_epoch), 1)
 
   def of(step):
     epoch = jnp.minimum(step // per_epoch, epochs - 1)
@@ -35,9 +38,9 @@ def rate(config, steps: int, per_epoch: int = 1):
     elif config.schedule == 'step_epoch':
       now = config.lr * DECAY ** epoch
     else:
-      last = min(5, max(epochs - 1, 1))
-      now = jnp.where(epochs - epoch > last, config.lr * (epochs - last - epoch) / max(epochs - last, 1),
-                      config.lr * (epochs - epoch) / ((epochs - last) * last if epochs > last else epochs))
+      last = jnp.minimum(5, jnp.maximum(epochs - 1, 1))
+      now = jnp.where(epochs - epoch > last, config.lr * (epochs - last - epoch) / jnp.maximum(epochs - last, 1),
+                      config.lr * (epochs - epoch) / jnp.where(epochs > last, (epochs - last) * last, epochs))
     if config.warmup:
       now = jnp.where(epoch < config.warmup, config.lr * (epoch + 1) / config.warmup, now)
     return now
@@ -45,7 +48,7 @@ def rate(config, steps: int, per_epoch: int = 1):
   return of
 
 
-def phi(config, steps: int) -> optax.GradientTransformation:
+def phi(config, steps: jax.Array | int) -> optax.GradientTransformation:
   """SGD with momentum, or Adam (beta 1 = momentum, beta 2 = 0.999). `config` is config.phi.
 
   The rate is that of `phi_rate`.
@@ -56,7 +59,7 @@ def phi(config, steps: int) -> optax.GradientTransformation:
   return optax.chain(_before(config), optax.sgd(schedule, config.momentum or None))
 
 
-def phi_rate(config, steps: int):
+def phi_rate(config, steps: jax.Array | int):
   """The rate of phi: a number, or a function of the step, of the `steps` steps in which phi moves.
 
   It goes from lr to lr_end, in a straight line or, with the schedule 'exponential', by equal factors. In the last part
@@ -64,18 +67,17 @@ def phi_rate(config, steps: int):
   those of a search of `config.steps` steps; where the search is shorter they are greater in proportion, so that a whole
   search moves phi as far.
   """
-  faster = config.steps / max(steps, 1) if config.get('steps') else 1
+  faster = config.steps / jnp.maximum(steps, 1) if config.get('steps') else 1
   first, last = config.lr * faster, config.lr_end * faster
-  if first == last and not config.fall:
+  if config.lr == config.lr_end and not config.fall:
     return first
-  if config.schedule == 'linear' and not config.fall:
-    return optax.linear_schedule(first, last, max(steps, 1))
-  way = max((1 - config.fall) * steps, 1)
+  way = jnp.maximum((1 - config.fall) * steps, 1)
 
   def of(step):
     along = jnp.clip(step / way, 0.0, 1.0)
-    now = first * (last / first) ** along if config.schedule == 'exponential' else first + (last - first) * along
-    left = jnp.clip((steps - step) / max(config.fall * steps, 1), 0.0, 1.0)
+    by_factors = config.schedule == 'exponential'
+    now = first * (config.lr_end / config.lr) ** along if by_factors else first + (last - first) * along
+    left = jnp.clip((steps - step) / jnp.maximum(config.fall * steps, 1), 0.0, 1.0)
     return now * 0.5 * (1 - jnp.cos(jnp.pi * left)) if config.fall else now
 
   return of

@@ -1,7 +1,9 @@
-"""A method's step as a pure function of (state, batch, key), and the stages that a search has."""
+"""A method's step as a pure function of (state, batch, key), and the stages that a search has.
+
+How many steps there are is no constant of the step's program: a search that is made shorter compiles nothing anew.
+"""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,6 +43,37 @@ class Plan:
   def clock(self, step) -> Clock:
     """The method's clock after `step` steps of the run; it stands at 0 or below while theta is pretrained."""
     return Clock(step - self.pretrain_steps, self.search_steps, self.per_epoch)
+
+
+class Lengths(NamedTuple):
+  """What a step asks of the plan's lengths, in steps: numbers, or scalars int32 [] of its program.
+
+  Attributes:
+    pretrain: theta alone.
+    search: the search.
+    theta: the schedule of theta.
+    phi: those in which phi moves.
+  """
+
+  pretrain: jax.Array | int
+  search: jax.Array | int
+  theta: jax.Array | int
+  phi: jax.Array | int
+
+
+def lengths(method: Method, plan: Plan) -> tuple[Lengths, ...]:
+  """Those of a `plan`, for every depth. Phi's rate begins where the method's own step does.
+
+  Of a supernet that grows every depth has the whole schedule of theta for itself.
+  """
+  if method.depths:
+    ends = [0, *(round(part * plan.search_steps) for part, _ in method.depths)]
+    thetas, phi = [end - start for start, end in zip(ends, ends[1:])], plan.search_steps
+    thetas[0] += plan.pretrain_steps
+  else:
+    thetas, phi = [plan.steps], plan.search_steps
+    phi -= round(method.before[-1][0] * plan.search_steps) if method.before else 0
+  return tuple(Lengths(plan.pretrain_steps, plan.search_steps, theta, phi) for theta in thetas)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,23 +181,17 @@ class Optimisers(NamedTuple):
   decayed: Callable[..., optax.GradientTransformation]
 
 
-def optimisers(config, method: Method, plan: Plan, depth: int = 0) -> Optimisers:
-  """Those of a search, as config.theta and config.phi say; phi's rate begins where the method's own step does.
-
-  Of a supernet that grows every `depth` has the whole schedule of theta for itself.
-  """
-  waits = round(method.before[-1][0] * plan.search_steps) if method.before and not method.depths else 0
-  ends = [0, *(round(part * plan.search_steps) for part, _ in method.depths)]
-  length = ends[depth + 1] - ends[depth] + (0 if depth else plan.pretrain_steps) if method.depths else plan.steps
+def optimisers(config, method: Method, length: Lengths, per_epoch: int = 1) -> Optimisers:
+  """Those of a search of such a length, as config.theta and config.phi say."""
 
   def theta(times=1.0, turns=1, clip=True):
     own = ConfigDict({**config.theta, 'weight_decay': times * config.theta.weight_decay})
-    return optim.theta(own, math.ceil(length / turns), plan.per_epoch, clip=clip)
+    return optim.theta(own, -(-length.theta // turns), per_epoch, clip=clip)
 
-  return Optimisers(theta(), phi_optimiser(config, method, plan.search_steps - waits), theta(clip=False), theta)
+  return Optimisers(theta(), phi_optimiser(config, method, length.phi), theta(clip=False), theta)
 
 
-def phi_optimiser(config, method: Method, steps: int) -> optax.GradientTransformation:
+def phi_optimiser(config, method: Method, steps: jax.Array | int) -> optax.GradientTransformation:
   """That of phi['params'], as config.phi says and the method makes of it, for the `steps` in which phi moves."""
   tx = optim.phi(config.phi, steps)
   if method.proximal:
@@ -172,17 +199,18 @@ def phi_optimiser(config, method: Method, steps: int) -> optax.GradientTransform
   return method.optimizer(tx)
 
 
-def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi, augment, tx_unrolled=None,
-                 fresh=None, decayed=None, depth: int = 0) -> dict[str, Callable[..., Any]]:
-  """The step of every phase of a `depth`, {its name: function}; see `search_step`.
-
-  `tx_unrolled` is tx_theta where it is None; `fresh` and `decayed` are those of Problem.
-  """
+def search_steps(net, method: Method, space: Space, plan: Plan, tx: Callable[[Lengths], Optimisers], augment,
+                 fresh=None, depth: int = 0) -> dict[str, Callable[..., Any]]:
+  """The step of every phase of a `depth`, {its name: function}; see `search_step`. `fresh` is that of Problem."""
   def plain(*args):
     return loss_of(net.clone(kernels=False), method, space, plan.per_device)(*args)
 
-  problem = Problem(space, loss_of(net, method, space, plan.per_device), tx_theta, tx_phi,
-                    tx_unrolled or tx_theta, plan.parts, plain, fresh, decayed)
+  loss = loss_of(net, method, space, plan.per_device)
+
+  def problem(length):
+    own = tx(length)
+    return Problem(space, loss, own.theta, own.phi, own.unrolled, plan.parts, plain, fresh, own.decayed)
+
   made = {}
   for phase in phases(method, space, plan):
     if phase.depth == depth:
@@ -191,21 +219,26 @@ def search_steps(net, method: Method, space: Space, plan: Plan, tx_theta, tx_phi
   return {name: step for name, (_, step) in made.items()}
 
 
-def search_step(method: Method, problem: Problem, plan: Plan, phase: Phase, augment) -> Callable[..., Any]:
-  """Builds `step(state, batch, key) -> (state, metrics)`, a pure function to be jitted with `state` donated.
+def search_step(method: Method, problem: Callable[[Lengths], Problem], plan: Plan, phase: Phase,
+                augment) -> Callable[..., Any]:
+  """Builds `step(state, batch, key, given=None) -> (state, metrics)`, a pure function.
+
+  It is to be jitted with `state` donated. `given` is what `lengths` gives; None: those of `plan`.
 
   A batch is {'images': uint8 [n, h, w, c], 'labels': int32 [n]}; for a phase that validates also 'valid_images' and
   'valid_labels'. `augment(key, images)` gives float images. Metrics are scalars, and 'probs' {cell: [edges, ops]}, with
   methods that have them 'scores', and 'dead' {cell: bool [edges]} after the step.
   """
 
-  def step(state: SearchState, batch, key):
+  def step(state: SearchState, batch, key, given=None):
+    length = (given or lengths(method, plan))[phase.depth]
+    now = dataclasses.replace(plan, pretrain_steps=length.pretrain, search_steps=length.search)
     xi_key, image_key, valid_xi_key, valid_image_key = jax.random.split(key, 4)
     batches = {'train': Batch(augment(image_key, batch['images']), batch['labels'], xi_key)}
     if 'valid' in phase.step.batches:
       batches['valid'] = Batch(augment(valid_image_key, batch['valid_images']), batch['valid_labels'], valid_xi_key)
-    state, metrics = phase.step.update(method, problem, state, batches, plan.clock(state.step))
-    clock = plan.clock(state.step + 1)
+    state, metrics = phase.step.update(method, problem(length), state, batches, now.clock(state.step))
+    clock = now.clock(state.step + 1)
     if phase.after:
       state = state.replace(phi=phase.after(state.phi, clock))
     if method.stopped:
@@ -228,8 +261,8 @@ def dead_rows(method: Method, phi):
 def on_device(step, mesh_batch):
   """Wraps a step for data that lives on the device: `f(state, data, index) -> (state, metrics)`.
 
-  `data` is {'images', 'labels', 'valid_images', 'valid_labels'}, whole sets; `index` {'train': int32 [n], 'valid':
-  int32 [n]} picks the batch. `mesh_batch` is the sharding of a batch.
+  `data` is {'images', 'labels', 'valid_images', 'valid_labels'}, whole sets, and may have 'lengths', as `lengths` gives
+  them; `index` {'train': int32 [n], 'valid': int32 [n]} picks the batch. `mesh_batch` is the sharding of a batch.
   """
 
   def run(state, data, index):
@@ -240,21 +273,20 @@ def on_device(step, mesh_batch):
                   for kind in ('images', 'labels')}
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     with parallel.known(mesh_batch.mesh):
-      return step(state, batch, key)
+      return step(state, batch, key, data.get('lengths'))
 
   return run
 
 
 def fed(step, mesh_batch):
-  """Wraps a step for batches that come from the host: `f(state, data, batch) -> (state, metrics)`, `data` unused.
+  """Wraps a step for batches that come from the host: `f(state, data, batch) -> (state, metrics)`.
 
-  `mesh_batch` is the sharding of a batch, which it has already.
+  `data` may have 'lengths', as `lengths` gives them; `mesh_batch` is the sharding of a batch, which it has already.
   """
 
   def run(state, data, batch):
-    del data
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     with parallel.known(mesh_batch.mesh):
-      return step(state, batch, key)
+      return step(state, batch, key, data.get('lengths'))
 
   return run

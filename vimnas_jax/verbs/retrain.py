@@ -68,7 +68,7 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
       result = loop.to_the_end(run, folder, console, stop,
                                lambda now, pace: trained.write(folder, run, now, pace, command, console))
     except budget.Shortened:
-      run = Training(limit.fitted(), space, genotype, loaded, mesh, limit, damaged)
+      run.take(limit.fitted())
       result = loop.to_the_end(run, folder, console, stop,
                                lambda now, pace: trained.write(folder, run, now, pace, command, console))
     for line in evaluate.summary(result, folder) if result else ():
@@ -104,7 +104,6 @@ class Training:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
     self._prepare = augment.of(config.data, loaded)
     self.per_epoch = math.ceil(len(self.train) / config.batch_size)
-    self.total = round(config.epochs * self.per_epoch)
     net = config.network
     spaces.check(space, net.cells, net.channels, (*ops.OPS, 'none', 'noise'))  # that of the search was checked there
     size = {'cells': net.cells, 'channels': net.channels, 'num_classes': loaded.num_classes}
@@ -112,10 +111,21 @@ class Training:
                        dtype=jnp.dtype(config.dtype), kernels=True)
     self.size = cost.count(space, genotype, **size, image_size=min(loaded.image_shape[:2]),
                            in_channels=loaded.image_shape[-1], imagenet=net.imagenet)
-    self.tx = optim.theta(config.theta, self.total, self.per_epoch)
+    self.programs = {}
+    self.take(config)
     self._create = jax.jit(self._init, out_shardings=parallel.replicated(mesh))
     self.step = jax.jit(self._step, donate_argnums=0, out_shardings=parallel.replicated(mesh))
     self.environment = runfolder.environment()
+
+  def take(self, config):
+    """Makes this the training of `config`, which differs in its epochs from that it was made with.
+
+    Programs that are compiled are kept: the epochs are no constants of theirs.
+    """
+    self.config, self.total = config, round(config.epochs * self.per_epoch)
+
+  def _tx(self, steps):
+    return optim.theta(self.config.theta, steps, self.per_epoch)
 
   def _init(self, key):
     key, step_key = jax.random.split(jax.random.wrap_key_data(key))
@@ -123,7 +133,7 @@ class Training:
     images = jnp.zeros((2, *self.loaded.image_shape))
     variables = initial.from_one_draw(lambda: self.net.init(rngs, images, True), rngs['params'])
     params = variables['params']
-    return TrainState(jnp.zeros((), jnp.int32), params, variables['batch_stats'], self.tx.init(params),
+    return TrainState(jnp.zeros((), jnp.int32), params, variables['batch_stats'], self._tx(self.total).init(params),
                       jax.random.key_data(step_key))
 
   def start(self):
@@ -142,7 +152,8 @@ class Training:
   def _step(self, state, held, index):
     """One step: `(state, data on the device, indices [n]) -> (state, metrics)`.
 
-    Of images that are streamed, `index` is the batch itself, {'images', 'labels'}, and nothing is held.
+    Of images that are streamed, `index` is the batch itself, {'images', 'labels'}, and none are held. Held are also the
+    plan's `steps`, int32 [], and `epochs`, float32 [].
     """
     c = self.config
     if self.streams:
@@ -155,7 +166,8 @@ class Training:
                                                                          state.step), 3)
     images = self._prepare(image_key, images, held['aspects'][index] if 'aspects' in held else None)
     # the ramp of DARTS: constant within an epoch, 0 in the first
-    rate = c.network.drop_path * (state.step // self.per_epoch) / max(c.epochs, 1) if c.network.drop_path else 0.0
+    part = (state.step // self.per_epoch) / jnp.maximum(held['epochs'], 1)
+    rate = c.network.drop_path * part if c.network.drop_path else 0.0
 
     def loss_fn(params):
       out, changed = self.net.apply({'params': params, 'batch_stats': state.stats}, images, True, rate,
@@ -170,7 +182,7 @@ class Training:
 
     with parallel.known(self.mesh):
       (_, (loss, accuracy, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, opt = self.tx.update(grads, state.opt, state.params)
+    updates, opt = self._tx(held['steps']).update(grads, state.opt, state.params)
     params = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, stats, opt, state.key), {
         'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(grads), 'norm_theta': optax.tree.norm(params),
@@ -188,13 +200,15 @@ class Training:
 
   def _batches(self):
     """(what lies on the devices for all steps, `index(at)` of loop.Loop)."""
+    held = {'steps': np.int32(self.total), 'epochs': np.float32(self.config.epochs)}
+    whole = parallel.replicated(self.mesh)
     if self.streams:
-      return {}, feed.Feed({'train': self.train}, self.order, self.per_epoch, self.total, self.mesh, self.config,
-                           self.damaged)
-    held = {'images': self.train.images, 'labels': self.train.labels}
+      return parallel.put(held, whole), feed.Feed({'train': self.train}, self.order, self.per_epoch, self.total,
+                                                  self.mesh, self.config, self.damaged)
+    held |= {'images': self.train.images, 'labels': self.train.labels}
     if self.train.aspects is not None:
       held['aspects'] = self.train.aspects
-    return parallel.put(held, parallel.replicated(self.mesh)), loop.batches(self.order, self.per_epoch, self.mesh)
+    return parallel.put(held, whole), loop.batches(self.order, self.per_epoch, self.mesh)
 
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end or to a stop. Returns the state and the loop.Pace, or None."""
@@ -228,7 +242,7 @@ class Training:
           self.total, lambda at: self.step, held, index, note,
           self.config.log_steps, self.config.checkpoint_steps, 'lower config.theta.lr', self.config.checkpoint_minutes,
           after, every, budget=self.limit, beside=len(self.watched) / (3 * self.config.batch_size * every),
-          rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None),
+          rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None, programs=self.programs),
           now, saved, console, stop)  # an evaluation is a third of a step
       if self.damaged:
         self.damaged.gather()

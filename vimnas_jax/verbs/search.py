@@ -52,7 +52,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
       result = loop.to_the_end(run, folder, console, stop,
                                lambda now, pace: outcome.write(folder, run, now, pace, command))
     except budget.Shortened:
-      run = prepared(config, loaded, console, limit, damaged, subset.read(folder), folder)
+      run.take(limit.fitted())
       for line in told.shortage(loaded, run.train, run.total):
         console.say(line)
       result = loop.to_the_end(run, folder, console, stop,
@@ -121,20 +121,30 @@ class _Run:
     self.image_shape, self.class_names = loaded.image_shape, loaded.class_names
     self.mean, self.std = loaded.mean, loaded.std
     self.per_epoch = len(self.train) // config.batch_size
-    epochs = (config.pretrain.epochs, config.epochs) if method.trains else (0, 0)
-    self.plan = steps.Plan(*(round(length * self.per_epoch) for length in epochs), config.pretrain.sampling,
-                           config.accumulate, max(self.per_epoch, 1), config.norm == 'device')
-    self.total = self.plan.steps
     self.size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': loaded.num_classes,
                  'in_channels': loaded.image_shape[-1]}
-    self.phases = steps.phases(method, space, self.plan)
-    self._steps, self._starts = {}, []
-    prepare = augment.of(config.data, loaded)
-    for depth, (_, more) in enumerate(method.depths or ((1.0, 0),)):
-      self._add(depth, config.space.cells + more, prepare)
+    self._prepare = augment.of(config.data, loaded)
+    self.phases, self.programs = (), {}
+    self.take(config)
     self.environment = runfolder.environment()  # of the start: the checkout may move on while a run lasts
 
-  def _add(self, depth, cells, prepare):
+  def take(self, config):
+    """Makes this the search of `config`, which differs in its epochs from that it was made with.
+
+    Programs that are compiled are kept: their lengths are no constants.
+    """
+    method = self.method
+    epochs = (config.pretrain.epochs, config.epochs) if method.trains else (0, 0)
+    plan = steps.Plan(*(round(length * self.per_epoch) for length in epochs), config.pretrain.sampling,
+                      config.accumulate, max(self.per_epoch, 1), config.norm == 'device')
+    phases, before = steps.phases(method, self.space, plan), [phase.name for phase in self.phases]
+    self.config, self.plan, self.total, self.phases = config, plan, plan.steps, phases
+    if not before or [phase.name for phase in phases] != before:  # a stage of some steps may have none
+      self._steps, self._starts, self.programs = {}, [], {}
+      for depth, (_, more) in enumerate(method.depths or ((1.0, 0),)):
+        self._add(depth, config.space.cells + more)
+
+  def _add(self, depth, cells):
     """Adds the supernet of `cells`: its steps, and the state that it starts with."""
     config, space, method, mesh = self.config, self.space, self.method, self.mesh
     options = method.options
@@ -144,9 +154,11 @@ class _Run:
     self.net = net = form(space=space, cells=cells, channels=config.space.channels,
                           num_classes=self.size['num_classes'], dtype=jnp.dtype(config.dtype), remat=config.remat,
                           **options._asdict())
-    tx = steps.optimisers(config, method, self.plan, depth)
-    programs = steps.search_steps(net, method, space, self.plan, tx.theta, tx.phi, prepare, tx.unrolled,
-                                  lambda key: state.weights(key, net, space, self.image_shape), tx.decayed, depth)
+    per_epoch = self.plan.per_epoch
+    programs = steps.search_steps(net, method, space, self.plan,
+                                  lambda length: steps.optimisers(config, method, length, per_epoch), self._prepare,
+                                  lambda key: state.weights(key, net, space, self.image_shape), depth)
+    tx = steps.optimisers(config, method, steps.lengths(method, self.plan)[depth], per_epoch)
     whole, wrapped = parallel.replicated(mesh), steps.fed if self.streams else steps.on_device
     jitted = {step: jax.jit(wrapped(step, parallel.batch(mesh)), donate_argnums=0, out_shardings=whole)
               for step in programs.values()}
@@ -215,12 +227,17 @@ class _Run:
 
     if self.streams:
       splits = {'train': self.train} | ({'valid': self.valid} if self.validates else {})
-      return {}, feed.Feed(splits, self.order, self.per_epoch, self.total, self.mesh, self.config, self.damaged, parts)
+      return self._lengths(), feed.Feed(splits, self.order, self.per_epoch, self.total, self.mesh, self.config,
+                                        self.damaged, parts)
     images = {'images': self.train.images, 'labels': self.train.labels} if with_images else {}
     if self.validates and with_images:
       images |= {'valid_images': self.valid.images, 'valid_labels': self.valid.labels}
     drawn = loop.batches(self.order, self.per_epoch, self.mesh)
-    return parallel.put(images, parallel.replicated(self.mesh)), lambda at: drawn(at, parts(at))
+    return parallel.put(images, parallel.replicated(self.mesh)) | self._lengths(), lambda at: drawn(at, parts(at))
+
+  def _lengths(self):
+    found = jax.tree.map(np.int32, steps.lengths(self.method, self.plan))
+    return {'lengths': parallel.put(found, parallel.replicated(self.mesh))}
 
   def advance(self, now, folder, saved, console, stop):
     """Takes `now` to the end of the plan or to a stop. Returns the state and the loop.Pace, or None."""
@@ -236,7 +253,8 @@ class _Run:
                                     self.config.checkpoint_steps, 'lower config.theta.lr or config.phi.lr',
                                     self.config.checkpoint_minutes, before=self._grown if self.method.depths else None,
                                     stopped=self.finished if self.method.stopped else None, budget=self.limit,
-                                    rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None),
+                                    rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None,
+                                    programs=self.programs),
                           now, saved, console, stop)
       if self.damaged:
         self.damaged.gather()
