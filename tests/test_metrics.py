@@ -73,3 +73,9 @@ def test_a_line_that_is_no_terminal_has_the_time_left(monkeypatch, capsys):
       console.step(step, 100, 'loss 1')
   assert capsys.readouterr().out.splitlines() == [
       'step 21/100  loss 1  about 3 min left', 'step 40/100  loss 1  about 3 min left', 'step 100/100  loss 1']
+  now[0] = 400.0
+  with console.progress(100, 0, lambda: 450 - now[0]):  # a clock ends it 50 seconds after its start
+    now[0] = 422.0
+    console.waited(20.0)
+    console.step(4, 100, 'loss 1')  # 2 seconds of steps: 48 to come, and 28 are left
+  assert capsys.readouterr().out.splitlines() == ['step 4/100  loss 1  about 28 s left']

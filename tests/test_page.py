@@ -136,7 +136,9 @@ def test_a_collapse_is_told(space, edges, words):
     ({'supernet': {'mixed': 60.0, 'derived': 20.0}}, 'falls from 60.00 to 20.00'), ({'steps': 0, 'one_hot': 0.1}, None),
     ({'derived': True, 'one_hot': 0.2}, None), ({'damaged_images': [f'<{i}>' for i in range(7)]}, '<4> and 2 more'),
     ({'dead': 'x', 'supernet': None}, None),
-    ({'budget': {'shortened': False, 'ended_after_step': 300}}, 'Time was up after step 400')])
+    ({'budget': {'shortened': False, 'ended_after_step': 300}}, 'Time was up after step 400'),
+    ({'steps': 40, 'unchanged_steps': 1, 'one_hot': 0.3}, 'Only 40 steps'),  # and not what follows from it
+    ({'budget': {'shortened': False, 'ended_after_step': 300}, 'one_hot': 0.3}, 'Time was up after step 400')])
 def test_signs_of_an_undecided_search_are_told(changes, words):
   result = result_of(**changes)
   genotype = NB201.genotype({'cell': np.eye(5)[[3, 3, 2, 3, 3, 3]]})
@@ -152,6 +154,8 @@ def test_signs_of_a_bad_network_are_told():
                          ({'floor': {'top1': 95.0}}, 'Colour alone'), ({'test_top1': 51.0}, 'guessing'),
                          ({'test_loss': None}, 'no finite number'), ({'steps': 9}, 'Only 9 steps')):
     assert any(words in line for line in checks.of_network(good | changes, 'test')), words
+  guess = good | {'test_top1': 51.0, 'floor': {'top1': 95.0}, 'per_class': [100.0, 0]}
+  assert [line.endswith('with 2 classes.') for line in checks.of_network(guess, 'test')] == [True]
 
 
 def test_the_interval_is_that_of_wilson():

@@ -86,6 +86,10 @@ def test_one_photograph_from_python(run, photos):
   assert len(top) == 3 and top == network.predict(str(photos / 'a.png'), top=4)[:3]
   assert sum(p for _, p in network.predict(photos / 'a.png', top=4)) == pytest.approx(1, abs=1e-5)
   assert network.predict(network.read(photos / 'a.png')) == top
+  assert network.predict([photos / 'a.png', network.read(photos / 'a.png')]) == [top, top]
+  with pytest.raises(UserError, match='is a folder: give an image') as e:
+    network.predict(photos)
+  one_line(e)
   for image in (photos / 'cut.png', np.zeros((5, 5, 3), np.uint8), np.zeros((4, 4, 3), np.float32)):
     with pytest.raises(UserError) as e:
       network.predict(image)

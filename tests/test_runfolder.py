@@ -66,10 +66,12 @@ def test_folders_that_cannot_be(tmp_path):
 
 def test_identity_is_by_content(tmp_path):
   with runfolder.opened(tmp_path) as folder:
-    runfolder.write_config(folder, asked(), 'f', 'cell 1')
+    runfolder.write_config(folder, asked(**{'data.dir': '/here'}), 'f', 'cell 1')
     runfolder.write_config(folder, asked(**{'data.dir': '/elsewhere', 'trust': 'a.py'}), 'f', 'cell 1')
     for config, fingerprint, genotype, word in ((asked(seed=1), 'f', 'cell 1', r'config.seed=0, not 1'),
                                                 (asked(), 'g', 'cell 1', 'other data'),
+                                                (asked(**{'data.dir': '/elsewhere', 'data.pad': 3}), 'f', 'cell 1',
+                                                 r'not 3 \(its data lay in /here\)'),
                                                 (asked(), 'f', 'cell 2', 'another architecture')):
       with pytest.raises(UserError, match=word) as error:
         runfolder.write_config(folder, config, fingerprint, genotype)

@@ -16,8 +16,11 @@ from vimnas_jax.runs import runfolder
 BAD = {
     'misspelt key': (['--config.sead=1'], 'sead'),
     'unlike any key': (['--config.nosuchthing=1'],
-                       "no field 'nosuchthing' (every field is in docs/config.md or the file of a method of your "
-                       'own)'),
+                       'config.nosuchthing is no field (every field is in docs/config.md)'),
+    'unlike any of a method': (['--config.method.foo=1'],
+                               "no field 'foo' (every field is in docs/config.md or the file of a method of your own)"),
+    'field of another room': (['--config.data.dri=x'], 'config.data.dri is no field: did you mean --config.data.dir?'),
+    'field as a flag': (['--max_hours=1'], "flag 'max_hours': did you mean --config.max_hours?"),
     'unknown space': (['--config.space.name=dart'], "'dart'"),
     'unknown method': (['--config.method.name=vim'], "'vim'"),
     'unknown data': (['--config.data.name=cifar'], "'cifar'"),

@@ -68,9 +68,17 @@ def _check_names(c):
   known = files.flatten(defaults().to_dict())
   for name in files.flatten({**c.to_dict(), 'when': 0}):
     if name not in known and name != 'when' and not name.startswith('method.'):  # these are compared with the method's
-      close = difflib.get_close_matches(name, known, 1)
-      raise UserError(f'config.{files.printable(name)} is no field' + (f': did you mean {close[0]}?' if close else
-                                                                       ' (every field is in docs/config.md)'))
+      raise UserError(f'config.{files.printable(name)} is no field{nearest(name)}')
+
+
+def nearest(name: str) -> str:
+  """': did you mean config.FIELD?' with the one field with this last part or the nearest name, or where fields are
+  listed.
+  """
+  known = list(files.flatten(defaults().to_dict()))
+  leaf = [field for field in known if field.rpartition('.')[2] == name.rpartition('.')[2]]
+  close = leaf if len(leaf) == 1 else difflib.get_close_matches(name, known, 1, 0.75)
+  return f': did you mean config.{close[0]}?' if close else ' (every field is in docs/config.md)'
 
 
 def admit(name: str, config: ConfigDict | None = None):

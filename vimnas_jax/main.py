@@ -190,10 +190,27 @@ def _parse(argv):
     sys.exit(0)
   try:
     return flags.FLAGS(_with_shipped(argv))
+  except flags.UnrecognizedFlagError as e:
+    from vimnas_jax import config as config_lib
+    close = config_lib.nearest(e.flagname).replace(' config.', ' --config.')
+    _tell(_line(e) + (close if 'did you' in close else ''))
+    sys.exit(2)
   except (flags.Error, AttributeError, KeyError, OSError, ValueError, TypeError, SyntaxError, ImportError,
           UserError) as e:
-    _tell(_line(e))
+    _tell(_no_field(argv, e) or _line(e))
     sys.exit(2)
+
+
+def _no_field(argv, e) -> str:
+  """What is said of the first flag that sets a field which there is not, where `e` was raised for one; or ''."""
+  from vimnas_jax import config as config_lib
+  known = files.flatten(config_lib.defaults().to_dict())
+  if isinstance(e, AttributeError | KeyError):
+    for name in (arg.lstrip('-').partition('=')[0] for arg in argv[1:] if arg.startswith('-')):
+      field = name.removeprefix('config.')
+      if field != name and field not in known and not field.startswith('method.'):
+        return f'{files.printable(name)} is no field{config_lib.nearest(field)}'.replace(' config.', ' --config.')
+  return ''
 
 
 def _run(argv):

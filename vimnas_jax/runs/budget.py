@@ -91,7 +91,7 @@ class Budget:
     """
     if self._plan['epochs'] is not None or step:
       return
-    c, left = self._asked, max(self._end - self._spent, 0.0)
+    c, left = self._asked, self.left()
     part = 1.0 if seconds <= left else min(1.0, max(_AIM * (left - compiling) / seconds, _LEAST / steps))
     self._plan |= {'epochs': c.epochs * part, 'pretrain_epochs': c.pretrain.epochs * part if 'pretrain' in c else None}
     self.save()
@@ -110,6 +110,10 @@ class Budget:
     """The config.max_hours, rounded up, in whose share there are `seconds` more than have been spent."""
     share = self._plan['limit_seconds'] / self._plan['max_hours']  # seconds of every hour that is given
     return math.ceil(100 * (self._spent + seconds) / 0.85 / share) / 100
+
+  def left(self) -> float:
+    """Seconds until no further step is begun."""
+    return max(self._end - self._spent, 0.0)
 
   def over(self, step: int) -> bool:
     """Whether the time is up after `step` steps; one is always done."""

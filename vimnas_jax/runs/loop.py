@@ -231,8 +231,9 @@ def advance(loop: Loop, now, saved, console, stop):
                   if again else 'compiling the step of the next stage …')
       began = time.monotonic()
       programs[key] = signals.interruptible(step.lower(now, loop.held, index).compile)
-      console.say(f'compiled in {time.monotonic() - began:.1f} s')
       last = time.monotonic()
+      console.say(f'compiled in {last - began:.1f} s')
+      console.waited(last - began)
     return programs[key]
 
   if loop.before:
@@ -267,7 +268,7 @@ def advance(loop: Loop, now, saved, console, stop):
     if at % loop.log_steps == 0 or at == loop.total or values.get('stopped'):
       console.step(at, loop.total, f'loss {loss:.3f}  {loop.note(at, values, times[-1])}')
 
-  with console.progress(loop.total, first), stop.noted():
+  with console.progress(loop.total, first, loop.budget and loop.budget.left), stop.noted():
     for at in range(first, loop.total):
       index = loop.index(at)
       if loop.before and at > first:

@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Callable
 
 import rich.console
 import rich.progress
@@ -85,6 +86,7 @@ class Console:
     self._console = _Rich(highlight=False, soft_wrap=True, markup=False)
     self._bar, self._task, self._last, self._seconds = None, None, 0.0, seconds
     self._from: tuple[int, float] | None = None  # (step, moment) that the time left is reckoned from
+    self._most: Callable[[], float] | None = None  # the most seconds that may be left
 
   def say(self, text: str):
     """Prints one line; nothing where another process does."""
@@ -98,9 +100,9 @@ class Console:
       _silence()
 
   @contextlib.contextmanager
-  def progress(self, total: int, done: int):
-    """Shows the way from `done` to `total` steps while the block runs."""
-    self._from = done, time.monotonic()
+  def progress(self, total: int, done: int, left: Callable[[], float] | None = None):
+    """Shows the way from `done` to `total` steps while the block runs; `left()` is the most seconds it may take."""
+    self._from, self._most = (done, time.monotonic()), left
     if not self._console.is_terminal or files.following():
       yield
       return
@@ -124,7 +126,13 @@ class Console:
     if self._from is None or not self._from[0] < step < total:
       return ''
     first, began = self._from
-    return f'  about {duration((time.monotonic() - began) / (step - first) * (total - step))} left'
+    seconds = (time.monotonic() - began) / (step - first) * (total - step)
+    return f'  about {duration(seconds if self._most is None else min(seconds, self._most()))} left'
+
+  def waited(self, seconds: float):
+    """Takes time that no step took, as that of a compiler, out of the pace."""
+    if self._from is not None:
+      self._from = self._from[0], self._from[1] + seconds
 
 
 class _Rich(rich.console.Console):

@@ -162,8 +162,10 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
         or (name == 'data.name' and value.endswith('.py')))
     known = flat.get(name, BEFORE.get(name, value))
     if name not in FREE and not by_content and known != value:
-      raise UserError(f'{files.printable(folder)} holds a run with config.{name}={known!r}, not {value!r}: set it '
-                      'back, or give another --workdir')
+      there = flat.get('data.dir')
+      elsewhere = f' (its data lay in {there})' if there and there != asked.get('data.dir') else ''
+      raise UserError(f'{files.printable(folder)} holds a run with config.{name}={known!r}, not {value!r}{elsewhere}: '
+                      'set it back, or give another --workdir')
   method = _own_method(config)
   if method and stored.get('method_fingerprint', method) != method:
     raise UserError(f'{files.printable(folder)} holds a run with {config.method.name} as it was: its code has changed '

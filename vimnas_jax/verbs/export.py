@@ -97,16 +97,21 @@ class Model:
     order = np.argsort(-probabilities, kind='stable')[:top]
     return [(self.class_names[i] if self.class_names else str(i), float(probabilities[i])) for i in order]
 
-  def predict(self, image, top: int = 3) -> list[tuple[str, float]]:
+  def predict(self, image, top: int = 3) -> list:
     """What is on an image: the `top` likeliest (class, probability), as [('tulip', 0.97), ...].
 
     Args:
-      image: the path of a file, or uint8 [h, w, c].
+      image: the path of a file, or uint8 [h, w, c]; or a list or tuple of such, for a list of what is on each.
       top: how many.
 
     Raises:
-      UserError: the file is no image that can be read, or the array of another shape.
+      UserError: a file is no image that can be read, or an array of another shape.
     """
+    if isinstance(image, list | tuple):
+      return [self.predict(each, top) for each in image]
+    if not hasattr(image, 'shape') and pathlib.Path(image).is_dir():
+      raise UserError(f'{files.printable(image)} is a folder: give an image or a list of them; '
+                      '--config=predict --config.images=FOLDER names what is in a folder')
     given = np.asarray(image) if hasattr(image, 'shape') else self.read(image)
     if given.shape != self.image_shape or given.dtype != np.uint8:
       raise UserError(f'an image is {given.dtype} of shape {given.shape}; this network reads uint8 {self.image_shape}')

@@ -17,13 +17,17 @@ _IDLE = {'skip_connect': 'skip connections', 'none': 'none', 'noise': 'noise'}
 
 
 def of_search(result: Mapping, space: Space, genotype: Genotype | None, network: Mapping | None = None) -> list[str]:
-  """Warnings of a search, the gravest first, and of the network that was trained of what it found."""
+  """Warnings of a search, the gravest first, and of the network that was trained of what it found.
+
+  Of one that was too short, that it was; not what follows from it.
+  """
   told = []
   if genotype is not None:
     told += [line for name in space.cells for line in collapsed(name, space, genotype)]
   told += _dead(result, space)
   steps, unchanged, hot = result.get('steps'), result.get('unchanged_steps'), result.get('one_hot')
-  if real(steps) and steps and not result.get('derived'):
+  told += few_steps(steps) + shortened(result)
+  if real(steps) and steps and not result.get('derived') and not (few_steps(steps) or _ended(result)):
     if real(unchanged) and unchanged < SETTLED * steps:
       since = f'it has stood for only {shared.counted(unchanged, "step")} of {number(steps)}' if unchanged else (
           'it changed at the very end')
@@ -34,7 +38,7 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None, network:
     elif hot < DECIDED:
       told.append(f'Low one-hotness: {hot:.3f}, where 1 means that every edge has decided. {_open(result, space)}'
                   'What was taken there is little better than a guess.')
-  told += few_steps(steps) + _gap(result) + damaged(result) + shortened(result)
+  told += _gap(result) + damaged(result)
   if network:
     told += [f'Its network: {line[:1].lower()}{line[1:]}' for line in of_network(
         network, 'test' if 'test_top1' in network else 'valid')]
@@ -176,8 +180,14 @@ def shortened(result: Mapping) -> list[str]:
   return [line.removeprefix('length').strip().capitalize() + '.' for line in lines]
 
 
+def _ended(result: Mapping) -> bool:
+  """Whether the clock ended a run before its last step."""
+  facts = result.get('budget')
+  return isinstance(facts, dict) and facts.get('ended_after_step') is not None
+
+
 def of_network(result: Mapping, part: str) -> list[str]:
-  """Warnings of a network that was tested on the images of `part`."""
+  """Warnings of a network that was tested on the images of `part`; of one that only guesses, nothing that follows."""
   told, count, top1 = [], result.get(f'{part}_images'), result.get(f'{part}_top1')
   if not real(result.get(f'{part}_loss')):
     told.append('The loss on these images is no finite number.')
@@ -186,17 +196,18 @@ def of_network(result: Mapping, part: str) -> list[str]:
                 'interval says.')
   classes, values = result.get('classes') or [], result.get('per_class') or []
   never = [str(classes[i]) if i < len(classes) else f'class {i}' for i, value in enumerate(values) if value == 0]
-  if never:
+  guesses = bool(values) and real(top1) and top1 <= 150 / len(values)
+  if never and not guesses:
     told.append(f'Never recognised: {", ".join(never[:10])}' + (f' and {len(never) - 10} more' if len(never) > 10
                                                                else '') + '.')
   unseen = [str(classes[i]) if i < len(classes) else f'class {i}' for i, value in enumerate(values) if value is None]
   if unseen:
     told.append(f'Without a test image: {", ".join(unseen[:10])}' + (f' and {len(unseen) - 10} more'
                                                                      if len(unseen) > 10 else '') + '.')
-  if values and real(top1) and top1 <= 150 / len(values):
+  if guesses:
     told.append(f'{top1:.2f} % is about what guessing gives with {len(values)} classes.')
   floor = result.get('floor')
-  if isinstance(floor, dict) and real(floor.get('top1')) and real(top1) and top1 < floor['top1']:
+  if isinstance(floor, dict) and real(floor.get('top1')) and real(top1) and top1 < floor['top1'] and not guesses:
     told.append(f'Colour alone gives {floor["top1"]:.2f} %: this network is worse. Train it longer, or with more '
                 'images.')
   told += few_steps(result.get('steps')) if result.get('task') == 'retrain' else []

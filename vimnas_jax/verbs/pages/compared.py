@@ -87,7 +87,7 @@ def _choice(folder, runs, data, names, chosen) -> list[Any]:
   return [html.tag('p', f'Which of {len(runs)} seeds of {shared.name_of(best.result["method"])} found the best cell of '
                    f'{names} for {data}? Seed {chosen.seed}, by {chosen.rule}: '
                    f'{html.number(chosen.figures[chosen.seed], 2, "%")}{f" ({others})" if others else ""}. ',
-                   html.link(_page_of(best, folder), 'All of that search'), '.'),
+                   html.link(_page_of(best, folder), 'The page of that search'), '.'),
           html.tag('pre', html.tag('code', best.result['genotype']), tabindex='0', role='region',
                    aria_label='The architecture in the notation of its space'),
           html.facts(tiles, 'tiles')]

@@ -52,7 +52,8 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
                    [*shared.cells(space, genotype, result.get('probs')), _graph(result),
                     _table(space, genotype, result, arch)]),
       html.Section('accuracy', 'How good it is', _accuracy(folder, result, network)),
-      html.Section('decision', 'How it was decided', [*_decision(arch), _film(folder), *_edges(space, genotype, arch)]),
+      html.Section('decision', 'How it was decided',
+                   [*_decision(arch), _film(folder, arch), *_edges(space, genotype, arch)]),
       html.Section('training', 'Training curves', _curves(metrics.read(folder / 'metrics.jsonl'))),
       html.Section('cost', 'Size, time and memory', shared.cost(result, _where(space))),
       html.Section('limits', 'What this does not say', [html.bullets(_limits(result, network))]),
@@ -61,9 +62,13 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
   return html.document(f'Search on {data_name}', f'vimnas_jax search: {method} in {space_name}', lead, sections)
 
 
+def _rounded(epochs):
+  return float(f'{epochs:.3g}') if html.real(epochs) else epochs
+
+
 def _answer(result, method) -> str:
   steps, hot = result.get('steps'), result.get('one_hot')
-  did = f'{method} searched {counted(steps, "step")} ({counted(result.get("epochs"), "epoch")})'
+  did = f'{method} searched {counted(steps, "step")} ({counted(_rounded(result.get("epochs")), "epoch")})'
   if not steps:
     did = f'{method} trained nothing'
   if result.get('derived'):
@@ -116,7 +121,7 @@ def _accuracy(folder, result, network) -> list[Any]:
   if network:
     own = 'retrain/report.html' if (folder / 'retrain' / shared.FILE).exists() else 'retrain/result.json'
     parts.append(html.tag('p', _accurate(network).strip() or 'Its network was trained, its accuracy is no number.', ' ',
-                          html.link(own, 'All of that training'), '.'))
+                          html.link(own, 'The page of that training' if own.endswith('html') else 'Its result'), '.'))
   row = result.get('supernet')
   if isinstance(row, dict):
     parts.append(html.facts([
@@ -189,10 +194,14 @@ def _decision(arch) -> list[Any]:
                           'Entropy falls to 0 then. ' + last), html.tag('div', charts, class_='charts')]
 
 
-def _film(folder: pathlib.Path) -> Any:
-  """A link to the film: a page that moves by itself cannot be read in peace, nor printed."""
+def _film(folder: pathlib.Path, arch) -> Any:
+  """A link to the film, where it has more than a picture: a page that moves by itself cannot be read in peace, nor
+  printed.
+  """
+  if len(arch) < 2 or not (folder / 'film.gif').exists():
+    return None
   return html.paragraphs(html.joined([html.link('film.gif', 'The film'), ' shows how the architecture was decided, '
-                                      'record by record.'])) if (folder / 'film.gif').exists() else None
+                                      'record by record.']))
 
 
 def _edges(space: Space, genotype: Genotype | None, arch) -> list[Any]:
