@@ -112,7 +112,7 @@ class Run:
 
   def __init__(self, limit, epochs):
     self.config = ConfigDict({'checkpoint_keep': 2, 'checkpoint_hours': 0.0, 'dry_run': False})
-    self.limit, self.total = limit, round(epochs * 10)
+    self.limit, self.total, self.programs = limit, round(epochs * 10), {}
     self._step = jax.jit(lambda state, held, index: (State(state.step + 1, state.total * 3 + index[0]),
                                                      {'loss': jnp.float32(1)}), donate_argnums=0)
 
@@ -130,7 +130,8 @@ class Run:
     if self.finished(now):
       return now, None
     return loop.advance(loop.Loop(self.total, lambda at: self._step, (), lambda at: jnp.asarray([at]),
-                                  lambda *_: '', 10, 5, '', budget=self.limit), now, saved, console, stop)
+                                  lambda *_: '', 10, 5, '', budget=self.limit, programs=self.programs), now, saved, console,
+                        stop)
 
 
 def test_a_loop_ends_in_time_with_a_result_and_goes_on_with_its_plan(tmp_path, monkeypatch):
@@ -150,6 +151,22 @@ def test_a_loop_ends_in_time_with_a_result_and_goes_on_with_its_plan(tmp_path, m
     again = loop.to_the_end(Run(made(tmp_path, epochs=4.0), 4.0), tmp_path, console, stop,
                             lambda now, pace: (int(now.step), pace))
   assert again == (13, None)
+
+
+def test_what_is_compiled_for_a_plan_serves_a_shorter_one(tmp_path, monkeypatch):
+  limit, told, console = made(tmp_path, epochs=4.0), [], metrics.Console()
+  monkeypatch.setattr(console, 'say', told.append)
+  decide = limit.decide
+  monkeypatch.setattr(limit, 'decide', lambda step, steps, *_: decide(step, steps, 7200.0, 0.0))
+  run = Run(limit, 4.0)
+  with signals.Stop(listens=False) as stop:
+    with pytest.raises(budget.Shortened):
+      loop.to_the_end(run, tmp_path, console, stop, lambda now, pace: None)
+    assert 'compiling the step …' in told
+    run.total = round(limit.fitted().epochs * 10)
+    told.clear()
+    assert loop.to_the_end(run, tmp_path, console, stop, lambda now, pace: int(now.step)) == run.total < 20
+  assert not any('compil' in line for line in told), told
 
 
 @SLOW

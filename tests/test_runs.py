@@ -66,6 +66,18 @@ def test_nasbench201_retrains_by_epochs():
   np.testing.assert_allclose(rates(run, run._tx(run.total), 12), want, rtol=1e-5)
 
 
+@pytest.mark.parametrize('task, method', [('search', 'vimnas'), ('search', 'darts'), ('retrain', 'vimnas')])
+def test_a_plan_of_another_length_is_the_same_program(task, method):
+  def program(epochs):
+    run = parts(task=task, epochs=epochs, **{'method.name': method} if task == 'search' else {})
+    held, index = run.batches() if task == 'search' else run._batches()
+    step = run.step(0) if task == 'search' else run.step
+    return step.lower(run.abstract(), held, index(0)).as_text(), run.total
+
+  (short, few), (long, many) = program(1.0), program(3.0)
+  assert few != many and short == long
+
+
 def test_a_retraining_sees_every_image_of_an_epoch_once():
   """The last batch has what is left over, as in the originals: 521 steps of CIFAR-10 at batch 96, not 520."""
   run = parts(task='retrain', **{'data.num_train': 27})

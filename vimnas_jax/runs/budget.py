@@ -101,9 +101,9 @@ class Budget:
                 f'{self._plan["epochs"]:.3g} epochs, schedules included')
       if _AIM * (left - compiling) / seconds < _LEAST / steps:
         hours = self._hours(compiling + min(_FEW, steps) * seconds / steps / _AIM)
-        self.told(f'config.max_hours={c.max_hours:g} is too short: {metrics.duration(compiling)} of compiling are '
-                  f'still to come here, so nothing can be learned in the rest. For {min(_FEW, steps)} steps give '
-                  f'--config.max_hours={hours:g} and another --workdir')
+        why = f'{metrics.duration(compiling)} of compiling are still to come' if compiling else 'starting took it all'
+        self.told(f'config.max_hours={c.max_hours:g} is too short: {why}, so nothing can be learned in the rest. For '
+                  f'{min(_FEW, steps)} steps give --config.max_hours={hours:g} and another --workdir')
       raise Shortened
 
   def _hours(self, seconds: float) -> float:
