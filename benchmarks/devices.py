@@ -19,7 +19,7 @@ import sys
 import time
 
 FORMS = {'1 device': (1, True), '2 devices': (2, True), '2 devices, each computes all': (2, False),
-         '4 devices': (4, True)}
+         '4 devices': (4, True), '8 devices': (8, True)}
 _SIZES = {'f32': 4, 's32': 4, 'u32': 4, 'f64': 8, 'pred': 1, 'bf16': 2, 's64': 8}
 _SENT = re.compile(r'= (\(?[^=]*?\)?) (all-reduce|all-gather)(?:-start)?\(')
 _ARRAY = re.compile(r'([a-z0-9]+)\[([\d,]*)\]')

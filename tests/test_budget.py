@@ -130,8 +130,8 @@ class Run:
     if self.finished(now):
       return now, None
     return loop.advance(loop.Loop(self.total, lambda at: self._step, (), lambda at: jnp.asarray([at]),
-                                  lambda *_: '', 10, 5, '', budget=self.limit, programs=self.programs), now, saved, console,
-                        stop)
+                                  lambda *_: '', 10, 5, '', budget=self.limit,
+                                  programs=self.programs), now, saved, console, stop)
 
 
 def test_a_loop_ends_in_time_with_a_result_and_goes_on_with_its_plan(tmp_path, monkeypatch):
