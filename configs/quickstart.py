@@ -11,13 +11,12 @@ from vimnas_jax.config import defaults, when, with_arguments
 
 def smoke(config):
   config.epochs, config.pretrain.epochs = 1.0, 0.5
-  config.space.channels = 4
 
 
 def get_config(arg=''):
   config = defaults()
   config.space.name = 'nb201'
-  config.space.cells, config.space.channels = 1, 8
+  config.space.cells, config.space.channels = 1, 4  # with wider maps the digits are learned by any operation
   config.data.name = 'digits'
   config.data.pad = 1
   config.data.flip = False  # a mirrored digit is no digit

@@ -50,8 +50,10 @@ LEFT_OUT = set((ROOT / 'tests' / 'slow.txt').read_text().splitlines())
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(items):
-  """The longest first, so that no worker is left alone with one at the end; xdist gives an eighth of all to one."""
+  """The longest first, so that no worker is left alone with one at the end; those that share a run go to one worker."""
   for item in items:
+    for shared in RUNS & {*item.fixturenames}:
+      item.add_marker(pytest.mark.xdist_group(f'{item.path.stem} {shared}'))
     if item.nodeid.removeprefix('tests/') in LEFT_OUT:
       item.add_marker(SLOW)
   items.sort(key=lambda item: not (item.name.startswith(LONG) or RUNS & {*item.fixturenames}))
