@@ -15,15 +15,15 @@ from test_streamed import damage, tree
 SMALL = [*TINY, f'--config.space.name={ONE_EDGE}']
 
 
-def start(workdir, *flags, processes=2):
-  return subprocess.Popen([sys.executable, 'launch/local.py', f'--processes={processes}', '--', *SMALL, *flags,
+def start(workdir, *flags, processes=2, job=SMALL):
+  return subprocess.Popen([sys.executable, 'launch/local.py', f'--processes={processes}', '--', *job, *flags,
                            f'--workdir={workdir}', '--wait=60'], cwd=ROOT, env=ENV, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True)
 
 
-def run(workdir, *flags, processes=2):
+def run(workdir, *flags, processes=2, job=SMALL):
   """(Exit code, output) of a job."""
-  process = start(workdir, *flags, processes=processes)
+  process = start(workdir, *flags, processes=processes, job=job)
   try:
     out = process.communicate(timeout=300)[0]
   finally:
@@ -126,6 +126,30 @@ def test_a_streamed_job_that_loses_a_process_ends_with_the_bits_of_one_in_memory
   code, out = run(tmp_path / 'streamed', *streamed)
   assert code == 0 and 'resuming' in out, out
   same(tmp_path / 'streamed', tmp_path / 'held')
+
+
+@SLOW
+@pytest.mark.skipif(not shutil.which('pgrep'), reason='there is no pgrep')
+def test_a_streamed_training_of_two_processes_goes_on_after_a_kill_and_goes_the_way_of_one(tmp_path):
+  """With a last batch of six of eight images in every epoch."""
+  root = tree(tmp_path / 'images', (26, 26, 26), 5, side=48, suffix='jpg')
+  job = ['--config=configs/retrain_imagenet.py:smoke', f'--config.data.dir={root}', '--config.data.stream=True',
+         '--config.data.workers=1', '--config.epochs=3', '--config.log_steps=1', '--config.checkpoint_steps=4',
+         '--config.theta.warmup=0', '--config.theta.lr=0.05', '--config.measure_batches=()']
+  for name, processes in (('two', 2), ('one', 1)):
+    code, out = run(tmp_path / name, processes=processes, job=job)
+    assert code == 0, out
+  process = start(tmp_path / 'cut', job=job)
+  kill(process, 1, tmp_path / 'cut')
+  out, _ = process.communicate(timeout=30)
+  assert process.returncode == 75 and 'is gone: start all' in out, out
+  code, out = run(tmp_path / 'cut', job=job)
+  assert code == 0 and 'resuming' in out, out
+  cut, two, one = (result(tmp_path / name) for name in ('cut', 'two', 'one'))
+  assert cut['state_sha256'] == two['state_sha256'] and cut['confusion'] == two['confusion']
+  assert two['steps'] == one['steps'] == 30 and two['processes'] == 2
+  losses = [[row['loss'] for row in rows(tmp_path / name / 'metrics.jsonl')] for name in ('two', 'one')]
+  assert len(losses[0]) == 30 and losses[0][:10] == pytest.approx(losses[1][:10], rel=1e-3)
 
 
 @SLOW

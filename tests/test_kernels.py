@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import reference
 from conftest import ROOT, SLOW
 from llvmlite import binding
 
-from vimnas_jax.cpu import bank, library, mix, table
+from vimnas_jax.cpu import ahead, bank, library, mix, table
 from vimnas_jax.networks import mixing
 from vimnas_jax.networks.ops import OPS, max_pool
 
@@ -166,6 +167,36 @@ def test_what_kernels_do_not_fit_runs_op_by_op(c, dtype):
   x, params, weights, _ = _inputs({'sep_conv_3x3': (0,)}, c, 1, 6, 1, dtype)
   (y,) = mixing.mixed(x, {'sep_conv_3x3': (0,)}, [None], params, weights, 1, True)
   assert y.shape == x.shape and y.dtype == dtype
+
+
+def test_what_a_chunk_is_followed_by_is_asked_for_once_it_has_to_be_compiled(tmp_path, monkeypatch):
+  asked = []
+  monkeypatch.setattr(library, '_folder', lambda: tmp_path / 'kernels')
+  monkeypatch.setattr(library, '_compiled', lambda name, vector, dtype: (name, b'code'))
+  monkeypatch.setattr(ahead, 'ask', lambda *args: asked.append(args))
+  for _ in range(2):
+    assert library._object('mix', 8, 'float32') == ('mix', b'code')
+  assert asked == [('mix', 8, 'float32', str(tmp_path))]
+  monkeypatch.setattr(table, 'BYTES', 32)
+  assert ahead.following('dense_forward', 4, 'float32') == [('dense_forward', 8), ('dense_backward', 4),
+                                                            ('dense_backward', 8)]
+  assert ahead.following('mix', 4, 'float64') == [('coefficients', 4), ('sums', 4)]
+  assert ahead.following('statistics', 2, 'float32') == []
+
+
+@SLOW
+def test_a_second_process_compiles_what_follows(tmp_path):
+  ahead._process.cache_clear()
+  try:
+    ahead.ask('pools_forward', 8, 'float32', str(tmp_path))
+    until = time.monotonic() + 120
+    while not (found := list(tmp_path.glob('kernels-*/pools_backward_float32x8'))) and time.monotonic() < until:
+      time.sleep(0.1)
+    symbol, code = library._read(found[0])
+    assert symbol and code
+  finally:
+    ahead._end(ahead._process(str(tmp_path)))
+    ahead._process.cache_clear()
 
 
 def test_machine_code_on_disk(tmp_path, monkeypatch):

@@ -55,5 +55,12 @@ def block_kernels():
   return block
 
 
+def expect():
+  """Says that kernels will be needed: where none are kept yet, what compiles them beside this process starts now."""
+  if _wanted():
+    from vimnas_jax.cpu import library
+    library.expect()
+
+
 def _wanted():
   return jax.default_backend() == 'cpu' and available()

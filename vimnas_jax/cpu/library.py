@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from llvmlite import binding
 
-from vimnas_jax.cpu import interface, shards
+from vimnas_jax.cpu import ahead, interface, shards
 from vimnas_jax.cpu.table import FEATURES, RANKS, TABLE, slot, vector_length
 from vimnas_jax.errors import UserError
 
@@ -47,6 +47,13 @@ def unfit() -> str:
     return (f'jaxlib has interface {major}.{minor}, the kernels are for '
             f'{interface.VERSION[0]}.{interface.VERSION[1]}')
   return ''
+
+
+def expect():
+  """Starts the process of ahead.py where the cache has no machine code yet: it takes seconds to begin."""
+  folder = _folder()
+  if folder and not folder.exists():
+    ahead.begin(str(folder.parent))
 
 
 def need(names, vector: int, dtype: str):
@@ -129,10 +136,17 @@ def _object(name, vector, dtype):
   folder = _folder()
   if not folder:
     return _compiled(name, vector, dtype)
-  file = folder / f'{name}_{dtype}x{vector}'
-  found = _read(file)
+  found = _read(folder / f'{name}_{dtype}x{vector}')
   if found:
     return found
+  ahead.ask(name, vector, dtype, str(folder.parent))
+  return keep(name, vector, dtype)
+
+
+def keep(name: str, vector: int, dtype: str) -> tuple[str, bytes]:
+  """(symbol, object code) of a function from its file in the cache, where this compiles it if need be."""
+  folder = _folder()
+  file = folder / f'{name}_{dtype}x{vector}'
   with _locked(file):
     found = _read(file)  # what another process wrote meanwhile
     if found:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vimnas_jax import data, files, spaces
+from vimnas_jax import cpu, data, files, spaces
 from vimnas_jax.data import augment, loader
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes, initial, ops
@@ -46,6 +46,7 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
   UserError on bad input and Diverged when the loss stops being finite.
   """
   console = metrics.Console()
+  cpu.expect()
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     space = spaces.get(config.space.name)
     genotype = genotypes.resolve(config.genotype, space, genotypes.trusted(config))
@@ -227,7 +228,8 @@ class Training:
     def note(at, values, seconds):
       log.write(step=at, epoch=round(at / self.per_epoch, 4), seconds=round(seconds, 4),
                 **{k: float(v) for k, v in jax.device_get(values).items()})
-      return f'accuracy {float(values["accuracy"]):.3f}'
+      few = 0 if at % self.per_epoch else len(self.train) % self.config.batch_size  # the last batch of an epoch
+      return f'accuracy {float(values["accuracy"]):.3f}' + (f' of {few} images' if few else '')
 
     def after(at, state):
       nonlocal kept

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax import data, files, methods, spaces, tabular
+from vimnas_jax import cpu, data, files, methods, spaces, tabular
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, ops
@@ -27,6 +27,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
   console = metrics.Console()
+  cpu.expect()
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     limit = budget.of(folder, config, share)
     loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
