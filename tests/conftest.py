@@ -7,7 +7,7 @@ import pathlib
 _OUTER = os.environ.setdefault('OUTER_XLA_FLAGS', os.environ.get('XLA_FLAGS', ''))
 _OPTIMISED = os.environ.get('TESTS_OPTIMISED') == '1'  # what one slow test asks of another run of the tests
 QUICK = _OUTER if _OPTIMISED else f'{_OUTER} --xla_backend_optimization_level=0'.strip()
-os.environ['XLA_FLAGS'] = f'{QUICK} --xla_force_host_platform_device_count=4'
+os.environ['XLA_FLAGS'] = f'{QUICK} --xla_force_host_platform_device_count={os.environ.get("TESTS_DEVICES", "4")}'
 if _OPTIMISED:
   os.environ.pop('NUMBA_OPT', None)
 else:
@@ -40,7 +40,7 @@ if _BITS:  # of the kernels' vectors; LLVM makes two of one where the machine's 
   import vimnas_jax.cpu.table  # noqa: F401
   llvmlite.binding.get_host_cpu_features = _features
 
-LONG = ('test_two_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to')
+LONG = ('test_devices_find_what_one_finds', 'test_every_config_and_space_has', 'test_a_search_goes_on_to')
 RUNS = {'told', 'trained', 'whole'}  # fixtures that take long, which tests of one worker share
 
 

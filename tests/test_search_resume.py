@@ -142,7 +142,8 @@ def test_interrupted_processes_equal_an_uninterrupted_one(tmp_path, cuts):
   same(tmp_path, whole)
 
 
-def test_two_devices_find_what_one_finds(x64):
+@pytest.mark.parametrize('several', [2, pytest.param(4, marks=SLOW), pytest.param(8, marks=SLOW)])
+def test_devices_find_what_one_finds(x64, several):
   """On real images, in double precision, leaf by leaf after steps that move theta and phi.
 
   Whole searches in single precision may end otherwise: what rounding does grows from step to step, and may tip a choice
@@ -160,8 +161,10 @@ def test_two_devices_find_what_one_finds(x64):
                                 lambda key, x: x.astype(jnp.float64) / 16)['search']
   held = {'images': loaded.train.images, 'labels': loaded.train.labels}
   order = np.random.default_rng(0).permutation(len(loaded.train)).astype(np.int32)
+  if several > jax.device_count():
+    pytest.skip(f'{several} devices are asked for: TESTS_DEVICES={several} before the command')
   ends = []
-  for devices in (1, 2):
+  for devices in (1, several):
     mesh = parallel.mesh(devices, 64)
     whole = parallel.replicated(mesh)
     now = jax.jit(lambda: state.create(state.root(1), net, method, space, *tx, loaded.image_shape),
