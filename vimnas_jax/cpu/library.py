@@ -52,8 +52,9 @@ def unfit() -> str:
 def expect():
   """Starts the process of ahead.py where the cache has no machine code yet: it takes seconds to begin."""
   folder = _folder()
-  if folder and not folder.exists():
-    ahead.begin(str(folder.parent))
+  with contextlib.suppress(OSError):
+    if folder and not folder.exists():
+      ahead.begin(str(folder.parent))
 
 
 def need(names, vector: int, dtype: str):
