@@ -1,8 +1,7 @@
 """A second process that compiles what the first will need soon: of a forward pass the kernels of the backward pass.
 
-Functions go from process to process through their files (library.py), whose locks keep two from compiling the same.
-`python -m vimnas_jax.cpu.ahead FOLDER` compiles what its input says, a line `NAME VECTOR TYPE` each, into the cache
-FOLDER. It ends with its input, or when nothing has come for IDLE seconds.
+Functions go from process to process through their files (library.py), whose locks keep two from compiling the same. The
+second process is compiler.py.
 """
 
 import atexit
@@ -10,10 +9,8 @@ import contextlib
 import functools
 import os
 import pathlib
-import queue
 import subprocess
 import sys
-import threading
 
 from vimnas_jax.cpu import table
 
@@ -21,7 +18,6 @@ from vimnas_jax.cpu import table
 # wider ones, whose vectors are longer.
 LATER = {'pools_forward': ('pools_backward',), 'dense_forward': ('dense_backward',),
          'stage_forward': ('stage_backward',), 'statistics': (), 'mix': ('coefficients', 'sums')}
-IDLE = 20
 
 
 def begin(folder: str):
@@ -55,7 +51,7 @@ def _cores() -> int:
 def _process(folder):
   root = str(pathlib.Path(__file__).resolve().parents[2])
   path = os.pathsep.join([root, *filter(None, [os.environ.get('PYTHONPATH')])])
-  process = subprocess.Popen([sys.executable, '-m', 'vimnas_jax.cpu.ahead', folder], stdin=subprocess.PIPE,
+  process = subprocess.Popen([sys.executable, '-m', 'vimnas_jax.cpu.compiler', folder], stdin=subprocess.PIPE,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True,
                              env={**os.environ, 'PYTHONPATH': path})
   atexit.register(_end, process)
@@ -67,27 +63,3 @@ def _end(process):
   with contextlib.suppress(OSError):
     process.stdin.close()
   process.wait()
-
-
-def main(folder: str):
-  """Compiles what comes."""
-  import jax
-
-  from vimnas_jax.cpu import library
-  jax.config.update('jax_compilation_cache_dir', folder)
-  lines: queue.Queue[str] = queue.Queue()
-
-  def read():
-    for line in sys.stdin:
-      lines.put(line)
-    lines.put('')  # whoever asked has gone
-
-  threading.Thread(target=read, daemon=True).start()
-  with contextlib.suppress(queue.Empty):
-    while line := lines.get(timeout=IDLE):
-      name, vector, dtype = line.split()
-      library.keep(name, int(vector), dtype)
-
-
-if __name__ == '__main__':
-  main(sys.argv[1])
