@@ -37,7 +37,7 @@ def command(workdir, processes=1):
   """The search, in `workdir`."""
   if processes == 1:
     return [sys.executable, '-m', 'vimnas_jax.main', *FLAGS, f'--workdir={workdir}']
-  return [sys.executable, 'launch/local.py', f'--processes={processes}', '--', *STREAMED, '--wait=30',
+  return [sys.executable, 'launch/local.py', f'--processes={processes}', '--', *STREAMED,
           f'--config.data.dir={workdir.parent / "data"}', f'--workdir={workdir}']
 
 
@@ -83,7 +83,7 @@ def kill(process, processes, rng):
   if pids := listed.stdout.split():
     subprocess.run(['kill', '-9', rng.choice(pids)], check=False)
   try:
-    return process.wait(BOUND) in (0, 2, 75)  # 2: it had not come to the others yet, who say so after --wait
+    return process.wait(BOUND) in (0, 75)
   except subprocess.TimeoutExpired:
     process.terminate()
     process.wait()
