@@ -3,8 +3,9 @@
   python launch/local.py --processes=2 -- --config=configs/quickstart.py --workdir=runs/two
 
 What follows `--` goes to `python -m vimnas_jax.main` of each process; the output of each has its number in front.
-Ctrl-C and SIGTERM reach all: they save and stop. The exit code is that of the first that fails, 75 where the same
-command goes on. `--gpus` gives process i the GPU i.
+Ctrl-C and SIGTERM reach all: they save and stop. Where one fails the others have half a minute to notice, which they
+do unless it died before all had come together; then they are stopped. The exit code is that of the first that fails, 75
+where the same command goes on. `--gpus` gives process i the GPU i.
 """
 
 import argparse
@@ -14,6 +15,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
+
+GRACE = 30  # seconds for the others to notice that one has failed
+SAVED = 75  # the exit code of one that has saved and stopped
 
 
 def free_port() -> int:
@@ -33,6 +38,21 @@ def show(process, number):
   """Prints what a process prints."""
   for line in process.stdout:
     print(f'{number}: {line}', end='', flush=True)
+
+
+def wait(processes) -> int:
+  """Waits for all, and no longer than GRACE for the others once one has failed; returns the exit code of that one."""
+  failed, until = 0, None
+  while None in (codes := [process.poll() for process in processes]):
+    if until is None and (failed := next((code for code in codes if code not in (None, 0, SAVED)), 0)):
+      until = time.monotonic() + GRACE
+    elif until is not None and time.monotonic() > until:
+      for number in [number for number, code in enumerate(codes) if code is None]:
+        print(f'{number}: still here {GRACE} s after another process failed: stopped', flush=True)
+        processes[number].kill()
+        processes[number].wait()
+    time.sleep(0.1)
+  return failed or next(filter(None, codes), 0)
 
 
 def main() -> int:
@@ -58,10 +78,10 @@ def main() -> int:
     threads[-1].start()
   for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
     signal.signal(signum, lambda signum, _: [process.send_signal(signum) for process in processes])
-  codes = [process.wait() for process in processes]
+  code = wait(processes)
   for thread in threads:
     thread.join()
-  return next((code if code > 0 else 75 for code in codes if code), 0)
+  return code if code >= 0 else SAVED
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -109,3 +110,16 @@ def test_the_configurations_that_are_named_exist(name):
   assert named
   for each in named:
     config.resolve(api.configure(each))
+
+
+def test_of_local_processes_none_outlives_another_that_failed(tmp_path, monkeypatch):
+  """Neither one that waits nor the exit code depends on the order of the processes."""
+  local = runpy.run_path(str(LAUNCH / 'local.py'))
+  monkeypatch.setitem(local['wait'].__globals__, 'GRACE', 0.2)
+  for codes, wanted in (('00', 0), ('w3', 3), ('3w', 3), ('k0', -9), ('wk', -9), ('7s', 75), ('s7', 75)):
+    ends = {'0': 'pass', '3': 'exit(3)', '7': 'exit(75)', 's': 'import time; time.sleep(0.6)',
+            'k': 'import os; os.kill(os.getpid(), 9)', 'w': 'import time; time.sleep(99)'}
+    processes = [subprocess.Popen([sys.executable, '-c', ends[each]]) for each in codes]
+    assert local['wait'](processes) == wanted
+    found = {each: process.poll() for each, process in zip(codes, processes, strict=True)}
+    assert None not in found.values() and found.get('s', 0) == 0  # one that saves is left alone
