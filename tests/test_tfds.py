@@ -192,6 +192,13 @@ def test_a_failed_read_is_no_damage(tmp_path, monkeypatch):
   assert 'prepare it again' not in refused(tmp_path, r'\(Input/output error\): make it readable')
 
 
+def test_a_package_that_is_missing_is_no_damage(tmp_path, monkeypatch):
+  write(tmp_path, [PLAIN] * 2)
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  with pytest.raises(ModuleNotFoundError, match='tensorflow_datasets'):  # main tells what to install
+    data.get(data_config('tfds/made', dir=str(tmp_path), image_size=4))
+
+
 @pytest.mark.parametrize('name', ['../made', '/made', 'made/..', '*', '', 'a\0b'])
 def test_names_stay_below_the_folder(tmp_path, name):
   write(tmp_path, [PLAIN] * 2)

@@ -108,8 +108,9 @@ def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
 def _opened(path):
   """Gives (TFDS's builder of the set in a version folder, the names of its splits for test), checked."""
   _check_classes(path)
+  with quiet():
+    import tensorflow_datasets as tfds  # slow to import, so only when asked for; a package it misses is not the data's
   with records.readable(path), quiet():
-    import tensorflow_datasets as tfds  # slow to import, so only when asked for
     builder = tfds.builder_from_directory(path)
     yield builder, _described(builder.info.features, builder.info.splits)
 
