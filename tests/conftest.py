@@ -1,5 +1,6 @@
 import os
 import pathlib
+import sys
 
 # The tests compile much and compute little: unoptimised machine code is there sooner, and says the same.
 # Flags from outside, such as --xla_cpu_max_isa=AVX, count in the processes that tests start too; they are kept apart,
@@ -17,6 +18,9 @@ CACHE = pathlib.Path(__file__).resolve().parents[1] / '.pytest_cache' / 'compile
 os.environ['JAX_COMPILATION_CACHE_DIR'] = os.environ.get('TESTS_COMPILED', str(CACHE))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')  # what tests share is small
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+if os.environ.pop('PYTHONDONTWRITEBYTECODE', ''):  # every process that a test starts would compile all of JAX again
+  os.environ['PYTHONPYCACHEPREFIX'] = sys.pycache_prefix = str(CACHE.parent / 'bytecode')
+  sys.dont_write_bytecode = False
 
 import jax
 import llvmlite.binding
