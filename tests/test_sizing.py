@@ -38,8 +38,8 @@ def changes(config):
 
 def test_sizes_by_the_images(tmp_path):
   found, notes = sizing.sized(asked(images(tmp_path, 100, 70)))
-  assert (found.data.image_size, found.batch_size, found.epochs) == (64, 16, 60.0)  # 128 images: 8 batches of 16
-  assert found.pretrain.epochs == 30.0 and 'pretrain.epochs=30.0' in notes[0]
+  assert (found.data.image_size, found.batch_size, found.epochs) == (64, 16, 125.0)  # 128 images: 8 batches of 16
+  assert found.pretrain.epochs == 63.0 and 'pretrain.epochs=63.0' in notes[0]
   assert (found.data.pad, found.data.shrink, found.network.cells) == (8, 1, 2)
   assert changes(found)['epochs'] == '100.0' and changes(found)['batch_size'] == '16'
   assert 'data.image_size=64' in notes[0] and '128 training images of about 70 pixels' in notes[0]

@@ -18,7 +18,7 @@ FIELDS = ('data.image_size', 'data.shrink', 'batch_size', 'epochs', 'network.cel
 LARGEST = 64  # pixels a side to which photographs are brought
 _SIDES = (8, 12, 16, 24, 32, 48, LARGEST)
 _BATCHES = 8  # of an epoch, at the least, before a batch is made smaller
-_SEARCH_STEPS, _SEARCH_EPOCHS = 500, (2, 60)
+_SEARCH_STEPS, _SEARCH_EPOCHS = 1000, (2, 150)  # half as many come before, of theta alone
 _RETRAIN_STEPS, _RETRAIN_EPOCHS = 4000, (10, 100)
 _EVALUATIONS = 40  # of a retraining
 
