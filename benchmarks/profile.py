@@ -80,10 +80,8 @@ def trace(step):
       return seconds, json.load(f)['traceEvents']
 
 
-def by_kind(text: str, events, kinds=tuple(KINDS)) -> collections.Counter:
-  """Milliseconds of each of `kinds`, (kind, pattern of an operation's name): `text` is the compiled program, `events`
-  a trace of one execution on one thread.
-  """
+def named(text: str) -> dict[str, str]:
+  """{instruction: the kernel that it calls, or else the name under which JAX wrote it} of a compiled program."""
   names = {}
   for line in text.splitlines():
     found = re.match(r'\s*(?:ROOT )?%?([\w.\-]+) = ', line)
@@ -91,7 +89,11 @@ def by_kind(text: str, events, kinds=tuple(KINDS)) -> collections.Counter:
       target = re.search(r'custom_call_target="vimnas_jax_(\w+)"', line)
       name = re.search(r'op_name="([^"]*)"', line)
       names[found[1]] = target[1] if target else name[1] if name else ''
-  table = collections.Counter()
+  return names
+
+
+def own_times(names, events) -> collections.Counter:
+  """Milliseconds of each of the instructions `names` in a trace of one execution on one thread."""
   spans = [(event['ts'], event['ts'] + event['dur'], event['name']) for event in events
            if event.get('ph') == 'X' and event['name'] in names]
   spans.sort(key=lambda span: (span[0], -span[1]))  # a loop's span holds those of its body: count what is innermost
@@ -102,8 +104,19 @@ def by_kind(text: str, events, kinds=tuple(KINDS)) -> collections.Counter:
     if stack:
       own[stack[-1]] -= end - begin
     stack.append(i)
+  table = collections.Counter()
   for (_, _, name), duration in zip(spans, own):
-    table[next(kind for kind, pattern in kinds if re.search(pattern, names[name]))] += duration / 1e3
+    table[name] += duration / 1e3
+  return table
+
+
+def by_kind(text: str, events, kinds=tuple(KINDS)) -> collections.Counter:
+  """Milliseconds of each of `kinds`, (kind, pattern of an operation's name): `text` is the compiled program, `events`
+  a trace of one execution on one thread.
+  """
+  names, table = named(text), collections.Counter()
+  for name, ms in own_times(names, events).items():
+    table[next(kind for kind, pattern in kinds if re.search(pattern, names[name]))] += ms
   return table
 
 
