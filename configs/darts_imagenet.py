@@ -3,7 +3,7 @@
   python -m vimnas_jax.main --config=configs/darts_imagenet.py --config.data.dir=DIR --workdir=runs/imagenet
 
 DIR holds train/CLASS/* and val/CLASS/*, as ILSVRC 2012 is unpacked; with --config.data.name=tfds/imagenet2012 it is a
-TFDS data dir. Drawn by --config.data.seed, a tenth of the images of every class trains theta (128,000) and a fortieth
+TFDS data dir. Drawn by a fixed seed, a tenth of the images of every class trains theta (128,000) and a fortieth
 the architecture, for methods that validate (32,000); both are listed in subset.json. Stems of three stride-2
 convolutions, 8 cells of 28x28 and less, C = 16, random resized crops of the photographs, flips, no jitter, batch 1024
 over all devices (launch/ starts more of them). The paper gives neither its lengths nor its rates here: two epochs of
@@ -11,7 +11,7 @@ theta alone and three of search are as many passes as its 0.26 GPU-days hold at 
 `:method=pcdarts,published` has PC-DARTS's own 50 epochs. On one GPU of 24 GB or less:
 --config.batch_size=256 --config.theta.lr=0.1. What it finds goes to configs/retrain_imagenet.py.
 
-Neither ImageNet nor a GPU was at hand: no figure of this configuration has been measured. docs/scale.md has estimates.
+No figure of this configuration has been measured, as ImageNet was not at hand. docs/scale.md has estimates.
 """
 
 from vimnas_jax import methods

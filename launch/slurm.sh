@@ -30,15 +30,17 @@ if [[ -n "${SLURM_ARRAY_TASK_ID:-}" ]]; then
     name=${line[0]:?"$SWEEP has no line $SLURM_ARRAY_TASK_ID"}
     more=("${line[@]:1}")
   fi
+  below=
   for i in "${!flags[@]}"; do
-    [[ "${flags[i]}" == --workdir=* ]] && flags[i]="${flags[i]}/$name"
+    [[ "${flags[i]}" == --workdir=* ]] && flags[i]="${flags[i]}/$name" && below=yes
   done
+  : "${below:?give --workdir=FOLDER: each job of an array searches in a folder of its own below it}"
   flags+=("${more[@]}")
 fi
 
 nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
 JAX_COORDINATOR_ADDRESS=${nodes%%$'\n'*}:$((20000 + SLURM_JOB_ID % 20000))
-export JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=$SLURM_NTASKS
+export JAX_COORDINATOR_ADDRESS JAX_NUM_PROCESSES=${SLURM_NTASKS:-${SLURM_JOB_NUM_NODES:-1}} # unset where none was asked for: one a node
 
 code=0
 # Every process sees all GPUs of its node, as NCCL wants it, and computes on one.

@@ -34,6 +34,7 @@ def cluster(tmp_path):
   def run(*flags, **variables):
     env = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'PYTHON': str(tmp_path / 'python'), 'SLURM_NTASKS': '2',
            'SLURM_JOB_NODELIST': 'node[7-8]', 'SLURM_JOB_ID': '123', **variables}
+    env = {name: value for name, value in env.items() if value}
     done = subprocess.run([LAUNCH / 'slurm.sh', *flags], env=env, capture_output=True, text=True)
     return done.returncode, done.stdout + done.stderr
 
@@ -55,6 +56,11 @@ def test_slurm_starts_one_process_for_each_task(cluster):
   assert out.splitlines() == ['0/2 0 node7:20123', words, '1/2 1 node7:20123', words]
 
 
+def test_slurm_counts_nodes_where_no_number_of_tasks_was_asked_for(cluster):
+  assert '1/2 1 node7:20123' in cluster(*FLAGS, SLURM_NTASKS='', SLURM_JOB_NUM_NODES='2')[1]
+  assert '0/1 0 node7:20123' in cluster(*FLAGS, SLURM_NTASKS='')[1]
+
+
 def test_slurm_requeues_what_was_stopped_and_nothing_else(cluster, tmp_path):
   assert cluster(*FLAGS, CODE='2')[0] == 2 and not (tmp_path / 'requeued').exists()
   assert cluster(*FLAGS, CODE='75')[0] == 75 and (tmp_path / 'requeued').read_text() == 'requeue 123\n'
@@ -68,6 +74,8 @@ def test_a_slurm_array_is_a_sweep(cluster, tmp_path):
   assert '<--workdir=runs/x/fast><--config.phi.lr=0.1><--config.epochs=2>' in out
   code, out = cluster(*FLAGS, SLURM_ARRAY_TASK_ID='4', SWEEP=str(tmp_path / 'sweep'))
   assert code != 0 and 'has no line 4' in out
+  code, out = cluster('--config=quickstart', SLURM_ARRAY_TASK_ID='3')  # all would search in one folder
+  assert code != 0 and 'give --workdir=FOLDER' in out
 
 
 def test_a_tpu_slice_starts_one_process_for_each_host(tmp_path):
