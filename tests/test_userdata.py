@@ -1,15 +1,17 @@
 """Data of one's own: a file that is named, gives arrays, and is searched, trained, evaluated, resumed and refused."""
 
 import json
+import os
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
 from conftest import ONE_EDGE, ROOT, SLOW, data_config, one_line
 
+from vimnas_jax import api, data, userfile
 from vimnas_jax import config as config_lib
-from vimnas_jax import data
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import runfolder
 from vimnas_jax.verbs import evaluate, retrain, search
@@ -148,3 +150,19 @@ def test_a_file_that_is_not_there():
   with pytest.raises(UserError, match='there is no such file') as error:
     data.get(data_config('none.py'))
   one_line(error)
+
+
+def test_a_file_is_what_it_says_now_and_nothing_is_kept_beside_it(tmp_path, monkeypatch):
+  """Where size and second of the last change are the same Python would take the copy that it keeps."""
+  monkeypatch.setattr(sys, 'dont_write_bytecode', False)
+  monkeypatch.setattr(sys, 'pycache_prefix', None)
+  for value in (1, 2):
+    for name in ('own.py', 'config.py'):
+      text = f'from vimnas_jax import config\nnumber = {value}\ndef get_config(arg=""):\n' \
+             f'  c = config.defaults()\n  c.seed = {value}\n  return c\n'
+      (tmp_path / name).write_text(text)
+      os.utime(tmp_path / name, (1e9, 1e9))
+    module = userfile.run(str(tmp_path / 'own.py'), 'x')
+    assert module.number == value
+    assert api.configure(str(tmp_path / 'config.py')).seed == value
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['config.py', 'own.py']

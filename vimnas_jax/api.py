@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import AnyPath, cache, close, printable
+from vimnas_jax.userfile import Source
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -72,14 +73,15 @@ def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any
     UserError: there is no such file or field, or a value is of another type.
   """
   path, _, words = located(name).partition(':')
-  spec = importlib.util.spec_from_file_location('vimnas_jax_configuration', path)
-  if spec is None or spec.loader is None:
+  loader = Source('vimnas_jax_configuration', path)
+  spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
+  if not path.endswith('.py') or spec is None:
     raise UserError(f'{printable(name)!r} is no configuration: give a file, or the name of one that comes with the '
                     'package, as quickstart')
   asked = {**(changes or {}), **fields}
   config_lib.admit(asked.get('method.name', ''))
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  loader.exec_module(module)
   config = module.get_config(words).lock()
   for field, value in asked.items():
     try:

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import importlib.machinery
 import importlib.util
 import pathlib
 import sys
@@ -13,19 +14,31 @@ from vimnas_jax import files
 from vimnas_jax.errors import UserError
 
 
+class Source(importlib.machinery.SourceFileLoader):
+  """Compiles what the file says now, and keeps nothing: Python takes a copy beside it for the same if size and second
+  of the last change are the same.
+  """
+
+  def get_code(self, fullname: str) -> types.CodeType:
+    """The code of the module `fullname`."""
+    return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def run(path: str, where: str) -> Any:
   """The module that the file `path` is, executed. Raises UserError, which begins with `where`, if it fails."""
   file = pathlib.Path(path).expanduser().absolute()
   if not file.is_file():
     raise UserError(f'{where}: there is no such file; give the path of yours, from here')
-  name = f'userfile_{hashlib.sha256(bytes(file)).hexdigest()[:12]}'
-  spec = importlib.util.spec_from_file_location(name, file)
-  if spec is None or spec.loader is None:
+  if file.suffix != '.py':
     raise UserError(f'{where}: its name must end in .py')
+  name = f'userfile_{hashlib.sha256(bytes(file)).hexdigest()[:12]}'
+  loader = Source(name, str(file))
+  spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+  assert spec is not None  # as there is a loader
   module = importlib.util.module_from_spec(spec)
   sys.modules[name] = module  # dataclasses look their module up
   with Told(path, where, 'the file'):
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
   return module
 
 
