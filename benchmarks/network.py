@@ -35,8 +35,8 @@ FORMS = ('ours', 'torch')
 WHATS = ('step', 'inference')
 CLASSES = 10
 # The first that matches an operation's name names its kind: see benchmarks/profile.py.
-KINDS = [('convolutions with ReLU, forward (kernels)', r'^(stage|dense)_forward$'),
-         ('convolutions with ReLU and BatchNorm, backward (kernels)', r'^(stage|dense)_backward$'),
+KINDS = [('convolutions with ReLU, forward (kernels)', r'^(stage|dense|winograd)_forward$'),
+         ('convolutions with ReLU and BatchNorm, backward (kernels)', r'^(stage|dense|winograd)_backward$'),
          ('sums for BatchNorm, backward (kernel)', r'^sums$'), ('sums of gradients (kernel)', r'^fold$'),
          ('pools', r'_pool_3x3'), ('skip connections of stride 2', r'skip_connect'),
          ('BatchNorm of the cells', r'/(norm\d|preprocess\d_norm)/'),

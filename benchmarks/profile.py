@@ -20,12 +20,12 @@ import tempfile
 import time
 
 # The first that matches an operation's name names its kind.
-KINDS = [('convolutions forward (kernels)', r'^(stage|dense)_forward$'),
-         ('convolutions backward (kernels)', r'^(stage|dense)_backward$'),
+KINDS = [('convolutions forward (kernels)', r'^(stage|dense|winograd)_forward$'),
+         ('convolutions backward (kernels)', r'^(stage|dense|winograd)_backward$'),
          ('pools and identity (kernels)', r'^pools_'), ('mixing forward (kernel)', r'^mix$'),
          ('BatchNorm and mixing weights, sums (kernel)', r'^sums$'),
          ('BatchNorm and mixing weights, coefficients (kernels)', r'^(statistics|coefficients|inner|fold)$'),
-         ('sums of gradients, weights repacked', r'/kernels/'),
+         ('sums of gradients, weights repacked', r'/kernels/|^winograd_points$'),
          ('pool', r'(max|avg)_pool'), ('skip', r'skip_connect'), ('depthwise', r'depthwise'),
          ('convolution, one by one', r'(sep|dil|nor)_conv'), ('preprocess', r'preprocess'),
          ('residual block', r'residual'), ('phi', r'/phi/'), ('augmentation', r'augment'), ('optimiser', r'optimiser'),

@@ -70,7 +70,7 @@ def flops(name: str, program: dict[str, dict]) -> float:
 
 
 def _of_kernel(target, operands, results):
-  """Of the kernels of vimnas_jax/cpu (stage.py, dense.py); pools and sums are passes over memory."""
+  """Of the kernels of vimnas_jax/cpu (stage.py, dense.py, winograd.py); pools and sums are passes over memory."""
   if target in ('stage_forward', 'stage_backward'):
     kernel, matrix = operands[3:5]
     pixels = math.prod(results[0][:-1] if target == 'stage_forward' else operands[5][:-1])
@@ -81,6 +81,9 @@ def _of_kernel(target, operands, results):
     packed = operands[1]
     depth = packed[0] * packed[2] if target == 'dense_forward' else math.prod(results[1][1:4])
     return 2 * out * depth * (1 if target == 'dense_forward' else 2)
+  if target in ('winograd_forward', 'winograd_backward'):  # 36 points for 16 pixels; transforms are not counted
+    out = math.prod(results[0]) if target == 'winograd_forward' else math.prod(operands[4])
+    return 2 * out * operands[0][-1] * 36 / 16 * (1 if target == 'winograd_forward' else 2)
   return 0.0
 
 

@@ -17,7 +17,8 @@ from vimnas_jax.cpu import table
 # What follows where a chunk is compiled; the small loops that chunks call are not worth it. Narrow maps are followed by
 # wider ones, whose vectors are longer.
 LATER = {'pools_forward': ('pools_backward',), 'dense_forward': ('dense_backward',),
-         'stage_forward': ('stage_backward',), 'statistics': (), 'mix': ('coefficients', 'sums')}
+         'winograd_forward': ('winograd_backward',), 'stage_forward': ('stage_backward',), 'statistics': (),
+         'mix': ('coefficients', 'sums')}
 
 
 def begin(folder: str):

@@ -2,13 +2,14 @@
 
 x [n, h, w, c] goes through relu and one kernel [k, k, c, d] to a [n, h', w', d], image by image; d may hold the
 channels of several edges side by side. A row of the padded image is contiguous, so a row of the kernel is one matrix
-product of depth k * c. BatchNorm follows; its coefficients come in in the backward pass, as in stage.py.
+product of depth k * c. BatchNorm follows; its coefficients come in in the backward pass, as in stage.py. Most 3x3
+kernels are done by winograd.py, in half the time.
 """
 
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import library, mix, shards, table
+from vimnas_jax.cpu import library, mix, shards, table, winograd
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 FORWARD = 'dense_forward', 'activate', 'moments', *table.PRODUCTS
@@ -32,6 +33,8 @@ def _call(names, outputs, x, kernel, *args, stride, kinds=()):
 
 def forward(x, kernel, stride=1):
   """relu(x) [n, h, w, c] convolved with kernel [k, k, c, d]: (a [n, h', w', d], moments [n, 2, d] as in stage.py)."""
+  if winograd.fits(x, kernel, stride):
+    return winograd.forward(x, kernel)
   n, h, w, _ = x.shape
   d = kernel.shape[-1]
   return _call(FORWARD, [(n, -(-h // stride), -(-w // stride), d), (n, 2, d)], x, kernel, stride=stride)
@@ -41,6 +44,8 @@ def backward(x, kernel, g, a, center, p, q, r, stride=1):
   """The backward pass from da = p * g + q * (a - center) + r, with g a list of maps [n, h', w', *] that lie side by
   side in a: gradients of x and of the kernel.
   """
+  if winograd.fits(x, kernel, stride):
+    return winograd.backward(x, kernel, g, a, center, p, q, r)
   parts = shards.parts(len(x), len(p))
   turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)  # [k, k, d, c]
   dx, dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)], x, turned, a, center, p, q, r, *g, stride=stride,

@@ -20,6 +20,7 @@ PRODUCTS = tuple(f'product_{across}_{rows}_{how}' for across, most in TILES.item
 MODULES = {
     'stage': {'stage_forward': '51143', 'stage_backward': '5114351211(5|4+)'},
     'dense': {'dense_forward': '4411', 'dense_backward': '4411412114+'},
+    'winograd': {'winograd_forward': '4411', 'winograd_backward': '4411412114+', 'winograd_points': '4'},
     'pools': {'pools_forward': '42', 'pools_backward': '422(24111){0,2}2?4+'},
     'mix': {'sums': '4+(51)+', 'mix': '(512)+4*', 'statistics': '32?', 'coefficients': '321', 'inner': '31',
             'fold': '2+'},
@@ -27,7 +28,8 @@ MODULES = {
 RANKS = {name: ranks for chunks in MODULES.values() for name, ranks in chunks.items()}
 _NAMES = ('work', 'handler', *RANKS, 'activate', 'spread', 'activate_gradient', 'normalise_gradient', 'moments',
           *PRODUCTS, 'sums_loop', 'mix_set', 'mix_add', 'statistics_loop', 'scale_loop', 'edge_loop', 'finish_loop',
-          'fold_loop', 'below_all', 'max_loop', 'mean_loop', 'max_back_loop', 'mean_back_loop')
+          'fold_loop', 'below_all', 'max_loop', 'mean_loop', 'max_back_loop', 'mean_back_loop', 'tiles_in', 'tiles_out',
+          'tiles_gradient', 'tiles_back', 'taps_in', 'taps_back', 'let_through', 'fetch_read', 'fetch_write')
 _WINDOW = re.compile(r'window_(\d)_(\d)_(\d)_(forward|forward_add|kernel_gradient)')
 _PLAIN, _PER_VARIANT = 768, 1024  # slots below _PLAIN are windows; slots of one vector length and type
 
@@ -48,3 +50,9 @@ def slot(name: str, vector: int, dtype: str) -> int:
 def vector_length(channels: int, dtype) -> int:
   """Channels that one instruction handles: the largest power of 2 that divides them and fits a register."""
   return int(np.gcd(channels, BYTES // np.dtype(dtype).itemsize))
+
+
+def panel(width: int, channels: int, dtype) -> int:
+  """How many of `width` columns a product handles at a time, where `channels` set the vectors; as loops.panel_width."""
+  vector = vector_length(channels, dtype)
+  return next(i * vector for i in (3, 2, 1) if width % (i * vector) == 0)

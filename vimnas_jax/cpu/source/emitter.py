@@ -54,6 +54,14 @@ class Emitter:
     pointer = self.b.inttoptr(address, self.type.as_pointer())
     self.b.store(value, self.b.gep(pointer, [self.const(offset)]), align=self.size)
 
+  def fetch(self, address, write=0):
+    """Has the cache line at an address brought nearer, to be read or written soon."""
+    pointer, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+    f = cgutils.get_or_insert_function(self.b.module, ir.FunctionType(ir.VoidType(), [pointer, i32, i32, i32]),
+                                       'llvm.prefetch.p0i8')
+    self.b.call(f, [self.b.inttoptr(address, pointer), ir.Constant(i32, write), ir.Constant(i32, 2),
+                    ir.Constant(i32, 1)])
+
   def fma(self, x, y, z):
     """X * y + z, rounded once."""
     name = f'llvm.fma.v{self.vector}f{8 * self.size}'

@@ -78,8 +78,16 @@ def zeros(typing, size):
 
 
 @intrinsic
+def room(typing, size):
+  """Address of so many new bytes, of any value."""
+  def emit(context, builder, signature, args):
+    return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(I64, [I64]), 'malloc'), args)
+  return types.int64(types.int64), emit
+
+
+@intrinsic
 def free(typing, address):
-  """Gives back what `zeros` gave."""
+  """Gives back what `zeros` or `room` gave."""
   def emit(context, builder, signature, args):
     f = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [I64]), 'free')
     builder.call(f, args)

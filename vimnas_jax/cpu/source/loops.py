@@ -10,11 +10,12 @@ import functools
 import numpy as np
 from numba import njit
 
-from vimnas_jax.cpu.source import mix, pools
+from vimnas_jax.cpu.source import mix, pools, tiles
 from vimnas_jax.cpu.source.emitter import SUMS, definer, vector_function
 from vimnas_jax.cpu.source.frame import OPTIONS, address, call, load
 from vimnas_jax.cpu.table import TILES, slot
 
+CHAINS = 8  # sums that one loop over pixels keeps side by side
 PIXELS = 8  # neighbours in a row that share every weight a forward loop loads
 
 
@@ -27,7 +28,8 @@ def loop(name: str, vector: int, dtype: str):
     _, across, rows, how = name.split('_')
     emitted, count = _product(int(across), int(rows), how == 'add', vector, dtype), 8
   else:
-    emitted, count = (_basic(vector, dtype) | mix.loops(vector, dtype) | pools.loops(vector, dtype))[name]
+    emitted, count = (_basic(vector, dtype) | mix.loops(vector, dtype) | pools.loops(vector, dtype)
+                      | tiles.loops(vector, dtype))[name]
   scope = {'loop': emitted}
   names = ', '.join(f'a{i}' for i in range(count))
   exec(f'def exported({names}):\n  loop({names})\n  return 0', scope)
@@ -144,16 +146,28 @@ def _basic(vector, dtype):
 
   @define(5)
   def moments(e, x, pixel, pixels, total, total_step):
-    # total[0] = mean, total[1] = sum of squared distances from it
-    plain, square = e.variable(e.fill(0)), e.variable(e.fill(0))
-    with e.loop(pixels) as i:
-      plain[1](e.b.fadd(plain[0](), e.load(e.at(x, (i, pixel)))))
-    mean = e.b.fdiv(plain[0](), e.number(pixels))
-    with e.loop(pixels) as i:
-      centred = e.b.fsub(e.load(e.at(x, (i, pixel))), mean)
-      square[1](e.fma(centred, centred, square[0]()))
+    # total[0] = mean, total[1] = sum of squared distances from it; in several chains, to hide an addition's latency
+    whole = e.b.sdiv(pixels, e.const(CHAINS))
+
+    def summed(of):
+      chains = [e.variable(e.fill(0)) for _ in range(CHAINS)]
+      with e.loop(whole) as i:
+        first = e.b.mul(i, e.const(CHAINS))
+        for j, (get, put) in enumerate(chains):
+          put(of(e.load(e.at(x, (e.b.add(first, e.const(j)), pixel))), get()))
+      get, put = chains[0]
+      done = e.b.mul(whole, e.const(CHAINS))
+      with e.loop(e.b.sub(pixels, done)) as i:
+        put(of(e.load(e.at(x, (e.b.add(done, i), pixel))), get()))
+      return functools.reduce(e.b.fadd, [get() for get, _ in chains])
+
+    def square(value, so_far):
+      centred = e.b.fsub(value, mean)
+      return e.fma(centred, centred, so_far)
+
+    mean = e.b.fdiv(summed(e.b.fadd), e.number(pixels))
     e.store(mean, total)
-    e.store(square[0](), e.at(total, total_step))
+    e.store(summed(square), e.at(total, total_step))
 
   return emitted
 

@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vimnas_jax.cpu import dense, winograd
+from vimnas_jax.networks import mixing
+
+pytestmark = pytest.mark.skipif(mixing.kernels() is None, reason='the kernels are switched off')
+
+
+def inputs(n, h, w, c, maps, samples, dtype):
+  """(x, kernel, g, a, (center, p, q, r)) as dense.backward takes them."""
+  rng, d = np.random.default_rng(0), maps * c
+
+  def draw(*shape):
+    return jnp.asarray(rng.normal(size=shape), dtype)
+
+  return (draw(n, h, w, c), draw(3, 3, c, d) / (9 * c) ** 0.5, [draw(n, h, w, c) for _ in range(maps)],
+          draw(n, h, w, d), (draw(d), draw(samples, d), draw(d), draw(d)))
+
+
+def plain(x, kernel):
+  return jax.lax.conv_general_dilated(jax.nn.relu(x), kernel, (1, 1), 'SAME', precision='highest',
+                                      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+
+def wanted(x, kernel, g, a, coefficients):
+  """What forward and backward should give."""
+  center, p, q, r = coefficients
+  y, back = jax.vjp(plain, x, kernel)
+  mean = y.mean((1, 2))
+  moments = jnp.stack([mean, jnp.square(y - mean[:, None, None]).sum((1, 2))], 1)
+  scale = jnp.repeat(p, len(x) // len(p), 0)[:, None, None]
+  inner = (a - center[None, None, None]) * q[None, None, None] + r[None, None, None]
+  return y, moments, *back(scale * jnp.concatenate(g, -1) + inner)
+
+
+CASES = [(17, 8, 12, 8, 3, 1),  # more images than parts, several of them in a product
+         (8, 4, 4, 12, 1, 4),  # one tile an image; groups with weights of their own; panels of another width
+         (3, 32, 16, 8, 2, 1),  # several products an image
+         (2, 20, 28, 16, 1, 2)]  # rows of tiles that do not fill a product
+
+
+@pytest.mark.parametrize('n, h, w, c, maps, samples', CASES)
+@pytest.mark.parametrize('dtype, tolerance', [('float64', 1e-12), ('float32', 2e-5)])
+def test_tiles_give_the_sum_over_taps_there_and_back(request, n, h, w, c, maps, samples, dtype, tolerance):
+  if dtype == 'float64':
+    request.getfixturevalue('x64')
+  x, kernel, g, a, coefficients = inputs(n, h, w, c, maps, samples, dtype)
+  assert winograd.fits(x, kernel, 1)
+  got = *dense.forward(x, kernel), *dense.backward(x, kernel, g, a, *coefficients)
+  for mine, want in zip(got, wanted(x, kernel, g, a, coefficients), strict=True):
+    assert mine.dtype == want.dtype == dtype
+    np.testing.assert_allclose(mine, want, rtol=0, atol=tolerance * float(jnp.abs(want).max()))
+
+
+@pytest.mark.parametrize('shape, kernel, stride', [
+    ((2, 8, 8, 8), (1, 1, 8, 8), 1), ((2, 8, 8, 8), (3, 3, 8, 8), 2), ((2, 6, 8, 8), (3, 3, 8, 8), 1),
+    ((2, 8, 6, 8), (3, 3, 8, 8), 1), ((2, 8, 8, 4), (3, 3, 4, 12), 1)])
+def test_other_convolutions_are_left_to_the_sum_over_taps(shape, kernel, stride):
+  assert not winograd.fits(np.ones(shape, np.float32), np.ones(kernel, np.float32), stride)
+
+
+def test_an_image_has_the_same_bits_alone_and_among_others():
+  x, kernel, *_ = inputs(9, 8, 8, 8, 2, 1, 'float32')
+  together = dense.forward(x, kernel)[0]
+  alone = jnp.concatenate([dense.forward(x[i:i + 1], kernel)[0] for i in range(len(x))])
+  np.testing.assert_array_equal(together, alone)
