@@ -63,8 +63,7 @@ def build_step(spec):
   import jax
   import jax.numpy as jnp
   run = training(spec)
-  held = jax.device_put({'images': run.train.images, 'labels': run.train.labels})
-  now, index = run.start(), jnp.arange(spec['batch'], dtype=jnp.int32)
+  now, held, index = run.start(), run.batches()[0], jnp.arange(spec['batch'], dtype=jnp.int32)
   compiled = run.step.lower(now, held, index).compile()
 
   def call():

@@ -70,7 +70,7 @@ def test_nasbench201_retrains_by_epochs():
 def test_a_plan_of_another_length_is_the_same_program(task, method):
   def program(epochs):
     run = parts(task=task, epochs=epochs, **{'method.name': method} if task == 'search' else {})
-    held, index = run.batches() if task == 'search' else run._batches()
+    held, index = run.batches()
     step = run.step(0) if task == 'search' else run.step
     return step.lower(run.abstract(), held, index(0)).as_text(), run.total
 

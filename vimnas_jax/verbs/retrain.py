@@ -199,7 +199,7 @@ class Training:
     """What the network is applied with."""
     return {'params': state.params, 'batch_stats': state.stats}
 
-  def _batches(self):
+  def batches(self):
     """(what lies on the devices for all steps, `index(at)` of loop.Loop)."""
     held = {'steps': np.int32(self.total), 'epochs': np.float32(self.config.epochs)}
     whole = parallel.replicated(self.mesh)
@@ -216,7 +216,7 @@ class Training:
     first = int(now.step)
     if self.finished(now):
       return now, None
-    held, index = self._batches()
+    held, index = self.batches()
     log = metrics.Lines(folder / 'metrics.jsonl', first, self.config.tensorboard)
     curve = metrics.Lines(folder / 'curve.jsonl', first)
     scores = evaluate.Scores(self.net, self.loaded, self.config.eval_batch, loader.workers(self.config.data),
