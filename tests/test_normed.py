@@ -88,8 +88,9 @@ def test_an_evaluation_in_kernels_is_the_same(x64, space, genotype, side):
 @WITH_KERNELS
 @pytest.mark.parametrize('train', [True, False])
 def test_what_has_no_kernels_is_built_without_them(train):
-  """Another type; where two channels are too few, the second and third group still have them: three convolutions."""
-  for fields, count in (({'dtype': jnp.bfloat16}, 0), ({'kernels': False}, 0), ({'channels': 2}, 6)):
+  """Another type; where two channels are too few, the second and third group still have them: three convolutions each,
+  and the residual blocks all but their first one."""
+  for fields, count in (({'dtype': jnp.bfloat16}, 0), ({'kernels': False}, 0), ({'channels': 2}, 9)):
     net = Network(**{'space': NB201, 'genotype': MIXED, 'cells': 1, 'channels': 8, 'kernels': True, **fields})
     variables = randomised(shapes(net, 8), 0)
     text = jax.jit(lambda v, net=net: net.apply(v, jnp.zeros((2, 8, 8, 3)), train, mutable=['batch_stats'])[0]).lower(

@@ -10,7 +10,7 @@ from vimnas_jax.runs import parallel
 pytestmark = [pytest.mark.skipif(not cpu.available(), reason='the kernels are switched off'),
               pytest.mark.skipif(jax.device_count() < 4, reason='needs 4 devices')]
 BANKS = {'sep_conv_3x3': (0, 1, 2), 'nor_conv_3x3': (0, 2), 'skip_connect': (0, 1, 2), 'avg_pool_3x3': (1,)}
-IMAGES, SIDE, WIDTH = 16, 4, 8
+IMAGES, SIDE, WIDTH = 16, 8, 8
 
 
 def inputs(samples):

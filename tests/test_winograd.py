@@ -37,7 +37,7 @@ def wanted(x, kernel, g, a, coefficients):
 
 
 CASES = [(17, 8, 12, 8, 3, 1),  # more images than parts, several of them in a product
-         (8, 4, 4, 12, 1, 4),  # one tile an image; groups with weights of their own; panels of another width
+         (64, 4, 4, 12, 1, 4),  # one tile an image; groups with weights of their own; panels of another width
          (3, 32, 16, 8, 2, 1),  # several products an image
          (2, 20, 28, 16, 1, 2)]  # rows of tiles that do not fill a product
 
@@ -56,14 +56,14 @@ def test_tiles_give_the_sum_over_taps_there_and_back(request, n, h, w, c, maps, 
 
 
 @pytest.mark.parametrize('shape, kernel, stride', [
-    ((2, 8, 8, 8), (1, 1, 8, 8), 1), ((2, 8, 8, 8), (3, 3, 8, 8), 2), ((2, 6, 8, 8), (3, 3, 8, 8), 1),
-    ((2, 8, 6, 8), (3, 3, 8, 8), 1), ((2, 8, 8, 4), (3, 3, 4, 12), 1)])
+    ((16, 8, 8, 8), (1, 1, 8, 8), 1), ((16, 8, 8, 8), (3, 3, 8, 8), 2), ((32, 6, 8, 8), (3, 3, 8, 8), 1),
+    ((32, 8, 6, 8), (3, 3, 8, 8), 1), ((16, 8, 8, 4), (3, 3, 4, 12), 1), ((15, 8, 8, 8), (3, 3, 8, 8), 1)])
 def test_other_convolutions_are_left_to_the_sum_over_taps(shape, kernel, stride):
   assert not winograd.fits(np.ones(shape, np.float32), np.ones(kernel, np.float32), stride)
 
 
 def test_an_image_has_the_same_bits_alone_and_among_others():
-  x, kernel, *_ = inputs(9, 8, 8, 8, 2, 1, 'float32')
+  x, kernel, *_ = inputs(3, 32, 32, 8, 2, 1, 'float32')
   together = dense.forward(x, kernel)[0]
   alone = jnp.concatenate([dense.forward(x[i:i + 1], kernel)[0] for i in range(len(x))])
   np.testing.assert_array_equal(together, alone)

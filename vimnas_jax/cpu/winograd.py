@@ -10,15 +10,19 @@ import numpy as np
 from vimnas_jax.cpu import library, mix, shards, table
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
+PIXELS = 1024  # of a batch, at least
 FORWARD = 'winograd_forward', 'activate', 'tiles_in', 'tiles_out', 'moments', 'fetch_write', *table.PRODUCTS
 BACKWARD = ('winograd_backward', 'activate', 'tiles_in', 'tiles_gradient', 'tiles_back', 'taps_back', 'let_through',
             'fetch_read',             *table.PRODUCTS)
 
 
 def fits(x, kernel, stride) -> bool:
-  """Whether a convolution is one that this module does, and sooner than dense.py: narrow ones gain nothing."""
-  whole = x.shape[1] % 4 == 0 and x.shape[2] % 4 == 0
-  return kernel.shape[:2] == (3, 3) and stride == 1 and whole and min(kernel.shape[2:]) >= 8
+  """Whether a convolution is one that this module does, and sooner than dense.py: narrow ones gain nothing, and with
+  few pixels the kernel's points take longer than the rest.
+  """
+  n, h, w, _ = x.shape
+  return (kernel.shape[:2] == (3, 3) and stride == 1 and h % 4 == w % 4 == 0 and min(kernel.shape[2:]) >= 8
+          and n * h * w >= PIXELS)
 
 
 def points(kernel):

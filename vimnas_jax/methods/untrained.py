@@ -86,7 +86,8 @@ class Untrained(nn.Module):
         x = self._cell(name, stage, outputs, weights[stage.cell], entered)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':
-        x = self._run(name, functools.partial(layers.residual, x, stage.channels), x, 1.0, entered)
+        x = self._run(name, lambda weight, norm, x=x, c=stage.channels: layers.residual(
+            x, c, weight, layers.plain(norm)), x, 1.0, entered)
         outputs = (x, x)
       elif stage.kind in ('stem', 'stem0', 'stem1'):
         if not self.bare:

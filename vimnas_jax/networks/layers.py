@@ -28,21 +28,25 @@ def stem(kind, x, channels, weight, norm):
   return norm('stem0b_norm', conv(jax.nn.relu(x), weight('stem0b', (3, 3, half, channels), 9 * half), 2))
 
 
-def residual(x, channels, weight, norm):
+def plain(norm):
+  """`unit(name, x, kernel, stride)` as `residual` takes it: ReLU, convolution and `norm(name, y)`."""
+  return lambda name, x, kernel, stride: norm(name, conv(jax.nn.relu(x), kernel, stride))
+
+
+def residual(x, channels, weight, unit):
   """The ResNet basic block of stride 2 between the groups of NAS-Bench-201, without a ReLU after the sum.
 
   Args:
     x: [n, h, w, c].
     channels: width of the output.
     weight: `weight(name, shape, fan_in)` gives a parameter.
-    norm: `norm(name, y)` is BatchNorm.
+    unit: `unit(name, x, kernel, stride)` is ReLU, convolution and the BatchNorm `name`.
 
   Returns:
     [n, h / 2, w / 2, channels]; odd sides round down.
   """
   n, h, w, c = x.shape
-  y = conv(jax.nn.relu(x), weight('conv1', (3, 3, c, channels), 9 * c), 2)
-  y = jax.nn.relu(norm('norm1', y))
-  y = norm('norm2', conv(y, weight('conv2', (3, 3, channels, channels), 9 * channels)))
+  y = unit('norm1', x, weight('conv1', (3, 3, c, channels), 9 * c), 2)
+  y = unit('norm2', y, weight('conv2', (3, 3, channels, channels), 9 * channels), 1)
   x = x[:, :h // 2 * 2, :w // 2 * 2].reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
   return y[:, :h // 2, :w // 2] + x @ weight('shortcut', (c, channels), c)

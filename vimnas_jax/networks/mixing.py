@@ -78,6 +78,28 @@ def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True, own_ops
   return outputs
 
 
+def convolved(x, kernel, stride=1, affine=None, fast=True):
+  """ReLU, convolution and BatchNorm by the batch's statistics.
+
+  Args:
+    x: [n, h, w, c].
+    kernel: [k, k, c, d].
+    stride: of the convolution.
+    affine: scale [d] and bias [d] of the BatchNorm, or None.
+    fast: as in `mixed`.
+
+  Returns:
+    [n, h / stride, w / stride, d]; odd sides round up.
+  """
+  width, fused = kernel.shape[-1], normed() if fast else None
+  if fused and fused.fits(x.shape[-1], width, x.dtype):
+    with jax.named_scope('kernels'):
+      scale, bias = affine or (jnp.ones(width, x.dtype), jnp.zeros(width, x.dtype))
+      return fused.trained(x, (kernel,), (stride,), scale, bias, ops.BN_EPS)[0]
+  y = ops.normalise(ops.conv(jax.nn.relu(x), kernel, stride))
+  return y * affine[0][None, None, None] + affine[1][None, None, None] if affine else y
+
+
 def check_groups(images: int, weights) -> None:
   """Raises UserError unless a batch has an equal group of images for every sample of weights {name: [samples, …]}."""
   for name, rows in weights.items():

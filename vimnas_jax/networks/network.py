@@ -173,7 +173,12 @@ class Residual(_Module):
   @nn.compact
   def __call__(self, x, train):
     """X [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
-    return layers.residual(x, self.channels, self.weight, self.batch_norm(train))
+    def unit(name, x, kernel, stride):
+      if self.fused(*kernel.shape[2:]):
+        return FusedNorm(self.param_dtype, name=name)(x, (kernel,), (stride,), train)
+      return layers.plain(self.batch_norm(train))(name, x, kernel, stride)
+
+    return layers.residual(x, self.channels, self.weight, unit)
 
 
 class Auxiliary(_Module):

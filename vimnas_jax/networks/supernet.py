@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import initial, layers, ops
-from vimnas_jax.networks.mixing import check_groups, mixed, whole
+from vimnas_jax.networks.mixing import check_groups, convolved, mixed, whole
 from vimnas_jax.spaces import Cell, Space, Stage
 
 
@@ -234,20 +234,29 @@ class MixedCell(Module):
     if self.stage.shrunk:
       older = ops.factorized_reduce(older, self.weight('preprocess0', (2, width, channels // 2), width))
     else:
-      older = ops.normalise(jax.nn.relu(older) @ self.weight('preprocess0', (width, channels), width))
-    width = newer.shape[-1]
-    return older, ops.normalise(jax.nn.relu(newer) @ self.weight('preprocess1', (width, channels), width))
+      older = self._pointwise('preprocess0', older)
+    return older, self._pointwise('preprocess1', newer)
+
+  def _pointwise(self, name, x):
+    width = x.shape[-1]
+    kernel = self.weight(name, (width, self.stage.channels), width)
+    return convolved(x, kernel.reshape(1, 1, *kernel.shape), fast=self.kernels)
 
 
 class Residual(Module):
   """The ResNet basic block of stride 2 between the groups of NAS-Bench-201 (specs: no ReLU after the sum)."""
 
   channels: int = 0
+  kernels: bool = True
 
   @nn.compact
   def __call__(self, x):
     """X [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
-    return layers.residual(x, self.channels, self.weight, self.batch_norm)
+    def unit(name, x, kernel, stride):
+      affine = [a.astype(self.dtype) for a in self.affine(name, kernel.shape[-1])]
+      return convolved(x, kernel, stride, affine, self.kernels)
+
+    return layers.residual(x, self.channels, self.weight, unit)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -328,7 +337,7 @@ class Supernet(Module):
         x = self.run(module, f'cell_{index}', outputs[-cell.inputs:], weights[stage.cell], key)
         outputs = (outputs[-1], x)
       elif stage.kind == 'residual':
-        x = Residual(channels=stage.channels, name=f'residual_{index}', **kinds)(x)
+        x = Residual(channels=stage.channels, kernels=self.kernels, name=f'residual_{index}', **kinds)(x)
         outputs = (x, x)
       else:
         if stage.norm:
