@@ -28,7 +28,7 @@ from benchmarks.step import Parser, environment, fresh, installed, run, sources,
 from vimnas_jax import spaces
 from vimnas_jax.draw import INK
 from vimnas_jax.errors import UserError
-from vimnas_jax.main import MALLOC
+from vimnas_jax.main import MALLOC, allocator
 from vimnas_jax.networks import cost, genotypes
 
 FORMS = ('ours', 'torch')
@@ -195,7 +195,8 @@ def draw(found, path):
 
 def profile(args, argv) -> int:
   """Prints and writes where our step or inference spends its time."""
-  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before XLA counts the cores
+  allocator()
+  os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before XLA counts the cores
   from benchmarks import network_worker, profile, worker
   spec = specification(args) | {'what': args.profile}
   compiled, call = (network_worker.build_step(spec) if args.profile == 'step' else

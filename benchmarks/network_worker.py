@@ -90,6 +90,9 @@ def build_inference(spec, batch):
 def _ours(spec):
   import jax
   import jax.numpy as jnp
+
+  from vimnas_jax import cpu
+  cpu.run_here()  # as the command line does
   begin, record = time.perf_counter(), {}
   if spec['what'] == 'step':
     compiled, call = build_step(spec)

@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+from vimnas_jax.main import allocator
+
 # The first that matches an operation's name names its kind.
 KINDS = [('convolutions forward (kernels)', r'^(stage|dense|winograd)_forward$'),
          ('convolutions backward (kernels)', r'^(stage|dense|winograd)_backward$'),
@@ -43,7 +45,8 @@ def main():
   parser.add_argument('--form', default='fused', choices=('fused', 'plain', 'reference'))
   parser.add_argument('--out', default='')
   args = parser.parse_args()
-  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before XLA counts the cores
+  allocator()
+  os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before XLA counts the cores
   from benchmarks import worker
   from vimnas_jax.networks import mixing
   if args.form == 'plain':

@@ -20,6 +20,7 @@ import statistics
 import sys
 
 from benchmarks.profile import KINDS, named, own_times, trace
+from vimnas_jax.main import allocator
 
 _SHAPE = re.compile(r'\b(pred|[a-z]+\d+)\[([\d,]*)\]')
 _INSTRUCTION = re.compile(r'\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\((.*?)\)(.*)')
@@ -133,7 +134,8 @@ def main():
   parser.add_argument('--lines', type=int, default=25, help='of single operations to print')
   parser.add_argument('--out', default='')
   args = parser.parse_args()
-  os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # before XLA counts the cores
+  allocator()
+  os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # before XLA counts the cores
   from benchmarks import worker
   spec = {'space': args.space, 'cells': args.cells or {'nb201': 5}.get(args.space, 8), 'channels': args.channels,
           'batch': args.batch, 'side': args.side, 'dtype': 'float32', 'form': 'fused'}

@@ -60,7 +60,7 @@ def build(spec):
   import jax
   import jax.numpy as jnp
 
-  from vimnas_jax import config, methods, spaces
+  from vimnas_jax import config, cpu, methods, spaces
   from vimnas_jax.data import augment
   from vimnas_jax.networks.oneshot import OneShot
   from vimnas_jax.networks.supernet import Supernet
@@ -73,6 +73,8 @@ def build(spec):
       from tests import reference
       self.init, self.apply = net.init, lambda variables, *inputs: reference.supernet(net, variables['params'], *inputs)
 
+  if spec.get('devices', 1) == 1:
+    cpu.run_here()  # as the command line does
   c = config.defaults()
   c.space.name, c.method.name = spec['space'], 'vimnas'
   c = config.resolve(c)

@@ -40,7 +40,7 @@ _WAIT = flags.DEFINE_float('wait', 300.0, 'Seconds to wait for the other process
 
 
 # Of glibc's allocator, which reads them when a process starts. A step takes and gives back gigabytes: kept mapped, in
-# huge pages, they cost no page faults (figures in docs/results.md).
+# huge pages, they cost no page faults (figures in docs/results.md). See also cpu.run_here.
 MALLOC = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 40)}
 
 
@@ -69,9 +69,11 @@ def main(argv):
 
 def _join(config, several=False):
   """Brings the processes of a job together, where it has several; `several` seeds are not for those."""
+  from vimnas_jax import cpu
   from vimnas_jax.runs import hosts, runfolder
   place = hosts.place(_COORDINATOR.value, _PROCESS.value, _PROCESSES.value)
   if place is None:
+    cpu.run_here()
     return
   if config.dry_run:
     raise UserError(f'--processes={place.processes}: config.dry_run is for one process: leave those flags out')
@@ -277,10 +279,15 @@ def _streams():
       stream.reconfigure(errors='backslashreplace')
 
 
+def allocator():
+  """On Linux starts the process again with MALLOC, unless it has it or another choice; call it before heavy imports."""
+  if sys.platform == 'linux' and not MALLOC.keys() & os.environ.keys():
+    os.execve(sys.executable, sys.orig_argv, os.environ | MALLOC)
+
+
 def run():
   """The command `vimnas-jax`, and `python -m vimnas_jax.main`: parses the command line, runs, and ends the process."""
-  if sys.platform == 'linux' and not MALLOC.keys() & os.environ.keys():
-    os.execve(sys.executable, sys.orig_argv, os.environ | MALLOC)  # before anything heavy is imported
+  allocator()
   _streams()
   try:
     app.run(_run, flags_parser=_parse)

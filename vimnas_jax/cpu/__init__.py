@@ -31,6 +31,15 @@ def available() -> bool:
   return not reason
 
 
+def run_here():
+  """Has JAX run a CPU's programs in the thread that calls them; to be called before any device is asked for.
+
+  In threads of its own glibc maps the memory of every step anew, gigabytes at times, however it is set: a tenth of a
+  step goes into clearing pages. What the main thread takes and gives back stays mapped (main.MALLOC).
+  """
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
+
+
 def supernet_kernels():
   """All operations of the edges that leave a node, mixed: bank.py, with `fits` and `mixed`."""
   if not _wanted():
