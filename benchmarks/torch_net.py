@@ -257,15 +257,23 @@ def hooked_macs(net, *inputs):
   return total
 
 
-def train_step(net, logits, theta_optimizer, logits_optimizer):
-  """`step(images [n, 3, h, w], labels [n]) -> loss`: one backward pass for the weights and `logits` alike."""
+def train_step(net, logits, theta_optimizer, logits_optimizer, graph=()):
+  """`step(images [n, 3, h, w], labels [n]) -> loss`: one backward pass for the weights and `logits` alike.
+
+  Those of `logits` that `graph` names have a second pass, for them alone, over a batch of as many images.
+  """
+
+  def loss_of(images, labels):
+    return F.cross_entropy(net(images, {name: torch.softmax(value, -1) for name, value in logits.items()}), labels)
 
   def step(images, labels):
     theta_optimizer.zero_grad(set_to_none=True)
     logits_optimizer.zero_grad(set_to_none=True)
-    weights = {name: torch.softmax(value, -1) for name, value in logits.items()}
-    loss = F.cross_entropy(net(images, weights), labels)
+    loss = loss_of(images, labels)
     loss.backward()
+    rows = [logits[name] for name in graph]
+    for row, gradient in zip(rows, torch.autograd.grad(loss_of(images, labels), rows) if rows else ()):
+      row.grad = gradient
     nn.utils.clip_grad_norm_(net.parameters(), 5.0)
     theta_optimizer.step()
     logits_optimizer.step()

@@ -185,7 +185,7 @@ def _torch(spec):
       name: (count,) for name, count in space.choices.items()}
   logits = {name: torch.zeros(shape, device=device, requires_grad=True) for name, shape in shapes.items()}
   step = torch_net.train_step(net, logits, torch.optim.SGD(net.parameters(), 0.025, 0.9, weight_decay=3e-4),
-                              torch.optim.SGD(list(logits.values()), 0.025))
+                              torch.optim.SGD(list(logits.values()), 0.025), graph=tuple(space.choices))
   loss = None
 
   def call():
