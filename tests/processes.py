@@ -29,7 +29,7 @@ def run(workdir, *flags, tiny=TINY, env=ENV):
 
 
 COMMANDS = '''
-import json, os, sys
+import atexit, json, os, sys, threading, traceback
 from vimnas_jax import main  # and all else, once
 from vimnas_jax.verbs import search, study, report, retrain, evaluate, predict
 for flags in json.loads(sys.argv.pop()):
@@ -42,8 +42,19 @@ for flags in json.loads(sys.argv.pop()):
     os.close(write)
     sys.argv = ['vimnas_jax/main.py', *flags]
     main._streams()
-    main.app.run(main._run, flags_parser=main._parse)
-    os._exit(99)
+    try:
+      main.app.run(main._run, flags_parser=main._parse)
+      code = 99
+    except SystemExit as e:
+      code = e.code or 0
+    except BaseException:
+      traceback.print_exc()
+      code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to tear the interpreter down takes a second
   os.close(write)
   with open(read, encoding='utf-8') as pipe:
     out = pipe.read()
