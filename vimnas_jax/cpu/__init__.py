@@ -34,7 +34,7 @@ def available() -> bool:
 def run_here():
   """Has JAX run a CPU's programs in the thread that calls them; to be called before any device is asked for.
 
-  In threads of its own glibc maps the memory of every step anew, gigabytes at times, however it is set: a tenth of a
+  In threads of its own glibc maps the memory of every step anew, gigabytes at times, however it is set: much of a
   step goes into clearing pages. What the main thread takes and gives back stays mapped (main.MALLOC).
   """
   jax.config.update('jax_cpu_enable_async_dispatch', False)

@@ -3,7 +3,7 @@
 x [n, h, w, c] goes through relu and one kernel [k, k, c, d] to a [n, h', w', d], image by image; d may hold the
 channels of several edges side by side. A row of the padded image is contiguous, so a row of the kernel is one matrix
 product of depth k * c. BatchNorm follows; its coefficients come in in the backward pass, as in stage.py. Most 3x3
-kernels are done by winograd.py, in half the time.
+kernels are done by winograd.py.
 """
 
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ BACKWARD = 'dense_backward', 'activate', 'activate_gradient', 'normalise_gradien
 def pack(kernel, vector):
   """A kernel [k, k, c, d] in strips that a product reads through: [k, d / width, k * c, width]."""
   k, _, c, d = kernel.shape
-  width = next(i * vector for i in (3, 2, 1) if d % (i * vector) == 0)  # as source/loops.panel_width
+  width = table.panel(d, vector)
   return jnp.swapaxes(kernel.reshape(k, k * c, d // width, width), 1, 2)
 
 

@@ -52,7 +52,6 @@ def vector_length(channels: int, dtype) -> int:
   return int(np.gcd(channels, BYTES // np.dtype(dtype).itemsize))
 
 
-def panel(width: int, channels: int, dtype) -> int:
-  """How many of `width` columns a product handles at a time, where `channels` set the vectors; as loops.panel_width."""
-  vector = vector_length(channels, dtype)
+def panel(width: int, vector: int) -> int:
+  """How many of `width` columns a product handles at a time, in vectors of `vector`; as source/loops.panel_width."""
   return next(i * vector for i in (3, 2, 1) if width % (i * vector) == 0)

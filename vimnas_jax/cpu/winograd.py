@@ -1,7 +1,7 @@
 """A ReLU and a 3x3 convolution of stride 1 by Winograd's tiles: a quarter of the multiplications of dense.py.
 
 Images fall into tiles of 4x4 pixels; source/tiles.py has the mathematics. Rounding errors are some ten times those of
-the sum over taps, which is still 1e-6 of the largest output in float32 (Lavin and Gray, CVPR 2016).
+the sum over taps, up to 1e-5 of the largest output in float32 (tests/test_winograd.py).
 """
 
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 PIXELS = 1024  # of a batch, at least
 FORWARD = 'winograd_forward', 'activate', 'tiles_in', 'tiles_out', 'moments', 'fetch_write', *table.PRODUCTS
 BACKWARD = ('winograd_backward', 'activate', 'tiles_in', 'tiles_gradient', 'tiles_back', 'taps_back', 'let_through',
-            'fetch_read',             *table.PRODUCTS)
+            'fetch_read', *table.PRODUCTS)
 
 
 def fits(x, kernel, stride) -> bool:
-  """Whether a convolution is one that this module does, and sooner than dense.py: narrow ones gain nothing, and with
-  few pixels the kernel's points take longer than the rest.
+  """Whether x [n, h, w, c] with a kernel [k, k, c, d] is a convolution that this module does, and sooner than dense.py:
+  narrow ones gain nothing, and with few pixels the kernel's points take longer than the rest.
   """
   n, h, w, _ = x.shape
   return (kernel.shape[:2] == (3, 3) and stride == 1 and h % 4 == w % 4 == 0 and min(kernel.shape[2:]) >= 8
@@ -29,13 +29,13 @@ def points(kernel):
   """A kernel [3, 3, c, d] at the 36 points, in strips as a product reads them: [36, d / width, c, width]."""
   c, d = kernel.shape[2:]
   channels = np.gcd(c, d)
-  width = table.panel(d, channels, kernel.dtype)
+  width = table.panel(d, table.vector_length(channels, kernel.dtype))
   return library.call(('winograd_points', 'taps_in'), channels, [(36, d // width, c, width)], kernel,
                       chunks=table.CHUNKS)[0]
 
 
 def forward(x, kernel):
-  """As dense.forward."""
+  """As dense.forward: relu(x) [n, h, w, c] convolved with kernel [3, 3, c, d], and the moments of every image."""
   n, h, w, _ = x.shape
   c, d = kernel.shape[2:]
   channels = np.gcd(c, d)
@@ -45,7 +45,7 @@ def forward(x, kernel):
 
 
 def backward(x, kernel, g, a, center, p, q, r):
-  """As dense.backward."""
+  """As dense.backward: gradients of x [n, h, w, c] and of the kernel [3, 3, c, d]."""
   c, d = kernel.shape[2:]
   channels, count = np.gcd(c, d), shards.parts(len(x), len(p))
   none, one = np.zeros(c, x.dtype), np.ones(c, x.dtype)

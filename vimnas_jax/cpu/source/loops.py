@@ -222,7 +222,7 @@ def matrix_product(vector, dtype, how):
 
 @functools.cache
 def panel_width(vector):
-  """A numba function: how many of `width` columns a product handles at a time; cpu/dense.py's `pack` says the same."""
+  """A numba function: how many of `width` columns a product handles at a time; table.panel says the same."""
   v = vector
 
   @njit(**OPTIONS)
