@@ -96,7 +96,8 @@ def search(config: ConfigDict, workdir: AnyPath, signals: bool = False) -> dict[
   """Searches an architecture. Returns what is in workdir/result.json; None if it was stopped, all saved.
 
   With config.seeds it searches with each of them, retrains what they find where config.then asks for it, and returns
-  the result of all, whose 'genotype' is the best one's (verbs/seeds.py). Raises UserError on bad input, Diverged where
+  the result of all, whose 'genotype' is the best one's (verbs/seeds.py) or, with config.choose='consensus', that which
+  they agree on and which alone is retrained (verbs/consensus.py). Raises UserError on bad input, Diverged where
   a number stops being finite, OSError where the disk fails.
   """
   if config.get('seeds') and not config.dry_run:

@@ -57,6 +57,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
                     ('set config.study.seeds' if c.task == 'study' else 'set config.seed'))
   if c.at_once and not c.seeds:
     raise UserError('config.at_once is for several seeds: set config.seeds, as (0, 1, 2, 3)')
+  if c.choose != 'best' and len(c.seeds) < 2:
+    raise UserError(f'config.choose={c.choose!r} is for several seeds: set config.seeds, as (0, 1, 2, 3)')
   limits.check(c)
   methods.get(c.method)  # its fields are checked before anything is written
   _keep_own(c)
@@ -137,12 +139,12 @@ def _apply_limit(c, asked):
 def _keep_own(c):
   """Drops what the task does not read: a run is the same, and goes on, whether alone or as part of another."""
   alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
-                      'measure_batches', 'then', 'then_changes', 'images', 'seeds', 'at_once'),
+                      'measure_batches', 'then', 'then_changes', 'images', 'seeds', 'choose', 'at_once'),
            'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                       'then_changes', 'supernet_images', 'images', 'seeds', 'at_once', 'limit', 'norm'),
+                       'then_changes', 'supernet_images', 'images', 'seeds', 'choose', 'at_once', 'limit', 'norm'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                         'then_changes', 'supernet_images', 'network', 'theta', 'label_smoothing', 'eval_epochs',
-                        'epochs', 'images', 'max_hours', 'seeds', 'at_once', 'limit', 'norm', 'tensorboard')}
+                        'epochs', 'images', 'max_hours', 'seeds', 'choose', 'at_once', 'limit', 'norm', 'tensorboard')}
   alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]

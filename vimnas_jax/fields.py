@@ -33,8 +33,11 @@ def defaults() -> ConfigDict:
   c.trust = ''  # paths of .py files, separated by commas, that may be executed although only a data file, such as a
   #               genotype.json, names them
   c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation; below 2^32
-  c.seeds = ()  # search: runs it with each of these, in workdir/seed_N, with what follows, and takes the best of what
-  #               they find by validation (verbs/seeds.py); `seed` counts for nothing then. () is one run, with `seed`
+  c.seeds = ()  # search: runs it with each of these, in workdir/seed_N, and takes one architecture of what they find
+  #               (`choose`); `seed` counts for nothing then. () is one run, with `seed`
+  c.choose = 'best'  # search with several seeds: 'best' takes the best of what they find by validation, each of them
+  #                    with what follows (verbs/seeds.py); 'consensus' reads one architecture off the mean of their
+  #                    distributions, which what follows is about (verbs/consensus.py)
   c.at_once = False  # search with several seeds: True runs them as one program, for a GPU or TPU that one small
   #                    supernet leaves idle (verbs/together.py)
   c.batch_size = 64  # images of one step, over all devices

@@ -43,7 +43,8 @@ def check(c):
              'pretrain.sampling': (c.pretrain.sampling, ('noise', 'uniform', 'single_path')),
              'phi.schedule': (c.phi.schedule, ('linear', 'exponential')),
              'norm': (c.norm, ('global', 'device')),
-             'theta.schedule': (c.theta.schedule, SCHEDULES), 'then': (c.then, ('', 'retrain'))}
+             'theta.schedule': (c.theta.schedule, SCHEDULES), 'then': (c.then, ('', 'retrain')),
+             'choose': (c.get('choose', 'best'), ('best', 'consensus'))}
   for name, (value, allowed) in choices.items():
     if value not in allowed:
       raise UserError(f'config.{name}={value!r}: choose one of {", ".join(allowed)}')

@@ -86,19 +86,16 @@ def write(folder, run, now, pace, command) -> dict:
   if method.features:
     draw.feature_maps(jax.device_get(method.features(run.start().phi)), jax.device_get(method.features(now.phi)),
                       space, folder / 'phi.png')
-  elsewhere = tabular.network(space)
-  size = (elsewhere.cost(genotype) if elsewhere
-          else cost.count(space, genotype, image_size=run.image_shape[0], **run.size))
   result = {
       'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
-      'classes': list(run.class_names),
+      'classes': list(run.class_names), 'image_shape': list(run.image_shape),
       'seed': config.seed, 'steps': int(now.step), 'planned_steps': run.plan.steps,
       'pretrain_steps': run.plan.pretrain_steps,
       'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs, space),
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
       'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
-      'params': size.params, 'madds': size.madds,
+      **rated(space, genotype, config, run.image_shape[0], run.size),
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
       'seconds_per_step': pace and round(pace.seconds, 4),
       'seconds_estimated': pace and round(pace.seconds * int(now.step), 1),  # median step times steps, no compile
@@ -113,10 +110,10 @@ def write(folder, run, now, pace, command) -> dict:
     result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:
     result['graph_margins'] = {name: round(margin, 5) for name, margin in space.topology.margins(probs).items()}
+  if method.scores:
+    result['scores'] = {name: np.asarray(s, float).tolist() for name, s in scores.items()}
   if config.supernet_images:
     result['supernet'] = standing.accuracies(run, now.theta, probs, genotype, config.supernet_images)
-  for benchmark in tabular.of(space, config.oracle):
-    result |= benchmark.answer(config.oracle, genotype, config.data.name)
   if limits:
     result['limit'] = limits
   if run.limit:
@@ -125,6 +122,20 @@ def write(folder, run, now, pace, command) -> dict:
   pages.search(folder, result, space)
   files.write_json(folder / 'result.json', result)
   return result
+
+
+def rated(space, genotype, config, image_size: int, size) -> dict:
+  """Size and multiply-adds of a genotype's network, and what the benchmarks that config.oracle names say of it.
+
+  Where a benchmark trained a network of its own for every architecture it is that; elsewhere the network of `size`,
+  cost.count's arguments, on images of side `image_size`.
+  """
+  elsewhere = tabular.network(space)
+  whole = elsewhere.cost(genotype) if elsewhere else cost.count(space, genotype, image_size=image_size, **size)
+  found = {'params': whole.params, 'madds': whole.madds}
+  for benchmark in tabular.of(space, config.oracle):
+    found |= benchmark.answer(config.oracle, genotype, config.data.name)
+  return found
 
 
 def _scores(run, now, probs):

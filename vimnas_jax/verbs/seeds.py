@@ -1,4 +1,4 @@
-"""One search with several seeds: each in a folder of its own, as a study's, and the best of what they find on top.
+"""One search with several seeds: each in a folder of its own, as a study's, and one architecture of all on top.
 
 The best is chosen by validation, never by test images. What says it is decided before the first run, the first of:
   1. the validation accuracy of the retrained network, where config.then=retrain has validation images
@@ -7,10 +7,11 @@ The best is chosen by validation, never by test images. What says it is decided 
      searched, its images not shrunk;
   3. the accuracy of the architecture in its supernet on config.supernet_images validation images of the search.
 Where none is to be had the search is refused. Of equals the seed that stands first is taken.
+
+With config.choose='consensus' none is the best: one architecture is read off all (verbs/consensus.py).
 """
 
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,8 +19,8 @@ from vimnas_jax import config as config_lib
 from vimnas_jax import files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
-from vimnas_jax.runs import metrics, runfolder
-from vimnas_jax.verbs import pages, records, report, study, tables, together
+from vimnas_jax.runs import budget, metrics, runfolder
+from vimnas_jax.verbs import consensus, pages, records, report, study, tables, together
 
 _REMEDY = 'remove it, and the same command writes it again'
 
@@ -38,11 +39,13 @@ class Rule(NamedTuple):
 
 
 def search(asked, workdir, command: str = '', stop=None, notes=()) -> dict | None:
-  """Searches with every seed of config.seeds in workdir/seed_SEED, then takes the best of what they found.
+  """Searches with every seed of config.seeds in workdir/seed_SEED, then takes the best of what they found, or what they
+  agree on.
 
-  Where config.then asks for it every search is followed by the retraining of what it found. Runs that are finished are
+  Where config.then asks for it every search is followed by the retraining of what it found, or what they agree on is
+  retrained in workdir/retrain. Runs that are finished are
   left as they are: the same call goes on after a stop, and with more seeds adds those. Into `workdir` go report.md and
-  its pictures, seeds.md, result.json, and of the best seed genotype.json and, after a retraining, export/.
+  its pictures, seeds.md, result.json, and of the best seed or of all genotype.json and, after a retraining, export/.
 
   Returns the result; None if a signal ended it early. Raises UserError on bad input, before anything runs.
 
@@ -57,23 +60,38 @@ def search(asked, workdir, command: str = '', stop=None, notes=()) -> dict | Non
   runs, rule = planned(asked, pathlib.Path(workdir or '.').expanduser(), command)
   with runfolder.opened(workdir) as folder:
     _free(folder)
-    console.say(f'{len(runs)} seeds: {", ".join(map(str, asked.seeds))}; the best is chosen by {rule.words}')
+    console.say(f'{len(runs)} seeds: {", ".join(map(str, asked.seeds))}; ' + (
+        f'the best is chosen by {rule.words}' if rule else f'one architecture is read off {consensus.RULE}'))
     if asked.at_once and not together.searched(runs, folder, console, stop, notes):
       return None
     if not study.carry_out(runs, folder, console, stop, notes):
       return None
+    if not rule:
+      return _agreed(asked, runs, folder, command, console, stop)
     result = _result(asked, runs, rule, folder, command)
     for line in _lines(result, folder):
       console.say(line)
     return result
 
 
-def planned(asked, folder: pathlib.Path, command: str) -> tuple[list[study.Run], Rule]:
-  """The runs of config.seeds in `folder`, and what chooses. Raises UserError on bad input."""
+def _agreed(asked, runs, folder, command, console, stop):
+  """What the finished `runs` agree on and, where config.then asks for it, the training of its network."""
+  result, following = consensus.result(asked, runs, folder, command), consensus.following(asked, folder)
+  if following is not None and consensus.trained(following, folder, command, stop) is None:
+    return None
+  for line in consensus.lines(result, folder):
+    console.say(line)
+  return result
+
+
+def planned(asked, folder: pathlib.Path, command: str) -> tuple[list[study.Run], Rule | None]:
+  """The runs of config.seeds in `folder`, and what chooses, None for a consensus. Raises UserError on bad input."""
   config_lib.resolve(asked)
-  runs = []
+  runs, agreed = [], asked.choose == 'consensus'
+  hours = asked.max_hours / len(asked.seeds) * (budget.SEARCH if agreed and asked.then else 1.0)
   for seed in asked.seeds:
-    own = f'seeds=() {"at_once=False " * asked.at_once}seed={seed} max_hours={asked.max_hours / len(asked.seeds)!r}'
+    own = f'seeds=() {"at_once=False " * asked.at_once}seed={seed} max_hours={hours!r}'
+    own += " choose=best then=''" if agreed else ''
     one = config_lib.changed(asked, own)
     place = folder / f'seed_{seed}'
     runs.append(study.Run(
@@ -81,6 +99,10 @@ def planned(asked, folder: pathlib.Path, command: str) -> tuple[list[study.Run],
         config_lib.resolve(one), config_lib.following(one, one.then_changes, place) if one.then else None))
   if asked.at_once:
     together.check(runs[0].searched)
+  if agreed:
+    consensus.check(runs[0].searched)
+    consensus.following(asked, folder)
+    return runs, None
   return runs, _rule(runs[0].searched, runs[0].following)
 
 
@@ -158,12 +180,7 @@ def _lift(best: records.Run, folder, seeds):
   network = best.folder / 'retrain'
   source = network if (network / 'export').is_dir() else best.folder
   files.write(folder / 'genotype.json', files.read_bytes(best.folder / 'genotype.json'))
-  if source != network:
-    shutil.rmtree(folder / 'export', ignore_errors=True)  # a copy of what another seed had
-  else:
-    (folder / 'export').mkdir(exist_ok=True)
-    for path in sorted((network / 'export').iterdir(), key=lambda path: path.name == 'model.json'):  # checksums last
-      files.write(folder / 'export' / path.name, files.read_bytes(path))
+  consensus.lift(source, folder)
   files.write_json(folder / 'config.json', {**files.read_json(source / 'config.json'), 'seeds': seeds})
 
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vimnas_jax import tabular
@@ -20,17 +21,19 @@ _MEASURES = {'one_hot': ('one-hotness', 3, 1), 'unchanged_steps': ('unchanged fo
 
 
 class Chosen(NamedTuple):
-  """Which of several seeds was taken.
+  """Which of several seeds was taken, or what was read off all of them.
 
   Attributes:
-    seed: the one.
+    seed: the one; None for an architecture of all.
     rule: what chose it, in words.
-    figures: {seed: what the rule looked at, in %}.
+    figures: {seed: what the rule looked at, in %}; {} for an architecture of all.
+    result: of all, its 'genotype', 'one_hot', 'params' and the figures of benchmarks.
   """
 
-  seed: int
+  seed: int | None
   rule: str
   figures: Mapping[int, float]
+  result: Mapping[str, Any] = MappingProxyType({})
 
 
 def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], places: Mapping[str, str],
@@ -56,6 +59,10 @@ def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], pl
     if several:
       continue  # the rest is on the page of each space
     agree += agreed.agreement(rows, groups)
+    if chosen and chosen.seed is None:
+      space = runs[0].space
+      cells += [html.paragraphs('Of all seeds.'), *shared.cells(
+          space, shared.architecture(space, chosen.result), chosen.result.get('probs'))]
     cells += agreed.cells(groups, chosen and chosen.seed)
     curves += agreed.curves(groups)
   written = ('report.md', 'report.json', *(('comparison.png',) if several else ()),
@@ -75,7 +82,9 @@ def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], pl
 
 
 def _choice(folder, runs, data, names, chosen) -> list[Any]:
-  """The seed that was taken, what chose it, and its cell."""
+  """The seed that was taken, what chose it, and its cell; or the cell of all."""
+  if chosen.seed is None:
+    return _consensus(runs, data, names, chosen)
   best = next(run for run in runs if run.result['seed'] == chosen.seed)
   others = ', '.join(f'seed {seed}: {html.number(value, 2, "%")}' for seed, value in chosen.figures.items()
                      if seed != chosen.seed)
@@ -91,6 +100,20 @@ def _choice(folder, runs, data, names, chosen) -> list[Any]:
           html.tag('pre', html.tag('code', best.result['genotype']), tabindex='0', role='region',
                    aria_label='The architecture in the notation of its space'),
           html.facts(tiles, 'tiles')]
+
+
+def _consensus(runs, data, names, chosen) -> list[Any]:
+  """The architecture that was read off all seeds."""
+  found, same = chosen.result, sum(run.result['genotype'] == chosen.result['genotype'] for run in runs)
+  tiles = [('One-hotness', html.number(found['one_hot'], 3), 'of the mean; 1: all seeds have decided alike'),
+           ('Found alone by', html.number(same), f'of {counted(len(runs), "seed")}'),
+           ('Parameters', html.number(found['params']), 'of its network')]
+  return [html.tag('p', f'Which cell of {names} do {counted(len(runs), "seed")} of '
+                   f'{shared.name_of(runs[0].result["method"])} agree on for {data}? It is read off {chosen.rule}, '
+                   'each of which searched by itself.'),
+          html.tag('pre', html.tag('code', found['genotype']), tabindex='0', role='region',
+                   aria_label='The architecture in the notation of its space'),
+          html.facts(tiles, 'tiles'), *shared.benchmarks(found)]
 
 
 def _measures(rows) -> list[tuple[str, dict, str]]:
@@ -218,7 +241,9 @@ def _limits(spaces, chosen) -> list[str]:
   least = min(len(members) for _, groups in spaces.values() for members in groups.values())
   told = ['Figures of a benchmark are of its own training and data sets, not of these images.',
           'Minutes hold for the machine that each run names; runs of several machines are not to be compared by them.']
-  if chosen:
+  if chosen and chosen.seed is None:
+    told.insert(0, 'Seeds that agree may err alike: only a network trained from scratch says how good the cell is.')
+  elif chosen:
     told.insert(0, 'The figure that chose is the highest of several, so it flatters the chosen seed; test images were '
                 'not asked.')
   elif least < 3:
