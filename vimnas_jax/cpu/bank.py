@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vimnas_jax.cpu import dense, mix, pools, stage, table
+from vimnas_jax.cpu.zeros import arrays, perturbed, values
 
 # size, dilation and names of (depthwise, 1x1) parameters of every stage in turn
 STAGES = {
@@ -91,6 +92,8 @@ def mixed(ops, edges, stride, eps, x, params, weights, into):
 
 
 def _forward(ops, edges, stride, eps, x, params, weights, into):
+  learned = perturbed(params)
+  x, params, weights, into = values((x, params, weights, into))
   kinds = [op for op, _ in ops if op in pools.KINDS]
   pooled = pools.forward(x, kinds, stride) if kinds else {}
   saved, operations = {}, []
@@ -98,12 +101,13 @@ def _forward(ops, edges, stride, eps, x, params, weights, into):
     saved[op], scale = _run(op, params[op], x, weights[op], pooled, stride, eps[op in pools.KINDS])
     operations.append((own, *saved[op][-1][:2], scale))
   kept = tuple(None if a is None else () for a in into)  # which there are
-  return tuple(mix.mix(operations, edges, into)), (x, params, weights, saved, kept)
+  return tuple(mix.mix(operations, edges, into)), (x, params, weights, saved, kept, learned)
 
 
 def _backward(ops, edges, stride, eps, kept, gradients):
   del edges
-  x, params, weights, saved, into = kept
+  x, params, weights, saved, into, learned = kept
+  gradients, whole = arrays(gradients), learned is not None
   c, d_params, d_weights, shared = x.shape[-1], {}, {}, {}
   parts = []  # of the gradient of x
   groups = {}
@@ -119,19 +123,21 @@ def _backward(ops, edges, stride, eps, kept, gradients):
       if op in pools.KINDS or op == 'skip_connect':
         shared[op] = own, p, a[:, 0], center, q, r
       elif op in DENSE:
-        dx, dk = dense.backward(x, _bank(params[op]['kernel']), g, a[:, 0], center, p, q, r, stride)
-        d_params[op] = {'kernel': jnp.moveaxis(dk.reshape(*dk.shape[:3], m, -1), 3, 0)}
+        dx, dk = dense.backward(x, _bank(params[op]['kernel']), g, a[:, 0], center, p, q, r, stride, whole)
+        if whole:
+          d_params[op] = {'kernel': jnp.moveaxis(dk.reshape(*dk.shape[:3], m, -1), 3, 0)}
         parts.append(dx)
       else:
-        d_params[op], dx = _stages_back(op, params[op], x, saved[op], g, p, q, r, stride)
+        d_params[op], dx = _stages_back(op, params[op], x, saved[op], g, p, q, r, stride, whole)
         parts.append(dx)
   if shared:
     parts.append(pools.backward(x, list(gradients), shared, eps[1] is not None, stride))
-  return sum(parts), d_params, d_weights, tuple(None if a is None else g for a, g in zip(into, gradients))
+  before = tuple(None if a is None else g for a, g in zip(into, gradients))
+  return sum(parts), d_params if whole else None, d_weights, before
 
 
-def _stages_back(op, params, x, steps, g, p, q, r, stride):
-  """Gradients of an operation's parameters and of x."""
+def _stages_back(op, params, x, steps, g, p, q, r, stride, whole):
+  """Gradients of an operation's parameters, if `whole`, and of x."""
   _, dilation, names = STAGES[op]
   gradients = {}
   for i in reversed(range(len(names))):
@@ -139,7 +145,7 @@ def _stages_back(op, params, x, steps, g, p, q, r, stride):
     source, mean, scale = steps[i - 1] if i else _plain(x)
     a, center, _ = steps[i]
     u, totals, dk, dm = stage.backward(source, mean, scale, params[depthwise], params[pointwise], g, a, center, p, q,
-                                       r, dilation, 1 if i else stride)
+                                       r, dilation, 1 if i else stride, whole)
     gradients |= {depthwise: dk, pointwise: dm}
     g = [u]
     if i:
@@ -148,4 +154,4 @@ def _stages_back(op, params, x, steps, g, p, q, r, stride):
   return gradients, u[:, 0]
 
 
-mixed.defvjp(_forward, _backward)
+mixed.defvjp(_forward, _backward, symbolic_zeros=True)

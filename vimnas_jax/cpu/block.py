@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vimnas_jax.cpu import normed, pools
+from vimnas_jax.cpu.zeros import arrays, perturbed, values
 
 POOL = 'max_pool_3x3'
 
@@ -44,6 +45,8 @@ def _along(channels):
 
 def _forward(how, x, weights, convolutions):
   eps, order = how
+  learned = perturbed([kernel for kernel, *_ in convolutions])
+  x, weights, convolutions = values((x, weights, convolutions))
   largest = pools.forward(x, (POOL,), 1)[POOL][0] if None in order else None
   found = []
   for kernel, scale, bias in convolutions:
@@ -54,7 +57,7 @@ def _forward(how, x, weights, convolutions):
   each, y = _images(weights, len(x)), 0
   for o, at in enumerate(order):
     y += each[:, o] * (largest if at is None else _output(found[at]))
-  return y, (x, weights, convolutions, largest, found)
+  return y, (x, weights, convolutions, largest, found, learned)
 
 
 def _output(convolution):
@@ -64,7 +67,8 @@ def _output(convolution):
 
 def _backward(how, saved, g):
   _, order = how
-  x, weights, convolutions, largest, found = saved
+  x, weights, convolutions, largest, found, learned = saved
+  g = arrays(g)
   n, c, samples = len(x), x.shape[-1], len(weights)
   each = _images(weights, n)
   dx, d_weights, own = [], [], [None] * len(convolutions)
@@ -76,11 +80,11 @@ def _backward(how, saved, g):
       dx.append(pools.backward(x, [g], {POOL: ((0,), p, largest, none, none, none)}, False, 1))
     else:
       kernel, scale, _ = convolutions[at]
-      back, (d_kernel,), *d_affine = normed.backward((1,), x, (kernel,), scale, *found[at][:3],
+      back, (d_kernel,), *d_affine = normed.backward((1,), x, (kernel,), scale, *found[at][:3], learned,
                                                      jnp.where(y > 0, each[:, o] * g, 0))
       dx.append(back)
       own[at] = (d_kernel, *d_affine)
   return functools.reduce(jnp.add, dx), jnp.stack(d_weights, 1), tuple(own)
 
 
-mixed.defvjp(_forward, _backward)
+mixed.defvjp(_forward, _backward, symbolic_zeros=True)

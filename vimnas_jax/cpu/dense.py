@@ -23,12 +23,12 @@ def pack(kernel, vector):
   return jnp.swapaxes(kernel.reshape(k, k * c, d // width, width), 1, 2)
 
 
-def _call(names, outputs, x, kernel, *args, stride, kinds=()):
+def _call(names, outputs, x, kernel, *args, stride, kinds=(), **more):
   k, c, d = kernel.shape[0], *kernel.shape[2:]
   channels = np.gcd(c, d)
   none, one = np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
   return library.call(names, channels, outputs, x, pack(kernel, table.vector_length(channels, x.dtype)), none, one,
-                      *args, kinds=(BATCH, WHOLE, WHOLE, WHOLE, *kinds), size=k, stride=stride)
+                      *args, kinds=(BATCH, WHOLE, WHOLE, WHOLE, *kinds), size=k, stride=stride, **more)
 
 
 def forward(x, kernel, stride=1):
@@ -40,14 +40,14 @@ def forward(x, kernel, stride=1):
   return _call(FORWARD, [(n, -(-h // stride), -(-w // stride), d), (n, 2, d)], x, kernel, stride=stride)
 
 
-def backward(x, kernel, g, a, center, p, q, r, stride=1):
+def backward(x, kernel, g, a, center, p, q, r, stride=1, whole=True):
   """The backward pass from da = p * g + q * (a - center) + r, with g a list of maps [n, h', w', *] that lie side by
-  side in a: gradients of x and of the kernel.
+  side in a: gradients of x and of the kernel, None unless it is to be `whole`.
   """
   if winograd.fits(x, kernel, stride):
-    return winograd.backward(x, kernel, g, a, center, p, q, r)
+    return winograd.backward(x, kernel, g, a, center, p, q, r, whole)
   parts = shards.parts(len(x), len(p))
   turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)  # [k, k, d, c]
-  dx, dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)], x, turned, a, center, p, q, r, *g, stride=stride,
-                 kinds=(BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)))
-  return dx, *mix.fold(dk)
+  dx, *dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)][:1 + whole], x, turned, a, center, p, q, r, *g,
+                  stride=stride, kinds=(BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)), whole=int(whole))
+  return dx, *(mix.fold(*dk) if whole else (None,))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vimnas_jax.cpu import bank, dense, mix, stage, table
+from vimnas_jax.cpu.zeros import arrays, perturbed, values
 
 
 def fits(channels: int, width: int, dtype) -> bool:
@@ -74,11 +75,13 @@ def _normed(how, x, weights, scale, bias):
 
 def _forward(how, x, weights, scale, bias):
   eps, *window = how
+  learned = perturbed(weights)
+  x, weights, scale, bias = values((x, weights, scale, bias))
   a, moments = convolve(x, weights, window)
   mean, var = statistics(moments, a.shape[1] * a.shape[2])
   inverse = jax.lax.rsqrt(var + eps)
   y = (a - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
-  return (y, mean, var), (x, weights, scale, a, mean, inverse)
+  return (y, mean, var), (x, weights, scale, a, mean, inverse, learned)
 
 
 def statistics(moments, pixels):
@@ -89,14 +92,14 @@ def statistics(moments, pixels):
 
 
 def _backward(how, saved, gradients):
-  return backward(how[1:], *saved, gradients[0])
+  return backward(how[1:], *saved, arrays(gradients)[0])
 
 
-def backward(window, x, weights, scale, a, mean, inverse, g):
+def backward(window, x, weights, scale, a, mean, inverse, learned, g):
   """The gradients of x, the weights, scale and bias from that of the output, g.
 
   Other arguments as those of `trained`; a [n, h', w', d] is what `convolve` gave, mean [d] and inverse [d] the batch's
-  mean and 1 / deviation.
+  mean and 1 / deviation. The gradient of the weights is None unless `learned`, as `perturbed` has it.
   """
   count = a.size // a.shape[-1]
   d_bias, spread = mix.sums([g], [(a[:, None], mean)]).sum(0)
@@ -104,11 +107,11 @@ def backward(window, x, weights, scale, a, mean, inverse, g):
   coefficients = p[None], -p * jnp.square(inverse) * spread / count, -p * d_bias / count
   if len(weights) == 2:
     u, _, *own = stage.backward(x[:, None], *_as_is(x), *(w[None] for w in weights), [g], a[:, None], mean,
-                                *coefficients, *window)
-    dx, own = u[:, 0], [w[0] for w in own]
+                                *coefficients, *window, whole=learned is not None)
+    dx, own = u[:, 0], [w if w is None else w[0] for w in own]
   else:
-    dx, *own = dense.backward(x, *weights, [g], a, mean, *coefficients, *window)
+    dx, *own = dense.backward(x, *weights, [g], a, mean, *coefficients, *window, whole=learned is not None)
   return dx, tuple(own), spread * inverse, d_bias
 
 
-_normed.defvjp(_forward, _backward)
+_normed.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -16,12 +16,12 @@ FORWARD = 'stage_forward', 'activate', 'moments', *table.PRODUCTS
 BACKWARD = 'stage_backward', 'activate', 'spread', 'activate_gradient', 'normalise_gradient', *table.PRODUCTS
 
 
-def _call(names, outputs, *args, kinds, size, dilation, stride):
+def _call(names, outputs, *args, kinds, size, dilation, stride, **more):
   loops = [f'window_{size}_{dilation}_{moved}_{kind}' for moved in {1, stride}
            for kind in ('forward', 'forward_add', 'kernel_gradient')]
   code = 3 * (16 * size + 4 * dilation + stride)
   return library.call((*names, *loops), np.gcd(args[4].shape[1], args[4].shape[2]), outputs, *args, kinds=kinds,
-                      code=code, dilation=dilation, size=size, stride=stride)
+                      code=code, dilation=dilation, size=size, stride=stride, **more)
 
 
 def forward(x, mean, scale, kernel, matrix, dilation=1, stride=1):
@@ -35,18 +35,19 @@ def forward(x, mean, scale, kernel, matrix, dilation=1, stride=1):
                kinds=(BATCH, WHOLE, WHOLE, WHOLE, WHOLE), size=kernel.shape[1], dilation=dilation, stride=stride)
 
 
-def backward(x, mean, scale, kernel, matrix, g, a, center, p, q, r, dilation=1, stride=1):
+def backward(x, mean, scale, kernel, matrix, g, a, center, p, q, r, dilation=1, stride=1, whole=True):
   """The backward pass from da = p * g + q * (a - center) + r, with g a list: one map like a, or m maps [n, h', w', d],
   p [samples, m * d], q and r [m * d].
 
   Returns the gradients (u [n, mx, h, w, c] of (x - mean) * scale, sums [parts, 2, mx * c] of u and of u * (x - mean)
-  in parts of the batch, kernel's [m, k, k, c], matrix's [m, c, d]).
+  in parts of the batch, kernel's [m, k, k, c], matrix's [m, c, d]); the last two are None unless it is to be `whole`.
   """
   n, mx, _, _, c = x.shape
   size, parts = kernel.shape[1], shards.parts(n, len(p))
-  u, total, dk, dm = _call(
-      BACKWARD, [x.shape, (parts, 2, mx * c), (parts, *kernel.shape), (parts, *matrix.shape)],
+  own = [(parts, *kernel.shape), (parts, *matrix.shape)] if whole else []
+  u, total, *own = _call(
+      BACKWARD, [x.shape, (parts, 2, mx * c), *own],
       x, mean, scale, kernel, jnp.swapaxes(matrix, 1, 2), a, center, p, q, r, *g,
       kinds=(BATCH, *(WHOLE,) * 4, BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)), size=size,
-      dilation=dilation, stride=stride)
-  return u, total, *mix.fold(dk, dm)
+      dilation=dilation, stride=stride, whole=int(whole))
+  return u, total, *(mix.fold(*own) if whole else (None, None))

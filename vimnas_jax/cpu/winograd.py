@@ -44,12 +44,13 @@ def forward(x, kernel):
                       kinds=(BATCH, WHOLE, WHOLE, WHOLE))
 
 
-def backward(x, kernel, g, a, center, p, q, r):
-  """As dense.backward: gradients of x [n, h, w, c] and of the kernel [3, 3, c, d]."""
+def backward(x, kernel, g, a, center, p, q, r, whole=True):
+  """As dense.backward: gradients of x [n, h, w, c] and, if `whole`, of the kernel [3, 3, c, d]."""
   c, d = kernel.shape[2:]
   channels, count = np.gcd(c, d), shards.parts(len(x), len(p))
   none, one = np.zeros(c, x.dtype), np.ones(c, x.dtype)
   turned = points(jnp.swapaxes(kernel, 2, 3))
-  dx, dk = library.call(BACKWARD, channels, [x.shape, (count, *kernel.shape)], x, turned, none, one, a, center, p, q, r,
-                        *g, kinds=(BATCH, WHOLE, WHOLE, WHOLE, BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)))
-  return dx, *mix.fold(dk)
+  dx, *dk = library.call(
+      BACKWARD, channels, [x.shape, (count, *kernel.shape)][:1 + whole], x, turned, none, one, a, center, p, q, r, *g,
+      kinds=(BATCH, WHOLE, WHOLE, WHOLE, BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)), whole=int(whole))
+  return dx, *(mix.fold(*dk) if whole else (None,))

@@ -27,7 +27,8 @@ PIXELS = 170  # most pixels that a kernel's gradient sums at a time, for the sam
 
 
 def chunk(name: str, vector: int, dtype: str):
-  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, size, stride.
+  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, size, stride, and backward
+  whole: 0 leaves the kernel's gradient out.
 
   Kernels come packed, [size, panels, size * channels in, width of a panel] (dense.pack).
   """
@@ -85,22 +86,23 @@ def chunk(name: str, vector: int, dtype: str):
     samples, maps = arg_dim(frame, 6, 0), args(frame) - 9
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     ho, wo, d = arg_dim(frame, 4, 1), arg_dim(frame, 4, 2), arg_dim(frame, 4, 3)
-    chunks, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 3)
+    chunks, size, stride, whole = attr(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 4)
     pad, own, through, normalise = ((size - 1) // 2, d // maps, load(address(through_slot)),
                                     load(address(normalise_slot)))
     row, back = (w + 2 * pad) * c, (w + 2 * pad) * d
-    padded, spread, whole = lines(s * (h + 2 * pad) * row), lines(s * (h + 2 * pad) * back), lines(s * h * w * c)
+    padded, spread, inner = lines(s * (h + 2 * pad) * row), lines(s * (h + 2 * pad) * back), lines(s * h * w * c)
     dk_size = s * size * size * c * d
-    memory = zeros(padded + spread + whole + lines(s * 2 * v) + dk_size + 64)
+    memory = zeros(padded + spread + inner + lines(s * 2 * v) + dk_size + 64)
     xp = lines(memory)
     zp = xp + padded
     dx = zp + spread
-    unused = dx + whole
+    unused = dx + inner
     dk = unused + lines(s * 2 * v)
     block = max(1, PIXELS // (w + 2 * pad))
     for image in range(n * index // chunks, n * (index + 1) // chunks):
       sample = image * samples // n
-      pad_in(x + s * image * h * w * c, none, one, h, w, c, pad, row, xp)
+      if whole:
+        pad_in(x + s * image * h * w * c, none, one, h, w, c, pad, row, xp)
       for e in range(maps):
         g = arg(frame, 9 + e) + s * image * ho * wo * own
         for b in range(0, own, v):
@@ -108,7 +110,7 @@ def chunk(name: str, vector: int, dtype: str):
           call(normalise, g + s * b, own, a + s * (image * ho * wo * d + ch), d, center + s * ch,
                p + s * (sample * d + ch), q + s * ch, r + s * ch, ho, wo,
                zp + s * (pad * back + pad * d + ch), stride * back, stride * d)
-      for i in range(0, h, block):  # zp is zero between its pixels, so rows are one sum
+      for i in range(0, h if whole else 0, block):  # zp is zero between its pixels, so rows are one sum
         pixels = min(block, h - i) * (w + 2 * pad) - 2 * pad
         for tap in range(size):
           multiply_add(xp + s * (i + tap) * row, 1, c, zp + s * ((i + pad) * back + pad * d), d, wide(d),
@@ -117,7 +119,8 @@ def chunk(name: str, vector: int, dtype: str):
       for b in range(0, c, v):
         here = s * (image * h * w * c + b)
         call(through, dx + s * b, x + here, c, none + s * b, one + s * b, h * w, result(frame, 0) + here, unused, v)
-    copy(result(frame, 1) + index * dk_size, dk, dk_size)
+    if whole:
+      copy(result(frame, 1) + index * dk_size, dk, dk_size)
     free(memory)
     return 0
 

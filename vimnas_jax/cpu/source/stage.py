@@ -25,7 +25,8 @@ from vimnas_jax.cpu.table import slot
 
 def chunk(name: str, vector: int, dtype: str):
   """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, code (of the window: where
-  its loops lie among the windows of this vector length and type), dilation, size, stride.
+  its loops lie among the windows of this vector length and type), dilation, size, stride, and backward whole: 0 leaves
+  the gradients of kernels and matrices out.
   """
   v, s = vector, np.dtype(dtype).itemsize
   multiply, multiply_add = (matrix_product(vector, dtype, how) for how in ('set', 'add'))
@@ -82,7 +83,7 @@ def chunk(name: str, vector: int, dtype: str):
     m, d, c = arg_dim(frame, 4, 0), arg_dim(frame, 4, 1), arg_dim(frame, 4, 2)
     ho, wo = arg_dim(frame, 5, 2), arg_dim(frame, 5, 3)
     chunks, code, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 4), attr(frame, 5)
-    taps, pad = size * size, attr(frame, 3) * (size - 1) // 2
+    taps, pad, whole = size * size, attr(frame, 3) * (size - 1) // 2, attr(frame, 6)
     forward_loop, kernel_loop = load(address(windows + code)), load(address(windows + code + 2))
     back = windows + code - 3 * (stride - 1)  # the backward pass moves by 1
     back_loop, back_add_loop = load(address(back)), load(address(back + 1))
@@ -92,16 +93,16 @@ def chunk(name: str, vector: int, dtype: str):
     plane = (h + 2 * pad) * row
     origin = pad * row + pad * v
     # Sums of this chunk: into memory of its own first, so that threads do not share cache lines.
-    padded, narrow, narrow2, whole = (lines(s * (c // v * plane)), lines(s * (ho * wo * c)), lines(s * (ho * wo * d)),
+    padded, narrow, narrow2, inner = (lines(s * (c // v * plane)), lines(s * (ho * wo * c)), lines(s * (ho * wo * d)),
                                       lines(s * (h * w * c)))
     du_size, dk_size, dm_size = s * 2 * mx * c, s * taps * m * c, s * m * c * d
-    memory = zeros(2 * padded + narrow + narrow2 + whole + lines(du_size) + lines(dk_size) + dm_size + 64)
+    memory = zeros(2 * padded + narrow + narrow2 + inner + lines(du_size) + lines(dk_size) + dm_size + 64)
     xp = lines(memory)
     zp = xp + padded
     z = zp + padded
     da = z + narrow
     ux = da + narrow2
-    du = ux + whole
+    du = ux + inner
     dk = du + lines(du_size)
     dm = dk + lines(dk_size)
     for image in range(n * index // chunks, n * (index + 1) // chunks):
@@ -109,22 +110,25 @@ def chunk(name: str, vector: int, dtype: str):
       for e in range(m):
         source = e if e < mx else 0
         here = s * (image * mx + source) * h * w * c
-        if e < mx:
-          pad_in(x + here, mean + s * e * c, scale + s * e * c, h, w, c, pad, xp)
-        convolve(forward_loop, xp, plane, row, kernel + s * e * taps * c, c, z, ho, wo, c)
+        if whole:
+          if e < mx:
+            pad_in(x + here, mean + s * e * c, scale + s * e * c, h, w, c, pad, xp)
+          convolve(forward_loop, xp, plane, row, kernel + s * e * taps * c, c, z, ho, wo, c)
         there = s * (image * m + e) * ho * wo * d
         g = arg(frame, 10 + e) + s * image * ho * wo * d if apart else arg(frame, 10) + there
         for b in range(0, d, v):
           ch = e * d + b
           call(normalise, g + s * b, d, a + there + s * b, d, center + s * ch, p + s * (sample * m * d + ch),
                q + s * ch, r + s * ch, ho, wo, da + s * b, wo * d, d)
-        multiply_add(z, 1, c, da, d, wide(d), dm + s * e * c * d, d, ho * wo, c, d)
+        if whole:
+          multiply_add(z, 1, c, da, d, wide(d), dm + s * e * c * d, d, ho * wo, c, d)
         multiply(da, d, 1, matrix + s * e * d * c, c, wide(c), z, c, d, ho * wo, c)
         for b in range(0, c, v):
           block = zp + s * (b // v * plane)
           call(spread, z + s * b, wo * c, c, ho, wo, block + s * origin, stride * row, stride * v)
-          call(kernel_loop, xp + s * (b // v * plane), row, block + s * origin, stride * row, stride * v,
-               dk + s * (e * taps * c + b), c, ho, wo)
+          if whole:
+            call(kernel_loop, xp + s * (b // v * plane), row, block + s * origin, stride * row, stride * v,
+                 dk + s * (e * taps * c + b), c, ho, wo)
         last = kernel + s * (e * taps + taps - 1) * c
         convolve(back_add_loop if e >= mx else back_loop, zp, plane, row, last, -c, ux, h, w, c)
         if mx == m or e == m - 1:
@@ -133,8 +137,9 @@ def chunk(name: str, vector: int, dtype: str):
             call(through, ux + s * b, x + here + s * b, c, mean + s * ch, scale + s * ch, h * w,
                  result(frame, 0) + here + s * b, du + s * ch, mx * c)
     copy(result(frame, 1) + index * du_size, du, du_size)
-    copy(result(frame, 2) + index * dk_size, dk, dk_size)
-    copy(result(frame, 3) + index * dm_size, dm, dm_size)
+    if whole:
+      copy(result(frame, 2) + index * dk_size, dk, dk_size)
+      copy(result(frame, 3) + index * dm_size, dm, dm_size)
     free(memory)
     return 0
 

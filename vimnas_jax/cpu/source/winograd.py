@@ -29,7 +29,8 @@ APART = 16  # elements between the tiles of one point and the next: addresses th
 
 
 def chunk(name: str, vector: int, dtype: str):
-  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks.
+  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, and backward whole: 0 leaves
+  the kernel's gradient out.
 
   Kernels come as points, [36, panels, channels in, width of a panel] (cpu/winograd.py).
   """
@@ -106,12 +107,13 @@ def chunk(name: str, vector: int, dtype: str):
 
   def backward(frame, index):
     # arguments: x, points of the kernel [36, panels, d, width], zeros, ones, a [n, h, w, m * c'], center, p, q, r, m
-    # maps g [n, h, w, c']; results: dx, dk [chunks, 9, c, d]
+    # maps g [n, h, w, c']; results: dx and, if whole, dk [chunks, 9, c, d]
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
     a, center, p, q, r = arg(frame, 4), arg(frame, 5), arg(frame, 6), arg(frame, 7), arg(frame, 8)
     samples, maps = arg_dim(frame, 6, 0), args(frame) - 9
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     d, panels, panel, chunks = arg_dim(frame, 4, 3), arg_dim(frame, 1, 1), arg_dim(frame, 1, 3), attr(frame, 1)
+    whole = attr(frame, 2)
     gradient, back = load(address(gradient_slot)), load(address(back_slot))
     taps, through, fetch = load(address(taps_slot)), load(address(through_slot)), load(address(read_slot))
     begin, end = n * index // chunks, n * (index + 1) // chunks
@@ -131,7 +133,8 @@ def chunk(name: str, vector: int, dtype: str):
       images = min(group, end - image)
       for first in range(0, h // OUT, rows):
         here = min(rows, h // OUT - first)
-        points_of(x + s * image * h * w * c, none, one, images, first, here, h, w, c, xp, vs, v_points)
+        if whole:
+          points_of(x + s * image * h * w * c, none, one, images, first, here, h, w, c, xp, vs, v_points)
         for e in range(maps):
           for i in range(images):
             sample = (image + i) * samples // n
@@ -150,7 +153,9 @@ def chunk(name: str, vector: int, dtype: str):
             call(fetch, a + s * after * d + 64 * of_a * (e * ALL + point), of_a)
             v_here, w_here = vs + s * point * v_points, ws + s * point * w_points
             u_here = us + s * (point * u_points + e * own)
-            if image == begin and first == 0:
+            if not whole:
+              pass
+            elif image == begin and first == 0:
               multiply(v_here, 1, c, w_here, own, wide(own), u_here, d, images * here * across, c, own)
             else:
               multiply_add(v_here, 1, c, w_here, own, wide(own), u_here, d, images * here * across, c, own)
@@ -169,7 +174,8 @@ def chunk(name: str, vector: int, dtype: str):
         for b in range(0, c, v):
           call(through, xg + s * ((i * (h + 2) + 1) * row + c + b), row, x + s * ((image + i) * h * w * c + b), c, h, w,
                result(frame, 0) + s * ((image + i) * h * w * c + b), w * c)
-    call(taps, us, u_points, c * d // v, result(frame, 1) + s * index * 9 * c * d, c * d)
+    if whole:
+      call(taps, us, u_points, c * d // v, result(frame, 1) + s * index * 9 * c * d, c * d)
     free(memory)
     free(more)
     return 0
