@@ -38,7 +38,7 @@ def _bank(kernels):
 
 def _plain(x):
   """A node as the input of a stage: one map for all edges, neither shifted nor scaled."""
-  return x[:, None], np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
+  return jax.lax.expand_dims(x, (1,)), np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
 
 
 def _repeat(weights, c):
@@ -51,15 +51,15 @@ def _run(op, params, x, weights, pooled, stride, eps):
   if op == 'skip_connect' or (op in pools.KINDS and eps is None):
     source = x if op == 'skip_connect' else pooled[op][0]
     _, zero, one = _plain(x)
-    return [(source[:, None], zero, one)], _repeat(weights, c)
+    return [(jax.lax.expand_dims(source, (1,)), zero, one)], _repeat(weights, c)
   if op in pools.KINDS:
     a, moments = pooled[op]
     *own, scale = mix.statistics(moments, a.shape[1] * a.shape[2], eps, c, weights)
-    return [(a[:, None], *own)], scale
+    return [(jax.lax.expand_dims(a, (1,)), *own)], scale
   if op in DENSE:
     a, moments = dense.forward(x, _bank(params['kernel']), stride)
     *own, scale = mix.statistics(moments, a.shape[1] * a.shape[2], eps, c, weights)
-    return [(a[:, None], *own)], scale
+    return [(jax.lax.expand_dims(a, (1,)), *own)], scale
   _, dilation, names = STAGES[op]
   steps, (x, mean, inverse) = [], _plain(x)
   for i, (depthwise, pointwise) in enumerate(names):
@@ -121,9 +121,10 @@ def _backward(ops, edges, stride, eps, kept, gradients):
       d_weights[op], p, q, r = mix.coefficients(totals, i * m * c, weights[op], inverse, c, a.shape[2] * a.shape[3])
       d_params[op] = {}
       if op in pools.KINDS or op == 'skip_connect':
-        shared[op] = own, p, a[:, 0], center, q, r
+        shared[op] = own, p, jax.lax.squeeze(a, (1,)), center, q, r
       elif op in DENSE:
-        dx, dk = dense.backward(x, _bank(params[op]['kernel']), g, a[:, 0], center, p, q, r, stride, whole)
+        dx, dk = dense.backward(x, _bank(params[op]['kernel']), g, jax.lax.squeeze(a, (1,)), center, p, q, r, stride,
+                                whole)
         if whole:
           d_params[op] = {'kernel': jnp.moveaxis(dk.reshape(*dk.shape[:3], m, -1), 3, 0)}
         parts.append(dx)
@@ -150,8 +151,8 @@ def _stages_back(op, params, x, steps, g, p, q, r, stride, whole):
     g = [u]
     if i:
       q, r = mix.inner(totals, scale, source.size // scale.size)
-      p = scale[None]
-  return gradients, u[:, 0]
+      p = jax.lax.expand_dims(scale, (0,))
+  return gradients, jax.lax.squeeze(u, (1,))
 
 
 mixed.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -18,6 +18,8 @@ import time
 
 import jax
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from llvmlite import binding
 
 from vimnas_jax.cpu import ahead, interface, shards
@@ -82,11 +84,11 @@ def call(names, channels: int, outputs, *args, kinds=(), **attributes):
   attributes |= {'call': slot(names[0], vector, kind.name)}
 
   def run(shapes, chunks, *args):
-    integers = {name: np.int64(value) for name, value in (attributes | {'chunks': chunks}).items()}
-    return jax.ffi.ffi_call(target, [jax.ShapeDtypeStruct(shape, kind) for shape in shapes])(*args, **integers)
+    integers = tuple((name, int(value)) for name, value in (attributes | {'chunks': chunks}).items())
+    return _KERNEL.bind(*args, target=target, shapes=tuple(map(tuple, shapes)), integers=integers)
 
   chunks = attributes.pop('chunks', 1)
-  return _once(lambda *args: shards.spread(run, kinds, outputs, args) if kinds else run(outputs, chunks, *args))(*args)
+  return shards.spread(run, kinds, outputs, args) if kinds else run(outputs, chunks, *args)
 
 
 def _check(name, args):
@@ -98,21 +100,43 @@ def _check(name, args):
                     f'{", ".join(sorted(types))} with ranks {ranks}')
 
 
-def _once(f):
-  """`f` with one line for what a custom call cannot do, instead of what JAX would say of XLA's interface."""
-  batched = jax.custom_batching.custom_vmap(f)
-  once = jax.custom_jvp(batched)
+# A call as one primitive of JAX, which is traced in a fraction of the time that jax.ffi.ffi_call takes within
+# a custom_jvp and a custom_vmap: a step has hundreds of them.
+_KERNEL = Primitive('vimnas_jax_kernel')
+_KERNEL.multiple_results = True
 
-  @batched.def_vmap
-  def batch(*args):
-    raise UserError(f'the CPU\'s kernels have no batching rule, which jax.vmap asks for: {REMEDY}')
 
-  @once.defjvp
-  def derive(*args):
-    raise UserError('the CPU\'s kernels have no second derivative, no forward mode and no derivative of an evaluation: '
-                    f'{REMEDY}')
+@_KERNEL.def_abstract_eval
+def _shapes(first, *args, target, shapes, integers):
+  del args, target, integers
+  return [first.update(shape=shape, weak_type=False) for shape in shapes]
 
-  return once
+
+@_KERNEL.def_impl
+def _evaluate(*args, **params):
+  return _evaluation(tuple(params.items()))(*args)
+
+
+@functools.cache
+def _evaluation(params):
+  return jax.jit(lambda *args: _KERNEL.bind(*args, **dict(params)))
+
+
+def _lower(context, *args, target, shapes, integers):
+  del shapes
+  return jax.ffi.ffi_lowering(target)(context, *args, **{name: np.int64(value) for name, value in integers})
+
+
+def _refuse(what):
+  """A rule with one line for what a call cannot do, instead of what JAX would say of it."""
+  def rule(*args, **params):
+    raise UserError(f'the CPU\'s kernels have no {what}: {REMEDY}')
+  return rule
+
+
+mlir.register_lowering(_KERNEL, _lower)
+ad.primitive_jvps[_KERNEL] = _refuse('second derivative, no forward mode and no derivative of an evaluation')
+batching.primitive_batchers[_KERNEL] = _refuse('batching rule, which jax.vmap asks for')
 
 
 @functools.cache

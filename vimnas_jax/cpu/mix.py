@@ -7,6 +7,7 @@ channels, comes in three shapes: [n, m, h, w, c], each edge its own map; [n, 1, 
 
 import math
 
+import jax
 import numpy as np
 
 from vimnas_jax.cpu import library, table
@@ -89,8 +90,8 @@ def fold(*parts):
   """Sums of arrays over the first axis, the parts of a batch, in order."""
   rows = len(parts[0])
   if rows == 1:
-    return [part[0] for part in parts]
-  sizes = [part[0].size for part in parts]
+    return [jax.lax.squeeze(part, (0,)) for part in parts]
+  sizes = [part.size // rows for part in parts]
   summed = library.call(('fold', 'fold_loop'), math.gcd(*sizes), [(size,) for size in sizes],
                         *(part.reshape(rows, size) for part, size in zip(parts, sizes)),
                         chunks=max(1, min(table.CHUNKS, max(sizes) // 1024)))

@@ -58,8 +58,10 @@ def factorized_reduce(x, kernel, norm=normalise):
   shifted by one pixel, concatenated, normalised. Odd sides round up, the missing row and column being zero.
   """
   x = jax.nn.relu(x)
-  shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
-  return norm(jnp.concatenate([x[:, ::2, ::2] @ kernel[0], shifted[:, ::2, ::2] @ kernel[1]], -1))
+  shifted = jnp.pad(lax.slice(x, (0, 1, 1, 0), x.shape), ((0, 0), (0, 1), (0, 1), (0, 0)))
+  halves = (lax.slice(each, (0, 0, 0, 0), x.shape, (1, 2, 2, 1)) for each in (x, shifted))
+  return norm(jnp.concatenate([half @ lax.index_in_dim(kernel, i, keepdims=False) for i, half in enumerate(halves)],
+                              -1))
 
 
 def _taps(x, size, dilation, stride, fill=0.0):

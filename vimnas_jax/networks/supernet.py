@@ -4,6 +4,7 @@ BatchNorm uses batch statistics always, so the weights theta are all there is to
 """
 
 import functools
+from collections import Counter
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -54,13 +55,18 @@ def carriers(cell: Cell, edges):
   return {op: [e for e in edges if op in cell.ops[e]] for op in names}
 
 
+def _column(rows, edge, op):
+  """Numbers [samples, 1] of one operation of one edge, of rows [samples, edges, ops]."""
+  return jax.lax.squeeze(jax.lax.slice(rows, (0, edge, op), (len(rows), edge + 1, op + 1)), (2,))
+
+
 def by_source(cell: Cell, weights):
   """Mixing weights, a Mixture or [samples, edges, ops], as {source node: {operation: [samples, its edges that leave the
   node]}}; PAST, SHIFT and SKIP, where they are given, stand for operations that every edge carries. DROPOUT is [].
   """
   mixture = whole(weights)
   sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
-  found = {s: {op: jnp.stack([mixture.ops[:, e, cell.ops[e].index(op)] for e in edges], 1)
+  found = {s: {op: jax.lax.concatenate([_column(mixture.ops, e, cell.ops[e].index(op)) for e in edges], 1)
                for op, edges in carriers(cell, leaving).items()} for s, leaving in sources.items()}
   for name, rows in ((PAST, mixture.past), (SHIFT, mixture.shift), (SKIP, mixture.skip)):
     for s, leaving in sources.items():
@@ -220,12 +226,18 @@ class MixedCell(Module):
         stacks[SKIP, stride] = edges, {name: self.weight(f'auxiliary_{name}', (len(edges), *shape), fan_in)
                                        for name, (shape, fan_in) in shapes.items()}
 
-    def pick(op, edges, stride):
-      stacked, values = stacks[op, stride]
-      first = stacked.index(edges[0])
-      return {name: value[first:first + len(edges)] for name, value in values.items()}
+    split = {key: self._apart(*stack) for key, stack in stacks.items()}
+    return lambda op, edges, stride: split[op, stride][cell.edges[edges[0]][0]]
 
-    return pick
+  def _apart(self, edges, stacked):
+    """{source: {name: its part}} of parameters stacked over `edges`, which are in the order of their sources.
+
+    One operation gives all parts, so that their gradients are laid side by side, not each into zeros and summed.
+    """
+    counts = Counter(self.cell.edges[e][0] for e in edges)
+    parts = {name: jax.lax.split(value, tuple(counts.values())) if len(counts) > 1 else [value]
+             for name, value in stacked.items()}
+    return {source: {name: each[i] for name, each in parts.items()} for i, source in enumerate(counts)}
 
   @jax.named_scope('preprocess')
   def _preprocess(self, inputs):
