@@ -47,7 +47,7 @@ def of_three(tiny, tmp_path, monkeypatch, space, rows, **more):
     return True
 
   for seed in tiny.seeds:
-    (tmp_path / f'seed_{seed}').mkdir()
+    (tmp_path / f'seed_{seed}').mkdir(parents=True)
   monkeypatch.setattr(study, 'carry_out', done)
   return seeds.search(tiny, tmp_path, 'told by a program')
 
@@ -90,6 +90,9 @@ def test_what_seeds_err_in_apart_the_others_outvote(tiny, tmp_path, monkeypatch)
 def test_a_methods_own_scores_are_what_is_averaged(tiny, tmp_path, monkeypatch):
   space = spaces.get('nb201')
   rows = [near(space, [3] * 6) for _ in range(3)]
+  tiny.method = {'name': 'fairdarts'}
+  with pytest.raises(UserError, match='damaged .its scores'):
+    of_three(tiny, tmp_path / 'before', monkeypatch, space, rows)
   scores = {seed: {'cell': near(space, [1] * 6)['cell'].tolist()} for seed in (0, 3, 5)}
   result = of_three(tiny, tmp_path, monkeypatch, space, rows, scores=scores)
   assert result['genotype'] == space.write(space.genotype(near(space, [1] * 6)))

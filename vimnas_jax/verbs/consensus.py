@@ -73,8 +73,9 @@ def result(asked, runs, folder: pathlib.Path, command: str) -> dict:
   trust = [config.space.name, *genotypes.trusted(asked)]
   members = records.read([folder / run.where for run in runs], trust)
   space, first = members[0].space, members[0].result
-  probs, scores = (_mean(members, key) for key in ('probs', 'scores'))
-  genotype = space.genotype(scores)
+  probs = _mean(members, 'probs')
+  scored = methods.get(config.method, space).scores is not None  # what the architecture of one seed is read off
+  genotype = space.genotype(_mean(members, 'scores') if scored else probs)
   shape = first.get('image_shape')
   if not (isinstance(shape, list) and len(shape) == 3 and isinstance(first.get('classes'), list)):
     raise UserError(f'{files.printable(members[0].folder / "result.json")} lacks image_shape: {_REMEDY}')
@@ -103,16 +104,13 @@ def result(asked, runs, folder: pathlib.Path, command: str) -> dict:
 
 
 def _mean(members, key):
-  """{cell: [edges, ops]}: the mean over the `members` of what result.json has as `key`; where it has no scores of the
-  method's own those are its probabilities.
-  """
+  """{cell: [edges, ops]}: the mean over the `members` of what result.json has as `key`."""
   space, rows = members[0].space, []
   shapes = {name: cell.shape for name, cell in space.cells.items()}
   shapes |= {name: (1, count) for name, count in space.choices.items()}
   for member in members:
     try:
-      held = member.result.get(key, member.result['probs'])
-      row = {name: np.array(held[name], float) for name in shapes}
+      row = {name: np.array(member.result[key][name], float) for name in shapes}
       if any(row[name].shape != shape or not np.isfinite(row[name]).all() for name, shape in shapes.items()):
         raise ValueError
     except (KeyError, TypeError, ValueError):
