@@ -46,8 +46,7 @@ def op(name, x, p, stride, pool_norm):
 
 def reduce(x, k):
   x = jax.nn.relu(x)
-  if x.shape[1] % 2:
-    x = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+  x = jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
   return norm(jnp.concatenate([x[:, ::2, ::2] @ k[0], x[:, 1::2, 1::2] @ k[1]], -1))
 
 

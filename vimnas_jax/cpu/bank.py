@@ -23,17 +23,54 @@ STAGES = {
     'dil_conv_5x5': (5, 2, (('depthwise', 'pointwise'),)),
 }
 DENSE = ('nor_conv_1x1', 'nor_conv_3x3')
+SKIP = 'skip_connect'  # at a stride of 2 two 1x1 convolutions, which `_halves` and `_blocks` make one
 
 
 def fits(op: str, channels: int, dtype, stride: int) -> bool:
   """Whether an operation of this width, type and stride has kernels here."""
-  known = op in STAGES or op in DENSE or op in pools.KINDS or (op == 'skip_connect' and stride == 1)
+  known = op in STAGES or op in DENSE or op in pools.KINDS or op == SKIP
   return (known and np.dtype(dtype).name in ('float32', 'float64')
           and table.vector_length(channels, dtype) >= 4)
 
 
 def _bank(kernels):
   return jnp.moveaxis(kernels, 0, 3).reshape(*kernels.shape[1:4], -1)  # [m, k, k, c, d] -> [k, k, c, m * d]
+
+
+def _halves(x):
+  """What the two convolutions of a skip connection of stride 2 see of x [n, h, w, c], side by side: every second pixel
+  from the first on, and from the second one on, 0 where there is none: [n, ceil(h / 2), ceil(w / 2), 2 * c].
+  """
+  shifted = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (-1, 1, 0), (-1, 1, 0), (0, 0, 0)])
+  return jnp.concatenate([jax.lax.slice(each, (0, 0, 0, 0), x.shape, (1, 2, 2, 1)) for each in (x, shifted)], -1)
+
+
+def _from_halves(d, shape):
+  """The gradient of x, of such a shape, from that of its `_halves`."""
+  zero, (_, h, w, _) = jnp.zeros((), d.dtype), shape
+
+  def spread(half, at):
+    sides = [(at, side - at - (2 * count - 1), 1) for side, count in zip((h, w), half.shape[1:3])]
+    return jax.lax.pad(half, zero, [(0, 0, 0), *sides, (0, 0, 0)])
+
+  first, second = jnp.split(d, 2, -1)
+  return spread(first, 0) + spread(second, 1)
+
+
+def _blocks(kernels):
+  """Kernels [m, 2, c, c / 2] of skip connections of stride 2 as one, from `_halves` to m edges: [1, 1, 2 * c, m * c].
+
+  Each half gives half of an edge's channels; the other blocks are 0.
+  """
+  m, _, c, _ = kernels.shape
+  own = jnp.eye(2, dtype=kernels.dtype)[:, None, None, :, None]
+  return (jnp.moveaxis(kernels, 0, 2)[:, :, :, None] * own).reshape(1, 1, 2 * c, m * c)
+
+
+def _from_blocks(d, m):
+  """The gradient of kernels [m, 2, c, c / 2] from that of their `_blocks`."""
+  d = d.reshape(2, d.shape[2] // 2, m, 2, -1)
+  return jnp.stack([jnp.moveaxis(d[i, :, :, i], 1, 0) for i in range(2)], 1)
 
 
 def _plain(x):
@@ -48,16 +85,17 @@ def _repeat(weights, c):
 def _run(op, params, x, weights, pooled, stride, eps):
   """Every stage's (raw output, center, inverse) in order, and the scale [samples, m * c] of the last."""
   c = x.shape[-1]
-  if op == 'skip_connect' or (op in pools.KINDS and eps is None):
-    source = x if op == 'skip_connect' else pooled[op][0]
+  if (op == SKIP and stride == 1) or (op in pools.KINDS and eps is None):
+    source = x if op == SKIP else pooled[op][0]
     _, zero, one = _plain(x)
     return [(jax.lax.expand_dims(source, (1,)), zero, one)], _repeat(weights, c)
   if op in pools.KINDS:
     a, moments = pooled[op]
     *own, scale = mix.statistics(moments, a.shape[1] * a.shape[2], eps, c, weights)
     return [(jax.lax.expand_dims(a, (1,)), *own)], scale
-  if op in DENSE:
-    a, moments = dense.forward(x, _bank(params['kernel']), stride)
+  if op in DENSE or op == SKIP:
+    a, moments = (dense.forward(_halves(x), _blocks(params['kernel'])) if op == SKIP else
+                  dense.forward(x, _bank(params['kernel']), stride))
     *own, scale = mix.statistics(moments, a.shape[1] * a.shape[2], eps, c, weights)
     return [(jax.lax.expand_dims(a, (1,)), *own)], scale
   _, dilation, names = STAGES[op]
@@ -120,8 +158,14 @@ def _backward(ops, edges, stride, eps, kept, gradients):
       a, center, inverse = saved[op][-1]
       d_weights[op], p, q, r = mix.coefficients(totals, i * m * c, weights[op], inverse, c, a.shape[2] * a.shape[3])
       d_params[op] = {}
-      if op in pools.KINDS or op == 'skip_connect':
+      if op in pools.KINDS or (op == SKIP and stride == 1):
         shared[op] = own, p, jax.lax.squeeze(a, (1,)), center, q, r
+      elif op == SKIP:
+        dx, dk = dense.backward(_halves(x), _blocks(params[op]['kernel']), g, jax.lax.squeeze(a, (1,)), center, p, q, r,
+                                whole=whole)
+        if whole:
+          d_params[op] = {'kernel': _from_blocks(dk, m)}
+        parts.append(_from_halves(dx, x.shape))
       elif op in DENSE:
         dx, dk = dense.backward(x, _bank(params[op]['kernel']), g, jax.lax.squeeze(a, (1,)), center, p, q, r, stride,
                                 whole)
