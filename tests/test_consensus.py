@@ -1,6 +1,7 @@
 """config.choose='consensus': one architecture of several seeds."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ import vimnas_jax
 from vimnas_jax import config as config_lib
 from vimnas_jax import files, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import runfolder
-from vimnas_jax.verbs import consensus, seeds, study
+from vimnas_jax.runs import loop, runfolder
+from vimnas_jax.verbs import consensus, plan, seeds, study
 
 
 @pytest.fixture
@@ -47,7 +48,8 @@ def of_three(tiny, tmp_path, monkeypatch, space, rows, **more):
     return True
 
   for seed in tiny.seeds:
-    (tmp_path / f'seed_{seed}').mkdir(parents=True)
+    (tmp_path / f'seed_{seed}').mkdir(parents=True, exist_ok=True)
+    (tmp_path / f'seed_{seed}' / 'config.json').unlink(missing_ok=True)
   monkeypatch.setattr(study, 'carry_out', done)
   return seeds.search(tiny, tmp_path, 'told by a program')
 
@@ -87,15 +89,26 @@ def test_what_seeds_err_in_apart_the_others_outvote(tiny, tmp_path, monkeypatch)
     seeds.search(tiny, tmp_path)
 
 
-def test_a_methods_own_scores_are_what_is_averaged(tiny, tmp_path, monkeypatch):
-  space = spaces.get('nb201')
-  rows = [near(space, [3] * 6) for _ in range(3)]
-  tiny.method = {'name': 'fairdarts'}
-  with pytest.raises(UserError, match='damaged .its scores'):
-    of_three(tiny, tmp_path / 'before', monkeypatch, space, rows)
-  scores = {seed: {'cell': near(space, [1] * 6)['cell'].tolist()} for seed in (0, 3, 5)}
-  result = of_three(tiny, tmp_path, monkeypatch, space, rows, scores=scores)
-  assert result['genotype'] == space.write(space.genotype(near(space, [1] * 6)))
+def test_an_export_of_another_architecture_goes_and_a_retraining_of_another_is_refused(tiny, tmp_path, monkeypatch):
+  space, cells = spaces.get('nb201'), [near(spaces.get('nb201'), [op] * 6) for op in (3, 1)]
+  (tmp_path / 'export').mkdir()
+  of_three(tiny, tmp_path, monkeypatch, space, [cells[0]] * 3)
+  assert not (tmp_path / 'export').exists()  # it was there before the genotype was
+  network = tmp_path / 'retrain'
+  (network / 'export').mkdir(parents=True)
+  files.write(network / 'genotype.json', space.genotype(cells[0]).to_json() + '\n')
+  files.write(network / 'export' / 'model.json', 'of the first')
+  of_three(tiny, tmp_path, monkeypatch, space, [cells[0]] * 3)
+  assert (tmp_path / 'export' / 'model.json').read_text() == 'of the first'
+  before = (tmp_path / 'result.json').read_text()
+  tiny.then = 'retrain'
+  with pytest.raises(UserError, match='retrain holds the network of another.*move it away'):
+    of_three(tiny, tmp_path, monkeypatch, space, [cells[1]] * 3)
+  assert (tmp_path / 'result.json').read_text() == before  # and all is as it was
+  tiny.then = ''
+  result = of_three(tiny, tmp_path, monkeypatch, space, [cells[1]] * 3)
+  assert result['genotype'] == space.write(space.genotype(cells[1])) and not (tmp_path / 'export').exists()
+  assert (network / 'export').exists()
 
 
 def test_a_searched_graph_has_a_mean_too(tiny, tmp_path, monkeypatch):
@@ -127,6 +140,9 @@ def test_searches_agree_and_the_network_of_all_is_trained(tiny, tmp_path, capsys
   trained = json.loads((tmp_path / 'retrain' / 'result.json').read_text())
   assert trained['genotype'] == result['genotype'] and 'consensus      ' in capsys.readouterr().out
   assert vimnas_jax.load(tmp_path, [tmp_path / 'export' / 'space.py']).genotype == space.genotype(mean)
+  assert result['retrained']['test_top1'] == trained['test_top1']
+  page, text = ((tmp_path / name).read_text() for name in ('report.html', 'seeds.md'))
+  assert 'Search with 2 seeds' in page and 'Test accuracy' in page and f'{trained["test_top1"]:.2f} %' in text
   kept = (tmp_path / 'retrain' / 'result.json').stat().st_mtime_ns
   assert vimnas_jax.search(tiny, tmp_path)['genotype'] == result['genotype']
   assert (tmp_path / 'retrain' / 'result.json').stat().st_mtime_ns == kept
@@ -151,13 +167,30 @@ def test_a_seed_of_a_consensus_is_the_run_by_itself(tiny, tmp_path):
 @pytest.mark.parametrize('changes, says', [
     ('seeds=()', 'is for several seeds'), ('seeds=(4,)', 'is for several seeds'), ('choose=mean', 'choose one of best'),
     ('limit.params=1e5', 'config.limit.params=100000'), ('method.name=rsps', 'by trials'),
+    ('method.name=pdarts', 'by scores'), ('choose=None', 'choose one of best'),
+    ('task=study', 'is for the task search'), ('task=retrain', 'is for the task search'),
     ("then=retrain then_changes='epochs=-1'", 'epochs=-1')])
 def test_what_has_no_consensus_is_told_before_anything_runs(tiny, tmp_path, changes, says):
-  if 'rsps' in changes:
+  if 'method' in changes:
     tiny.method = config_lib.defaults().method
   with pytest.raises(UserError, match=says) as error:
-    vimnas_jax.search(config_lib.changed(tiny, changes), tmp_path / 'run')
+    config = config_lib.changed(tiny, changes)
+    config_lib.resolve(config)
+    vimnas_jax.search(config, tmp_path / 'run')
   one_line(error)
   assert not (tmp_path / 'run').exists()
 
 
+
+
+def test_a_dry_run_tells_the_training_too(tiny, tmp_path, monkeypatch):
+  monkeypatch.setattr(plan, '_rehearse', lambda *_: loop.Rehearsed(1, 1.0, 1.0, None))
+  told = plan.plan(config_lib.changed(tiny, 'then=retrain'), tmp_path / 'run')
+  assert [(row['task'], pathlib.Path(row['workdir']).name) for row in told] == [
+      ('search', 'seed_0'), ('search', 'seed_3'), ('retrain', 'retrain')]
+
+
+def test_a_member_of_a_study_has_no_consensus(tiny, tmp_path):
+  tiny.seeds, tiny.choose, tiny.study.members = (), 'best', ('a choose=consensus',)
+  with pytest.raises(UserError, match="'a choose=consensus' sets choose"):
+    list(study.members(tiny, tmp_path))

@@ -134,7 +134,8 @@ def test_a_centred_phi_starts_from_equal_probabilities_and_moves_as_the_other():
 
 @SLOW
 def test_networks_that_are_apart_serve_their_groups_and_come_together(x64):
-  space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5, centred=False)
+  space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5, centred=False,
+                                             sharpen=1.0)
   phi = method.init(jax.random.key(0), space)
   layers, eps = phi['params']['cell']['mu'], phi['fixed']['eps']['cell']
   own = np.asarray(vimnas.network(layers, eps, True)[0])

@@ -57,9 +57,11 @@ def resolve(config: ConfigDict) -> ConfigDict:
                     ('set config.study.seeds' if c.task == 'study' else 'set config.seed'))
   if c.at_once and not c.seeds:
     raise UserError('config.at_once is for several seeds: set config.seeds, as (0, 1, 2, 3)')
+  limits.check(c)
+  if c.choose != 'best' and c.task != 'search':
+    raise UserError(f"config.choose={c.choose!r} is for the task search, not for {c.task!r}: set config.choose='best'")
   if c.choose != 'best' and len(c.seeds) < 2:
     raise UserError(f'config.choose={c.choose!r} is for several seeds: set config.seeds, as (0, 1, 2, 3)')
-  limits.check(c)
   methods.get(c.method)  # its fields are checked before anything is written
   _keep_own(c)
   return c

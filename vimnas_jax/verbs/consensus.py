@@ -19,6 +19,8 @@ from vimnas_jax.runs import budget, runfolder
 from vimnas_jax.verbs import outcome, pages, records, report, retrain, tables
 
 RULE = 'the mean of the distributions of all seeds'
+# What result.json has of the training of its network.
+_TRAINED = ('params', 'test_top1', 'test_images', 'valid_top1', 'valid_images')
 _REMEDY = 'remove it, and the same command writes it again'
 
 
@@ -27,9 +29,11 @@ def check(config):
   if limits := [name for name in ('params', 'madds', 'latency_ms') if config.limit[name]]:
     raise UserError(f"config.choose='consensus' does not keep config.limit.{limits[0]}={config.limit[limits[0]]:g}, "
                     'which the mean of seeds may exceed although each of them keeps it: set config.choose=best')
-  if methods.get(config.method, spaces.get(config.space.name)).derive:
+  method = methods.get(config.method, spaces.get(config.space.name))
+  if method.derive or method.scores:
+    how = 'by trials' if method.derive else 'by scores of its own, which have no mean'
     raise UserError(f"config.choose='consensus' is of distributions, and config.method.name={config.method.name!r} "
-                    'finds its architecture by trials: set config.choose=best')
+                    f'finds its architecture {how}: set config.choose=best')
 
 
 def following(asked, folder: pathlib.Path):
@@ -43,16 +47,6 @@ def following(asked, folder: pathlib.Path):
   return config_lib.following(one, one.then_changes, str(folder))
 
 
-def trained(config, folder: pathlib.Path, command: str, stop=None) -> dict | None:
-  """Trains the network of the architecture in `folder`, in its folder `retrain`, and brings what it exports up into
-  `folder`; `config` is what `following` gives. Returns its result; None if a signal ended it, all saved.
-  """
-  result = retrain.retrain(config, folder / 'retrain', command, stop=stop)
-  if result is not None:
-    lift(folder / 'retrain', folder)
-  return result
-
-
 def lift(source: pathlib.Path, folder: pathlib.Path):
   """Makes folder/export that of the run folder `source`; where that has none neither has `folder`."""
   if not (source / 'export').is_dir():
@@ -63,90 +57,130 @@ def lift(source: pathlib.Path, folder: pathlib.Path):
     files.write(folder / 'export' / path.name, files.read_bytes(path))
 
 
-def result(asked, runs, folder: pathlib.Path, command: str) -> dict:
-  """Reads the finished `runs` (study.Run) below `folder`, and writes what they agree on above them.
+def search(asked, runs, folder: pathlib.Path, command: str, console, stop=None) -> dict | None:
+  """Reads what the finished `runs` (study.Run) below `folder` agree on, and trains its network where config.then asks.
 
-  That is genotype.json, the pictures of its cells, seeds.md, report.md with its pictures, and result.json, which is
-  returned. Raises UserError where a run is not readable.
+  Into `folder` go genotype.json, the pictures of its cells, seeds.md, report.md with its pictures, result.json and,
+  after a training in `retrain`, export/. Returns the result; None if a signal ended the training, all saved. Raises
+  UserError where a run is not readable, or where `retrain` holds the network of another architecture.
   """
-  config = runs[0].searched
-  trust = [config.space.name, *genotypes.trusted(asked)]
+  trust = [asked.space.name, *genotypes.trusted(asked)]
   members = records.read([folder / run.where for run in runs], trust)
-  space, first = members[0].space, members[0].result
-  probs = _mean(members, 'probs')
-  scored = methods.get(config.method, space).scores is not None  # what the architecture of one seed is read off
-  genotype = space.genotype(_mean(members, 'scores') if scored else probs)
-  shape = first.get('image_shape')
-  if not (isinstance(shape, list) and len(shape) == 3 and isinstance(first.get('classes'), list)):
-    raise UserError(f'{files.printable(members[0].folder / "result.json")} lacks image_shape: {_REMEDY}')
+  space, probs = members[0].space, _mean(members)
+  genotype, training, network = space.genotype(probs), following(asked, folder), folder / 'retrain'
+  same = _kept(network) == genotype.to_json()
+  if training is not None and _kept(network) and not same:
+    raise UserError(f'{files.printable(network)} holds the network of another architecture than these seeds agree on: '
+                    'move it away, and the same command trains the new one')
+  if _kept(folder) != genotype.to_json():  # what lies there is of another
+    (folder / 'result.json').unlink(missing_ok=True)
+  if not same:
+    shutil.rmtree(folder / 'export', ignore_errors=True)
   files.write(folder / 'genotype.json', genotype.to_json() + '\n')
-  held = files.read_json(members[0].folder / 'config.json')
-  files.write_json(folder / 'config.json', {**held, 'seeds': list(asked.seeds), 'choose': asked.choose})
+  config = files.read_json(members[0].folder / 'config.json')
+  files.write_json(folder / 'config.json', {**config, 'seeds': list(asked.seeds), 'choose': asked.choose})
   for name in space.cells:
     draw.cell(genotype, name, space, folder / f'cell_{"normal" if name == "cell" else name}.png')
-  size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': len(first['classes']),
+  after = None
+  if training is not None:
+    after = retrain.retrain(training, network, command, stop=stop)
+    if after is None:
+      return None
+  if same or after is not None:
+    lift(network, folder)
+  result = _result(asked, runs[0].searched, members, genotype, probs, command)
+  if after is not None:
+    result['retrained'] = {name: value for name, value in after.items() if name in _TRAINED}
+  told = report.across([member.folder for member in members], folder, asked.oracle, trust, command,
+                       pages.Chosen(None, RULE, {}, result))
+  (over_seeds,) = told.values()
+  result |= {'agreement': over_seeds['agreement'], 'over_seeds': over_seeds, **runfolder.environment()}
+  files.write(folder / 'seeds.md', _page(result))
+  files.write_json(folder / 'result.json', result)
+  for line in _lines(result, folder):
+    console.say(line)
+  return result
+
+
+def _kept(folder) -> str:
+  """The architecture that a folder holds, as JSON; '' without one."""
+  path = folder / 'genotype.json'
+  return files.read_text(path).strip() if path.exists() else ''
+
+
+def _result(asked, config, members, genotype, probs, command) -> dict:
+  """What result.json has of the architecture itself and of each seed; `config` is that of a seed."""
+  first, space = members[0].result, members[0].space
+  shape, classes = first.get('image_shape'), first.get('classes')
+  if not (isinstance(shape, list) and len(shape) == 3 and isinstance(classes, list)):
+    raise UserError(f'{files.printable(members[0].folder / "result.json")} lacks image_shape: {_REMEDY}')
+  size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': len(classes),
           'in_channels': shape[-1]}
-  found = {
+  return {
       'command': command, 'task': 'seeds', 'choose': asked.choose, 'rule': RULE,
       **{name: first[name] for name in ('space', 'method', 'data', 'classes')}, 'genotype': space.write(genotype),
       'one_hot': outcome.one_hotness(probs, space), 'entropy': outcome.entropy(probs, space),
-      'probs': {name: np.round(p, 5).tolist() for name, p in probs.items()},
+      'probs': {name: np.round(rows, 5).tolist() for name, rows in probs.items()},
       **outcome.rated(space, genotype, config, shape[0], size), 'seeds': list(asked.seeds),
       'per_seed': [{name: member.result[name] for name in ('seed', 'genotype', 'one_hot', 'params')} |
                    {'folder': member.folder.name} for member in members]}
-  told = report.across([member.folder for member in members], folder, asked.oracle, trust, command,
-                       pages.Chosen(None, RULE, {}, found))
-  (over_seeds,) = told.values()
-  found |= {'agreement': over_seeds['agreement'], 'over_seeds': over_seeds, **runfolder.environment()}
-  files.write(folder / 'seeds.md', _page(found))
-  files.write_json(folder / 'result.json', found)
-  return found
 
 
-def _mean(members, key):
-  """{cell: [edges, ops]}: the mean over the `members` of what result.json has as `key`."""
+def _mean(members):
+  """{cell: [edges, ops]}: the mean over the `members` of their probabilities."""
   space, rows = members[0].space, []
   shapes = {name: cell.shape for name, cell in space.cells.items()}
   shapes |= {name: (1, count) for name, count in space.choices.items()}
   for member in members:
     try:
-      row = {name: np.array(member.result[key][name], float) for name in shapes}
+      row = {name: np.array(member.result['probs'][name], float) for name in shapes}
       if any(row[name].shape != shape or not np.isfinite(row[name]).all() for name, shape in shapes.items()):
         raise ValueError
     except (KeyError, TypeError, ValueError):
-      raise UserError(f'{files.printable(member.folder / "result.json")} is damaged (its {key}): {_REMEDY}') from None
+      raise UserError(f'{files.printable(member.folder / "result.json")} is damaged (its probs): {_REMEDY}') from None
     rows.append(row)
   return {name: np.mean([row[name] for row in rows], 0) for name in shapes}
 
 
-def _page(found) -> str:
-  count = len(found['per_seed'])
-  lines = ['# Seeds', '', f'The architecture of {count} seeds, by {RULE}.', '',
+def _page(result) -> str:
+  lines = ['# Seeds', '', f'The architecture of {len(result["per_seed"])} seeds, by {RULE}.', '',
            '| seed | one-hotness | parameters (M) | architecture |', '|---|---|---|---|']
-  for row in (*found['per_seed'], {**found, 'seed': None}):
+  for row in (*result['per_seed'], {**result, 'seed': None}):
     name = '**all**' if row['seed'] is None else f'[{row["seed"]}]({row["folder"]})'
     lines.append(f'| {name} | {row["one_hot"]:.3f} | {row["params"] / 1e6:.3f} | `{tables.plain(row["genotype"])}` |')
-  if found['agreement'] is not None:
-    lines += ['', f'Two seeds have {100 * found["agreement"]:.0f} % of the edges, with their operations, in common '
+  if 'retrained' in result:
+    lines += ['', f'Its [network](retrain), trained from scratch: {_accurate(result["retrained"])}.']
+  if result['agreement'] is not None:
+    lines += ['', f'Two seeds have {100 * result["agreement"]:.0f} % of the edges, with their operations, in common '
               '(mean over pairs).']
   return '\n'.join([*lines, '', 'Everything else is in [report.md](report.md) and in the folder of each seed.', ''])
 
 
-def lines(found, folder):
+def _accurate(network) -> str:
+  return ', '.join(f'{words} accuracy {network[key]:.2f} %' for key, words in (
+      ('test_top1', 'test'), ('valid_top1', 'validation')) if key in network)
+
+
+def _lines(result, folder):
   """What a user wants to know at the end, line by line."""
-  space_name, alone = found['space'], [row['one_hot'] for row in found['per_seed']]
-  for row in found['per_seed']:
+  alone = [row['one_hot'] for row in result['per_seed']]
+  for row in result['per_seed']:
     yield f'seed {row["seed"]:<10}{row["genotype"]}'
-  yield f'consensus      {found["genotype"]}'
-  yield (f'one-hotness    {found["one_hot"]:.4f} of the mean of {len(alone)} seeds, {np.mean(alone):.4f} of a seed by '
-         'itself' + ('' if found['agreement'] is None else f'; agreement on edges {found["agreement"]:.2f}'))
-  if (found['agreement'] or 0) < 0.5:
+  yield f'consensus      {result["genotype"]}'
+  agreement = result['agreement']
+  yield (f'one-hotness    {result["one_hot"]:.4f} of the mean of {len(alone)} seeds, {np.mean(alone):.4f} of a seed by '
+         'itself' + ('' if agreement is None else f'; agreement on edges {agreement:.2f}'))
+  if agreement is not None and agreement < 0.5:
     yield ('agreement      two seeds have less than half of the edges in common: this architecture is hardly theirs; '
            'search longer')
-  elsewhere = tabular.network(spaces.named(space_name, 'result.json', [space_name]))
+  if len(alone) < 3:
+    yield 'seeds          two are no vote: where they differ the more decided one wins; give three or more'
+  elsewhere = tabular.network(spaces.named(result['space'], 'result.json', [result['space']]))
   where = f'in {elsewhere.name}' if elsewhere else 'at the search width and depth'
-  yield f'network        {found["params"]:,} parameters, {found["madds"] / 1e6:.2f} M multiply-adds {where}'
+  yield f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}'
   for benchmark in tabular.BENCHMARKS:
-    yield from benchmark.lines(found)
+    yield from benchmark.lines(result)
+  if 'retrained' in result:
+    yield f'trained        {_accurate(result["retrained"])}'
   export = ', export/' if (folder / 'export').is_dir() else ''
   yield f'everything is in {files.printable(folder)}: seeds.md, result.json, report.md, genotype.json{export}'

@@ -110,8 +110,6 @@ def write(folder, run, now, pace, command) -> dict:
     result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:
     result['graph_margins'] = {name: round(margin, 5) for name, margin in space.topology.margins(probs).items()}
-  if method.scores:
-    result['scores'] = {name: np.asarray(s, float).tolist() for name, s in scores.items()}
   if config.supernet_images:
     result['supernet'] = standing.accuracies(run, now.theta, probs, genotype, config.supernet_images)
   if limits:

@@ -8,7 +8,7 @@ from typing import Any
 from vimnas_jax import config as config_lib
 from vimnas_jax.files import flatten, printable
 from vimnas_jax.runs import budget, loop, metrics
-from vimnas_jax.verbs import retrain, search, seeds, study
+from vimnas_jax.verbs import consensus, retrain, search, seeds, study
 
 
 def plan(asked, workdir, notes=()) -> list[dict[str, Any]]:
@@ -58,7 +58,9 @@ def _runs(asked, folder) -> list[tuple[pathlib.Path, Any]]:
     several = [study.Run(where, '', searched, following)
                for where, _, searched, following in study.members(asked, folder)]
   elif asked.seeds and config.task == 'search':
-    several = seeds.planned(asked, folder, '')[0]
+    several, rule = seeds.planned(asked, folder, '')
+    if rule is None and (after := consensus.following(asked, folder)) is not None:
+      several.append(study.Run('', '', None, after))
   else:
     following = (config_lib.following(asked, asked.then_changes, folder)
                  if config.task == 'search' and asked.then else None)

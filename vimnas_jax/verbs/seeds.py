@@ -43,9 +43,9 @@ def search(asked, workdir, command: str = '', stop=None, notes=()) -> dict | Non
   agree on.
 
   Where config.then asks for it every search is followed by the retraining of what it found, or what they agree on is
-  retrained in workdir/retrain. Runs that are finished are
-  left as they are: the same call goes on after a stop, and with more seeds adds those. Into `workdir` go report.md and
-  its pictures, seeds.md, result.json, and of the best seed or of all genotype.json and, after a retraining, export/.
+  retrained in workdir/retrain. Runs that are finished are left as they are: the same call goes on after a stop, and
+  with more seeds adds those. Into `workdir` go report.md and its pictures, seeds.md, result.json, and of the best seed
+  or of all genotype.json and, after a retraining, export/.
 
   Returns the result; None if a signal ended it early. Raises UserError on bad input, before anything runs.
 
@@ -67,21 +67,11 @@ def search(asked, workdir, command: str = '', stop=None, notes=()) -> dict | Non
     if not study.carry_out(runs, folder, console, stop, notes):
       return None
     if not rule:
-      return _agreed(asked, runs, folder, command, console, stop)
+      return consensus.search(asked, runs, folder, command, console, stop)
     result = _result(asked, runs, rule, folder, command)
     for line in _lines(result, folder):
       console.say(line)
     return result
-
-
-def _agreed(asked, runs, folder, command, console, stop):
-  """What the finished `runs` agree on and, where config.then asks for it, the training of its network."""
-  result, following = consensus.result(asked, runs, folder, command), consensus.following(asked, folder)
-  if following is not None and consensus.trained(following, folder, command, stop) is None:
-    return None
-  for line in consensus.lines(result, folder):
-    console.say(line)
-  return result
 
 
 def planned(asked, folder: pathlib.Path, command: str) -> tuple[list[study.Run], Rule | None]:
@@ -181,6 +171,8 @@ def _lift(best: records.Run, folder, seeds):
   source = network if (network / 'export').is_dir() else best.folder
   files.write(folder / 'genotype.json', files.read_bytes(best.folder / 'genotype.json'))
   consensus.lift(source, folder)
+  for picture in folder.glob('cell_*.png'):
+    picture.unlink()  # of what all agreed on, where that was asked before
   files.write_json(folder / 'config.json', {**files.read_json(source / 'config.json'), 'seeds': seeds})
 
 

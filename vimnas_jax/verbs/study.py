@@ -122,5 +122,8 @@ def members(config, folder: pathlib.Path):
       asked = config_lib.changed(config, f'task=search {own}')
       if asked.seeds:
         raise UserError(f'config.study.members: {member!r} sets seeds: set config.study.seeds')
+      if asked.choose != 'best':
+        raise UserError(f'config.study.members: {member!r} sets choose, which is for a search with config.seeds: leave '
+                        'it out')
       yield where, own, config_lib.resolve(asked), (
           config_lib.following(asked, asked.then_changes, folder / where) if asked.then else None)

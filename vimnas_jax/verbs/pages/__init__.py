@@ -39,7 +39,7 @@ def network(folder: pathlib.Path, result: Mapping, space: Space, mistakes=()) ->
     return
   try:
     searched_for = files.read_json(above / 'result.json')
-    if searched_for.get('genotype') == result.get('genotype'):
+    if 'task' not in searched_for and searched_for.get('genotype') == result.get('genotype'):
       files.write(above / FILE, searched.page(above, searched_for, space, result))
   except (UserError, KeyError, TypeError, ValueError, AttributeError, IndexError):
     return  # a result of another time, or an edited one: no reason to fail what has just been trained

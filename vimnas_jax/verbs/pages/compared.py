@@ -107,7 +107,8 @@ def _consensus(runs, data, names, chosen) -> list[Any]:
   found, same = chosen.result, sum(run.result['genotype'] == chosen.result['genotype'] for run in runs)
   tiles = [('One-hotness', html.number(found['one_hot'], 3), 'of the mean; 1: all seeds have decided alike'),
            ('Found alone by', html.number(same), f'of {counted(len(runs), "seed")}'),
-           ('Parameters', html.number(found['params']), 'of its network')]
+           ('Parameters', html.number(found['params']), 'of its network'),
+           *shared.accuracy_tile(found.get('retrained'))]
   return [html.tag('p', f'Which cell of {names} do {counted(len(runs), "seed")} of '
                    f'{shared.name_of(runs[0].result["method"])} agree on for {data}? It is read off {chosen.rule}, '
                    'each of which searched by itself.'),
@@ -242,7 +243,8 @@ def _limits(spaces, chosen) -> list[str]:
   told = ['Figures of a benchmark are of its own training and data sets, not of these images.',
           'Minutes hold for the machine that each run names; runs of several machines are not to be compared by them.']
   if chosen and chosen.seed is None:
-    told.insert(0, 'Seeds that agree may err alike: only a network trained from scratch says how good the cell is.')
+    told.insert(0, 'Seeds that agree may err alike' + ('.' if 'retrained' in chosen.result else
+                ': only a network trained from scratch says how good the cell is.'))
   elif chosen:
     told.insert(0, 'The figure that chose is the highest of several, so it flatters the chosen seed; test images were '
                 'not asked.')
