@@ -38,7 +38,7 @@ LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of 
 
 class Variant(NamedTuple):
   """`age`: epochs of theta alone. `rate` and `rate_end`: of phi, from one to the other in a line or by equal `factors`.
-  `bilevel`: the field of config.method. `fall`: part of the search in which the rate falls to 0.
+  `bilevel`, `bound`: fields of config.method. `fall`: part of the search in which the rate falls to 0.
   """
 
   age: int
@@ -47,6 +47,12 @@ class Variant(NamedTuple):
   factors: bool = False
   bilevel: bool = False
   fall: float = 0.3
+  bound: float = 0.0
+
+  @property
+  def form(self):
+    """What is compiled: (bilevel, bound)."""
+    return self.bilevel, self.bound
 
 
 VARIANTS = {
@@ -54,7 +60,8 @@ VARIANTS = {
               'V2': Variant(2, 0.002, 0.1, True), 'V3': Variant(3, 0.002, 0.1, True),
               'V4': Variant(4, 0.002, 0.1, True), 'S3': Variant(3, 0.0005, 0.1, True),
               'B3': Variant(3, 0.002, 0.1, True, True), 'BE2': Variant(2, 0.01, 0.1, False, True),
-              'BE3': Variant(3, 0.01, 0.1, False, True)},
+              'BE3': Variant(3, 0.01, 0.1, False, True), 'H3': Variant(3, 0.01, 0.1, bound=1.5),
+              'H3_1': Variant(3, 0.01, 0.1, bound=1.0), 'H3_2': Variant(3, 0.01, 0.1, bound=2.0)},
     'darts': {'D1': Variant(1, 1.0, 1.0), 'D6': Variant(1, 5.0, 5.0), 'D9': Variant(6, 0.2, 0.4),
               'D10': Variant(6, 1.0, 1.0), 'D11': Variant(6, 0.02, 0.2), 'D12': Variant(6, 5.0, 5.0),
               'D13': Variant(6, 0.2, 0.4, fall=0.6), 'D14': Variant(6, 0.1, 0.2, fall=0.6)},
@@ -92,46 +99,47 @@ class Seed:
         optim._before(config, clip), optax.trace(config.momentum, config.nesterov), by_table())
     optim.phi = lambda config, steps: optax.chain(optim._before(config), optax.trace(config.momentum), by_table())
     self.args, self.space = args, spaces.get(args.space)
-    bilevel = {VARIANTS[args.space][name].bilevel for name in args.variants} | {False}
-    configs = {both: self._config(both) for both in bilevel}
-    loaded = data.get(configs[False].data)
-    self.mesh = parallel.mesh(1, configs[False].batch_size, 1)
-    self.runs = {both: search._Run(c, self.space, methods.get(c.method, self.space), loaded, self.mesh)
-                 for both, c in configs.items()}
-    self.plan, self.rate = self.runs[False].plan, configs[False].theta
-    self.held = {both: run.batches()[0] for both, run in self.runs.items()}
-    self.start = jax.device_get(self.runs[False].start())
+    forms = list(dict.fromkeys(VARIANTS[args.space][name].form for name in args.variants))
+    self.first = first = min(forms)  # of theta alone
+    configs = {form: self._config(*form) for form in forms}
+    loaded = data.get(configs[first].data)
+    self.mesh = parallel.mesh(1, configs[first].batch_size, 1)
+    self.runs = {form: search._Run(c, self.space, methods.get(c.method, self.space), loaded, self.mesh)
+                 for form, c in configs.items()}
+    self.plan, self.rate = self.runs[first].plan, configs[first].theta
+    self.held = {form: run.batches()[0] for form, run in self.runs.items()}
+    self.start = jax.device_get(self.runs[first].start())
     self.aged, self.drawn = None, None
     with concurrent.futures.ThreadPoolExecutor() as pool:
-      self.programs = dict(zip(bilevel, pool.map(self._compiled, bilevel)))
+      self.programs = dict(zip(forms, pool.map(self._compiled, forms)))
 
-  def _config(self, bilevel):
+  def _config(self, bilevel, bound):
     args, length = self.args, LENGTHS[self.args.space]
     changes = FORM | {'seed': args.seed, 'devices': 1, 'data.dir': args.data, 'epochs': length,
-                      'pretrain.epochs': length, 'method.bilevel': bilevel}
+                      'pretrain.epochs': length, 'method.bilevel': bilevel, 'method.bound': bound}
     changes |= {'data.shrink': 2, 'data.pad': 2} if args.shrink else {}
     changes |= {'space.channels': args.channels} if args.channels else {}
     return config_lib.resolve(api.configure(CONFIGS[args.space], changes))
 
-  def _compiled(self, bilevel):
-    program = self.runs[bilevel]._steps['search']
-    return program.lower(self._placed(self.start), self.held[bilevel], self._batch(bilevel, 0)).compile()
+  def _compiled(self, form):
+    program = self.runs[form]._steps['search']
+    return program.lower(self._placed(self.start), self.held[form], self._batch(form, 0)).compile()
 
   def _placed(self, state):
     return jax.device_put(state, parallel.replicated(self.mesh))
 
-  def _batch(self, bilevel, at):
+  def _batch(self, form, at):
     """What step `at` works on. A run's own data would end with its plan; theta may be older here."""
     epoch, at = divmod(at, self.plan.per_epoch)
-    if self.drawn is None or self.drawn[0] != (bilevel, epoch):
-      self.drawn = (bilevel, epoch), self.runs[bilevel].order(epoch)
+    if self.drawn is None or self.drawn[0] != (form, epoch):
+      self.drawn = (form, epoch), self.runs[form].order(epoch)
     return {part: jax.device_put(rows[at], parallel.batch(self.mesh)) for part, rows in self.drawn[1].items()}
 
-  def advance(self, state, bilevel, first, count, note=None):
+  def advance(self, state, form, first, count, note=None):
     """`state` after `count` steps on the batches from step `first` on; `note(i, metrics)` now and then."""
     state = self._placed(state)
     for i in range(count):
-      state, metrics = self.programs[bilevel](state, self.held[bilevel], self._batch(bilevel, first + i))
+      state, metrics = self.programs[form](state, self.held[form], self._batch(form, first + i))
       if note and (i % EVERY == 0 or i + 1 == count):
         note(i, metrics)
       if i % 40 == 39:
@@ -146,7 +154,7 @@ class Seed:
       cosine = c.lr_end + (c.lr - c.lr_end) * 0.5 * (1 + np.cos(np.pi * np.arange(whole) / whole))
       state = self.start.replace(opt_theta=with_rates(self.start.opt_theta, cosine),
                                  opt_phi=with_rates(self.start.opt_phi, ()))
-      self.aged = age, self.advance(state, False, 0, steps)
+      self.aged = age, self.advance(state, self.first, 0, steps)
     return self.aged[1]
 
   def searched(self, variant):
@@ -154,7 +162,7 @@ class Seed:
     state, count, notes = self.theta(variant.age), self.plan.search_steps, []
     state = state.replace(step=np.int32(self.plan.pretrain_steps),
                           opt_phi=with_rates(state.opt_phi, path(variant, count), fresh=True))
-    self.advance(state, variant.bilevel, round(variant.age * self.plan.per_epoch), count,
+    self.advance(state, variant.form, round(variant.age * self.plan.per_epoch), count,
                  lambda i, metrics: notes.append((i, metrics['loss'], metrics['probs'])))
     at, losses, probs = zip(*jax.device_get(notes))
     return at, losses, {name: np.array([each[name] for each in probs]) for name in probs[0]}

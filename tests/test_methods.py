@@ -132,6 +132,25 @@ def test_a_centred_phi_starts_from_equal_probabilities_and_moves_as_the_other():
   assert all(rows.all() for rows in steps.dead_rows(method, {**phi, 'params': still}).values())
 
 
+def test_rows_of_a_bounded_phi_keep_their_order_and_stay_short(x64):
+  space = spaces.get('nb201')
+  plain, held = (_make('vimnas', networks=3, gamma=3.0, centred=False, bound=bound) for bound in (0.0, 1.5))
+  phi = plain.init(jax.random.key(0), space)
+  before, after = (np.asarray(method.logits(phi)['cell']) for method in (plain, held))
+  before = before - before.mean(-1, keepdims=True)
+  long, short = (np.linalg.norm(rows, axis=-1) for rows in (before, after))
+  assert long.max() > 2 and short.max() < 1.5
+  np.testing.assert_allclose(short, 1.5 * long / np.hypot(1.5, long), rtol=1e-9)
+  np.testing.assert_allclose(after * (long / short)[:, None], before, rtol=1e-9, atol=1e-12)
+  for clock, scale in ((Clock(10, 100), 1.0), (Clock(100, 100), 6.0)):
+    np.testing.assert_allclose(held.probs(phi, clock)['cell'], jax.nn.softmax(scale * after), rtol=1e-9)
+  drawn, free = (method.sample(phi, jax.random.key(1), Clock(10, 100))[0]['cell'] for method in (held, plain))
+  np.testing.assert_allclose(jnp.log(drawn) - jnp.log(drawn).mean(-1, keepdims=True) - after[None],
+                             jnp.log(free) - jnp.log(free).mean(-1, keepdims=True) - before[None], atol=1e-9)
+  with pytest.raises(UserError, match='method.bound=-1.0'):
+    _make('vimnas', bound=-1.0)
+
+
 @SLOW
 def test_networks_that_are_apart_serve_their_groups_and_come_together(x64):
   space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5, centred=False,

@@ -20,7 +20,7 @@ sparsity term is weighted as in an evidence lower bound, once per data set, henc
 
 Beyond the paper's text, as defaults (docs/recipe.md says why; `:strict` undoes them): eight samples of xi a step, no
 ReLU before the last BatchNorm, a centred phi, the mean of several networks, phi(eps) scaled up towards the end, three
-epochs of theta alone; and, switched off, BatchNorm over one sample at a time.
+epochs of theta alone; and, switched off, a bound for every edge's row and BatchNorm over one sample at a time.
 """
 
 import jax
@@ -47,6 +47,8 @@ FIELDS = {
     'networks': 32,  # phi(eps) is the mean of so many networks of the same form, each with its own eps and start
     'apart': 0.0,  # how far, 0 to 1, every network at first serves a group of the batch of its own
     'together': 1.0,  # part of the search after which, in a straight line, all serve the whole batch as their mean
+    'bound': 0.0,  # the length that an edge's row of phi(eps), less its mean, stays below before it is scaled up: an
+    #               edge that runs ahead stays open until the others have turned; 0: none
     'sharpen': 6.0,  # by how much phi(eps) has been scaled up at the end, from 1 at `sharpen_from`, by equal factors
     'sharpen_from': 0.6,  # part of the search
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
@@ -95,6 +97,8 @@ def make(config: ConfigDict) -> Method:
   if not config.sharpen > 0 or not 0 <= config.sharpen_from < 1:
     raise UserError(f'config.method.sharpen={config.sharpen} must be above 0, config.method.sharpen_from='
                     f'{config.sharpen_from} from 0 and below 1')
+  if config.bound < 0:
+    raise UserError(f'config.method.bound={config.bound} must be above 0, or 0 for none')
   if not 0 <= config.apart <= 1 or not 0 < config.together <= 1:
     raise UserError(f'config.method.apart={config.apart} must be from 0 to 1, config.method.together='
                     f'{config.together} above 0 and up to 1')
@@ -125,16 +129,22 @@ def make(config: ConfigDict) -> Method:
   def every(phi):
     return {name: maps - phi['fixed']['start'].get(name, 0.0) for name, maps in outputs(phi).items()}
 
+  def bounded(rows):
+    if not config.bound:
+      return rows
+    rows = rows - rows.mean(-1, keepdims=True)
+    return rows / jnp.sqrt(1 + jnp.square(rows / config.bound).sum(-1, keepdims=True))
+
   def logits(phi):
-    return {name: each.mean(0) for name, each in every(phi).items()}
+    return {name: bounded(each.mean(0)) for name, each in every(phi).items()}
 
   def centres(phi, progress):
     found = {}
     for name, each in every(phi).items():
       mean = each.mean(0, keepdims=True)
       apart = config.apart * jnp.maximum(1 - progress / config.together, 0)
-      found[name] = mean if not config.apart else jnp.repeat(mean + apart * (each - mean),
-                                                             config.samples // config.networks, 0)
+      found[name] = bounded(mean if not config.apart else jnp.repeat(
+          mean + apart * (each - mean), config.samples // config.networks, 0))
     return found
 
   def sharper(progress):
