@@ -72,6 +72,7 @@ def search(asked, runs, folder: pathlib.Path, command: str, console, stop=None) 
   if training is not None and _kept(network) and not same:
     raise UserError(f'{files.printable(network)} holds the network of another architecture than these seeds agree on: '
                     'move it away, and the same command trains the new one')
+  result = _result(asked, runs[0].searched, members, genotype, probs, command)
   if _kept(folder) != genotype.to_json():  # what lies there is of another
     (folder / 'result.json').unlink(missing_ok=True)
   if not same:
@@ -88,7 +89,6 @@ def search(asked, runs, folder: pathlib.Path, command: str, console, stop=None) 
       return None
   if same or after is not None:
     lift(network, folder)
-  result = _result(asked, runs[0].searched, members, genotype, probs, command)
   if after is not None:
     result['retrained'] = {name: value for name, value in after.items() if name in _TRAINED}
   told = report.across([member.folder for member in members], folder, asked.oracle, trust, command,
