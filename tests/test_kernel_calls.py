@@ -140,7 +140,7 @@ def _structs(text):
 FIELDS = {
     'CallFrame': 'FRAME extension=extension_start api ctx stage args rets attrs size=future',
     'Args': 'LIST count=size types items=args', 'Rets': 'LIST count=size types items=rets',
-    'Attrs': 'ATTRS count=size types items=attrs', 'Buffer': 'BUFFER data dims', 'Scalar': 'SCALAR dtype value',
+    'Attrs': 'ATTRS count=size types items=attrs', 'Buffer': 'BUFFER data rank dims', 'Scalar': 'SCALAR dtype value',
     'Api': 'API error_create=XLA_FFI_Error_Create error_destroy=XLA_FFI_Error_Destroy '
            'schedule=XLA_FFI_ThreadPool_Schedule num_threads=XLA_FFI_ThreadPool_NumThreads',
     'Extension_Base': 'EXTENSION type next', 'Metadata_Extension': 'EXTENSION metadata',

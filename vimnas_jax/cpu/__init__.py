@@ -56,6 +56,14 @@ def convolution_kernels():
   return normed
 
 
+def leaf_kernels():
+  """Many small arrays in one call: leaves.py, with `fits` and `split`."""
+  if not _wanted():
+    return None
+  from vimnas_jax.cpu import leaves
+  return leaves
+
+
 def block_kernels():
   """A block of the one-shot network: block.py, with `mixed`; it fits what `convolution_kernels` fits."""
   if not _wanted():

@@ -67,13 +67,14 @@ def need(names, vector: int, dtype: str):
       TABLE[at] = _load(*_object(name, vector, dtype))
 
 
-def call(names, channels: int, outputs, *args, kinds=(), **attributes):
+def call(names, channels: int, outputs, *args, kinds=(), aliases=(), **attributes):
   """Calls the chunk names[0], which needs the loops names[1:], for maps whose width `channels` divides.
 
   `outputs` are shapes; all floats are of the type of args[0]. `kinds` says of every argument how it lies on several
   devices (shards.py), in shards.parts parts; without, each device computes everything, in as many parts as the
-  attribute `chunks` says: a fixed number, so that sums do not depend on the number of threads. Raises TypeError for
-  arguments of other types or ranks than the chunk reads, and UserError when a derivative or a batch of it is asked for.
+  attribute `chunks` says: a fixed number, so that sums do not depend on the number of threads. `aliases` are pairs of
+  an argument and the result that is written where it lies. Raises TypeError for arguments of other types or ranks than
+  the chunk reads, and UserError when a derivative or a batch of it is asked for.
   """
   _check(names[0], args)
   kind = np.dtype(args[0].dtype)
@@ -85,7 +86,8 @@ def call(names, channels: int, outputs, *args, kinds=(), **attributes):
 
   def run(shapes, chunks, *args):
     integers = tuple((name, int(value)) for name, value in (attributes | {'chunks': chunks}).items())
-    return _KERNEL.bind(*args, target=target, shapes=tuple(map(tuple, shapes)), integers=integers)
+    return _KERNEL.bind(*args, target=target, shapes=tuple(map(tuple, shapes)), integers=integers,
+                        aliases=aliases)
 
   chunks = attributes.pop('chunks', 1)
   return shards.spread(run, kinds, outputs, args) if kinds else run(outputs, chunks, *args)
@@ -107,8 +109,8 @@ _KERNEL.multiple_results = True
 
 
 @_KERNEL.def_abstract_eval
-def _shapes(first, *args, target, shapes, integers):  # all floats of a call are of one type
-  del args, target, integers
+def _shapes(first, *args, target, shapes, integers, aliases):  # all floats of a call are of one type
+  del args, target, integers, aliases
   return [first.update(shape=shape, weak_type=False) for shape in shapes]
 
 
@@ -122,9 +124,10 @@ def _evaluation(params):
   return jax.jit(lambda *args: _KERNEL.bind(*args, **dict(params)))
 
 
-def _lower(context, *args, target, shapes, integers):
+def _lower(context, *args, target, shapes, integers, aliases):
   del shapes
-  return jax.ffi.ffi_lowering(target)(context, *args, **{name: np.int64(value) for name, value in integers})
+  rule = jax.ffi.ffi_lowering(target, operand_output_aliases=dict(aliases))
+  return rule(context, *args, **{name: np.int64(value) for name, value in integers})
 
 
 def _refuse(what):

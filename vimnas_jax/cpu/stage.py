@@ -6,10 +6,9 @@ Either mx = 1 and all m edges read the same map (`shared`), or mx = m and each r
 the stages: a stage takes the statistics of what comes in and gives those of what goes out.
 """
 
-import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import library, mix, shards, table
+from vimnas_jax.cpu import leaves, library, mix, shards, table
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 FORWARD = 'stage_forward', 'activate', 'moments', *table.PRODUCTS
@@ -47,7 +46,7 @@ def backward(x, mean, scale, kernel, matrix, g, a, center, p, q, r, dilation=1, 
   own = [(parts, *kernel.shape), (parts, *matrix.shape)] if whole else []
   u, total, *own = _call(
       BACKWARD, [x.shape, (parts, 2, mx * c), *own],
-      x, mean, scale, kernel, jnp.swapaxes(matrix, 1, 2), a, center, p, q, r, *g,
+      x, mean, scale, kernel, leaves.turned(matrix), a, center, p, q, r, *g,
       kinds=(BATCH, *(WHOLE,) * 4, BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)), size=size,
       dilation=dilation, stride=stride, whole=int(whole))
   return u, total, *(mix.fold(*own) if whole else (None, None))

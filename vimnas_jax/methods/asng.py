@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method, PyTree, Rows, Step
+from vimnas_jax.networks import leaves
 
 FIELDS = {
     'draws': 2,  # architectures of a step, for each of its two batches
@@ -128,7 +129,7 @@ def make(config: ConfigDict) -> Method:
         rate(theta, weights, key, valid.images, valid.labels)[0], {name: weights[name][0] for name in cells}))
     fixed = moved(state.phi['fixed'], rows, losses, config.alpha, config.delta)
     return state.replace(theta=theta, opt_theta=opt_theta, phi={**state.phi, 'fixed': fixed}), {
-        'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(g_theta),
+        'loss': loss, 'accuracy': accuracy, 'grad_theta': leaves.norm(g_theta),
         'length': config.delta / fixed['slow']}
 
   def probs(phi, clock=END):

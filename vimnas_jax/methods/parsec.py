@@ -18,13 +18,13 @@ passes over the training batch and as many forward passes over the validation ba
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.alpha import init, probs
 from vimnas_jax.methods.types import Method, Rows, Step
+from vimnas_jax.networks import leaves
 
 FIELDS = {'draws': 4}  # architectures of a step, for each of its two batches
 OPTIMIZER = {'optimizer': 'adam', 'lr': 0.01, 'momentum': 0.5, 'weight_decay': 0.0}
@@ -77,7 +77,7 @@ def step(draws: int, second: tuple[str, ...] = ()) -> Step:
     return state.replace(phi={**state.phi, 'params': params}, opt_phi=opt_phi), {
         'loss': (share * losses).sum(), 'accuracy': (share * accuracies).sum(),
         'effective_draws': 1 / jnp.square(posterior).sum(),
-        'grad_theta': optax.tree.norm(g_theta), 'grad_phi': optax.tree.norm(g_phi)}
+        'grad_theta': leaves.norm(g_theta), 'grad_phi': leaves.norm(g_phi)}
 
   return Step(update, ('train', 'valid'), beside=lambda names: step(draws, names))
 

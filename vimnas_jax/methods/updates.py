@@ -17,6 +17,7 @@ import optax
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods.types import Batch, Clock, Info, Method, Phi, Problem, PyTree, Sample, State, Step, Update
+from vimnas_jax.networks import leaves
 from vimnas_jax.networks.mixing import Mixture, whole
 
 UNROLLED = ('', 'exact', 'finite')
@@ -63,7 +64,9 @@ def objective(method: Method, problem: Problem, clock: Clock, sample: Sample | N
 
 @jax.named_scope('optimiser')
 def moved(tx: optax.GradientTransformation, grads: PyTree, params: PyTree, opt: PyTree) -> tuple[PyTree, PyTree]:
-  """(Parameters, optimiser state) after one step of `tx`."""
+  """(Parameters, optimiser state) after one step of `tx`, by its own `move` if it has one (runs.optim.Momentum)."""
+  if hasattr(tx, 'move'):
+    return tx.move(grads, params, opt)
   updates, opt = tx.update(grads, opt, params)
   return optax.apply_updates(params, updates), opt
 
@@ -74,7 +77,7 @@ def _of(batch: Batch) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 def _report(found: tuple[jax.Array, jax.Array, Info], g_theta: PyTree, g_phi: PyTree = None) -> dict[str, Any]:
   loss, accuracy, info = found
-  norms = {'grad_theta': optax.tree.norm(g_theta)} | ({} if g_phi is None else {'grad_phi': optax.tree.norm(g_phi)})
+  norms = {'grad_theta': leaves.norm(g_theta)} | ({} if g_phi is None else {'grad_phi': leaves.norm(g_phi)})
   return {'loss': loss, 'accuracy': accuracy, **norms, **info}
 
 

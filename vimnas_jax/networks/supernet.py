@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import initial, layers, ops
+from vimnas_jax.networks import initial, layers, leaves, ops
 from vimnas_jax.networks.mixing import check_groups, convolved, mixed, whole
 from vimnas_jax.spaces import Cell, Space, Stage
 
@@ -55,19 +56,19 @@ def carriers(cell: Cell, edges):
   return {op: [e for e in edges if op in cell.ops[e]] for op in names}
 
 
-def _column(rows, edge, op):
-  """Numbers [samples, 1] of one operation of one edge, of rows [samples, edges, ops]."""
-  return jax.lax.squeeze(jax.lax.slice(rows, (0, edge, op), (len(rows), edge + 1, op + 1)), (2,))
-
-
 def by_source(cell: Cell, weights):
   """Mixing weights, a Mixture or [samples, edges, ops], as {source node: {operation: [samples, its edges that leave the
   node]}}; PAST, SHIFT and SKIP, where they are given, stand for operations that every edge carries. DROPOUT is [].
   """
   mixture = whole(weights)
   sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
-  found = {s: {op: jax.lax.concatenate([_column(mixture.ops, e, cell.ops[e].index(op)) for e in edges], 1)
-               for op, edges in carriers(cell, leaving).items()} for s, leaving in sources.items()}
+  groups = [(s, op, edges) for s, leaving in sources.items() for op, edges in carriers(cell, leaving).items()]
+  places = np.array([e * mixture.ops.shape[2] + cell.ops[e].index(op) for _, op, edges in groups for e in edges], int)
+  picked = mixture.ops.reshape(len(mixture.ops), -1).at[:, places].get(mode='promise_in_bounds', unique_indices=True)
+  parts = jax.lax.split(picked, [len(edges) for *_, edges in groups], 1)
+  found = {s: {} for s in sources}
+  for (s, op, _), part in zip(groups, parts):
+    found[s][op] = part
   for name, rows in ((PAST, mixture.past), (SHIFT, mixture.shift), (SKIP, mixture.skip)):
     for s, leaving in sources.items():
       if rows is not None:
@@ -226,18 +227,22 @@ class MixedCell(Module):
         stacks[SKIP, stride] = edges, {name: self.weight(f'auxiliary_{name}', (len(edges), *shape), fan_in)
                                        for name, (shape, fan_in) in shapes.items()}
 
-    split = {key: self._apart(*stack) for key, stack in stacks.items()}
-    return lambda op, edges, stride: split[op, stride][cell.edges[edges[0]][0]]
+    by_source = self._by_source(stacks)
+    return lambda op, edges, stride: by_source[op, stride][cell.edges[edges[0]][0]]
 
-  def _apart(self, edges, stacked):
-    """{source: {name: its part}} of parameters stacked over `edges`, which are in the order of their sources.
-
-    One operation gives all parts, so that their gradients are laid side by side, not each into zeros and summed.
+  def _by_source(self, stacks):
+    """{key: {source: {name: its part}}} of stacks {key: (edges in the order of their sources, {name: parameters
+    stacked over these edges})}.
     """
-    counts = Counter(self.cell.edges[e][0] for e in edges)
-    parts = {name: jax.lax.split(value, tuple(counts.values())) if len(counts) > 1 else [value]
-             for name, value in stacked.items()}
-    return {source: {name: each[i] for name, each in parts.items()} for i, source in enumerate(counts)}
+    counts = {key: Counter(self.cell.edges[e][0] for e in edges) for key, (edges, _) in stacks.items()}
+    places = [(key, name) for key, (_, stacked) in stacks.items() for name in stacked]
+    parts = leaves.split([stacks[key][1][name] for key, name in places],
+                         [tuple(counts[key].values()) for key, _ in places], self.kernels)
+    found = {key: {source: {} for source in own} for key, own in counts.items()}
+    for (key, name), own in zip(places, parts):
+      for source, part in zip(counts[key], own):
+        found[key][source][name] = part
+    return found
 
   @jax.named_scope('preprocess')
   def _preprocess(self, inputs):

@@ -3,17 +3,51 @@
 The number of steps may be a scalar of the program: a plan of another length is then the same program.
 """
 
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
+
+from vimnas_jax.networks import leaves
 
 DECAY = 0.97  # an epoch, of 'step_epoch'
 
 
 def theta(config, steps: jax.Array | int, per_epoch: int = 1, clip: bool = True) -> optax.GradientTransformation:
-  """SGD with momentum for the weights, its rate by `rate`; without `clip` unclipped. `config` is config.theta."""
+  """SGD with momentum for the weights, its rate by `rate`. `config` is config.theta.
+
+  Without `clip` unclipped, and its steps have a gradient everywhere; with it not those of a `Momentum`.
+  """
   schedule = rate(config, steps, per_epoch)
-  return optax.chain(_before(config, clip), optax.sgd(schedule, config.momentum or None, config.nesterov))
+  plain = optax.chain(_before(config, clip), optax.sgd(schedule, config.momentum or None, config.nesterov))
+  return Momentum(*plain, functools.partial(_moved, plain, config, schedule)) if clip and config.momentum else plain
+
+
+class Momentum(NamedTuple):
+  """An optax.GradientTransformation of which `methods.updates.moved` takes a step by `move`.
+
+  Attributes:
+    init: as in optax.
+    update: as in optax.
+    move: `move(grads, params, state) -> (params, state)`: `update` and `apply_updates` in one.
+  """
+
+  init: Callable[..., Any]
+  update: Callable[..., Any]
+  move: Callable[..., Any]
+
+
+def _moved(plain, config, schedule, grads, params, state):
+  before, (trace, scale) = state
+  if not leaves.fits((params, grads, trace)):
+    updates, state = plain.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+  step = leaves.Descent(schedule(scale.count), config.momentum, config.weight_decay, config.nesterov, config.clip)
+  params, moved = leaves.descended(step, params, grads, trace.trace)
+  return params, (before, (trace._replace(trace=moved), scale._replace(count=optax.safe_increment(scale.count))))
 
 
 def rate(config, steps: jax.Array | int, per_epoch: int = 1):

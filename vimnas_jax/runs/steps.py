@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.methods import Batch, Clock, Method, Problem, updates
 from vimnas_jax.methods.random import one_hot
-from vimnas_jax.networks import initial
+from vimnas_jax.networks import initial, leaves
 from vimnas_jax.runs import optim, parallel
 from vimnas_jax.runs.state import SearchState
 from vimnas_jax.spaces import Space
@@ -245,7 +245,7 @@ def search_step(method: Method, problem: Callable[[Lengths], Problem], plan: Pla
       metrics['stopped'] = method.stopped(state.phi).astype(jnp.float32)
     if method.scores:
       metrics['scores'] = method.scores(state.phi, clock)
-    metrics |= {'norm_theta': optax.tree.norm(state.theta), 'norm_phi': optax.tree.norm(state.phi['params']),
+    metrics |= {'norm_theta': leaves.norm(state.theta), 'norm_phi': leaves.norm(state.phi['params']),
                 'probs': method.probs(state.phi, clock), 'dead': dead_rows(method, state.phi)}
     return state.replace(step=state.step + 1), metrics
 

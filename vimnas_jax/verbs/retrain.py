@@ -12,7 +12,8 @@ import optax
 from vimnas_jax import cpu, data, files, spaces
 from vimnas_jax.data import augment, loader
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import cost, genotypes, initial, ops
+from vimnas_jax.methods import updates
+from vimnas_jax.networks import cost, genotypes, initial, leaves, ops
 from vimnas_jax.networks.network import Network
 from vimnas_jax.runs import budget, feed, loop, metrics, optim, parallel, runfolder, signals, state
 from vimnas_jax.spaces import Genotype
@@ -183,11 +184,10 @@ class Training:
 
     with parallel.known(self.mesh):
       (_, (loss, accuracy, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, opt = self._tx(held['steps']).update(grads, state.opt, state.params)
-    params = optax.apply_updates(state.params, updates)
+    params, opt = updates.moved(self._tx(held['steps']), grads, state.params, state.opt)
     return TrainState(state.step + 1, params, stats, opt, state.key), {
-        'loss': loss, 'accuracy': accuracy, 'grad_theta': optax.tree.norm(grads), 'norm_theta': optax.tree.norm(params),
-        'norm_stats': optax.tree.norm(stats)}
+        'loss': loss, 'accuracy': accuracy, 'grad_theta': leaves.norm(grads), 'norm_theta': leaves.norm(params),
+        'norm_stats': leaves.norm(stats)}
 
   def order(self, epoch):
     """Batches of an epoch, `per_epoch` of int32 [n], the last of what is left: a function of (seed, epoch)."""

@@ -163,6 +163,26 @@ def result_dim(frame, i, j):
 
 
 @njit(**OPTIONS)
+def _size(buffer):
+  dims, size = load(buffer + xla.BUFFER_DIMS), 1
+  for j in range(load(buffer + xla.BUFFER_RANK)):
+    size *= load(dims + 8 * j)
+  return size
+
+
+@njit(**OPTIONS)
+def arg_size(frame, i):
+  """How many numbers the i-th argument holds."""
+  return _size(_item(frame + xla.FRAME_ARGS, i))
+
+
+@njit(**OPTIONS)
+def result_size(frame, i):
+  """How many numbers the i-th result holds."""
+  return _size(_item(frame + xla.FRAME_RETS, i))
+
+
+@njit(**OPTIONS)
 def attr(frame, i):
   """The i-th attribute by alphabet, an int64."""
   return load(load(load(load(frame + xla.FRAME_ATTRS + xla.ATTRS_ITEMS) + 8 * i) + xla.SCALAR_VALUE))
