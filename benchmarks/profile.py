@@ -24,9 +24,10 @@ from vimnas_jax.main import allocator
 # The first that matches an operation's name names its kind.
 KINDS = [('convolutions forward (kernels)', r'^(stage|dense|winograd)_forward$'),
          ('convolutions backward (kernels)', r'^(stage|dense|winograd)_backward$'),
-         ('pools and identity (kernels)', r'^pools_'), ('mixing forward (kernel)', r'^mix$'),
-         ('BatchNorm and mixing weights, sums (kernel)', r'^sums$'),
+         ('pools and identity (kernels)', r'^pools_'), ('mixing forward (kernels)', r'^(mix|block_forward)$'),
+         ('BatchNorm and mixing weights, sums (kernels)', r'^(sums|block_backward)$'),
          ('BatchNorm and mixing weights, coefficients (kernels)', r'^(statistics|coefficients|inner|fold)$'),
+         ('parameters laid out and moved (kernels)', r'^(pour|turn|squares|descend)$'),
          ('sums of gradients, weights repacked', r'/kernels/|^winograd_points$'),
          ('pool', r'(max|avg)_pool'), ('skip', r'skip_connect'), ('depthwise', r'depthwise'),
          ('convolution, one by one', r'(sep|dil|nor)_conv'), ('preprocess', r'preprocess'),

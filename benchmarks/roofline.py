@@ -83,8 +83,8 @@ def _of_kernel(target, operands, results):
     depth = packed[0] * packed[2] if target == 'dense_forward' else math.prod(results[1][1:4])
     return 2 * out * depth * (1 if target == 'dense_forward' else 2)
   if target in ('winograd_forward', 'winograd_backward'):  # 36 points for 16 pixels; transforms are not counted
-    out = math.prod(results[0]) if target == 'winograd_forward' else math.prod(operands[4])
-    return 2 * out * operands[0][-1] * 36 / 16 * (1 if target == 'winograd_forward' else 2)
+    n, h, w, d = results[0] if target == 'winograd_forward' else operands[4]
+    return 2 * n * -(-h // 4) * -(-w // 4) * d * operands[0][-1] * 36 * (1 if target == 'winograd_forward' else 2)
   return 0.0
 
 

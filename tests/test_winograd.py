@@ -39,7 +39,8 @@ def wanted(x, kernel, g, a, coefficients):
 CASES = [(17, 8, 12, 8, 3, 1),  # more images than parts, several of them in a product
          (64, 4, 4, 12, 1, 4),  # one tile an image; groups with weights of their own; panels of another width
          (3, 32, 16, 8, 2, 1),  # several products an image
-         (2, 20, 28, 16, 1, 2)]  # rows of tiles that do not fill a product
+         (2, 20, 28, 16, 1, 2),  # rows of tiles that do not fill a product
+         (17, 9, 9, 8, 2, 1), (4, 17, 18, 12, 1, 2), (2, 31, 23, 8, 3, 1)]  # tiles that stand out
 
 
 @pytest.mark.parametrize('n, h, w, c, maps, samples', CASES)
@@ -56,8 +57,8 @@ def test_tiles_give_the_sum_over_taps_there_and_back(request, n, h, w, c, maps, 
 
 
 @pytest.mark.parametrize('shape, kernel, stride', [
-    ((16, 8, 8, 8), (1, 1, 8, 8), 1), ((16, 8, 8, 8), (3, 3, 8, 8), 2), ((32, 6, 8, 8), (3, 3, 8, 8), 1),
-    ((32, 8, 6, 8), (3, 3, 8, 8), 1), ((16, 8, 8, 4), (3, 3, 4, 12), 1), ((15, 8, 8, 8), (3, 3, 8, 8), 1)])
+    ((16, 8, 8, 8), (1, 1, 8, 8), 1), ((16, 8, 8, 8), (3, 3, 8, 8), 2), ((256, 2, 2, 8), (3, 3, 8, 8), 1),
+    ((64, 1, 16, 8), (3, 3, 8, 8), 1), ((16, 8, 8, 4), (3, 3, 4, 12), 1), ((15, 8, 8, 8), (3, 3, 8, 8), 1)])
 def test_other_convolutions_are_left_to_the_sum_over_taps(shape, kernel, stride):
   assert not winograd.fits(np.ones(shape, np.float32), np.ones(kernel, np.float32), stride)
 

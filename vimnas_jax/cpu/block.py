@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import normed, pools
+from vimnas_jax.cpu import library, mix, normed, pools
+from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 from vimnas_jax.cpu.zeros import arrays, perturbed, values
 
 POOL = 'max_pool_3x3'
@@ -35,34 +36,22 @@ def mixed(how, x, weights, convolutions):
   return _forward(how, x, weights, convolutions)[0]
 
 
-def _images(weights, n):
-  return jnp.repeat(weights, n // len(weights), 0)[..., None, None, None]
-
-
-def _along(channels):
-  return channels[None, None, None]
-
-
 def _forward(how, x, weights, convolutions):
   eps, order = how
   learned = perturbed([kernel for kernel, *_ in convolutions])
   x, weights, convolutions = values((x, weights, convolutions))
+  c = x.shape[-1]
   largest = pools.forward(x, (POOL,), 1)[POOL][0] if None in order else None
   found = []
   for kernel, scale, bias in convolutions:
     a, moments = normed.convolve(x, (kernel,), (1,))
-    mean, var = normed.statistics(moments, a.shape[1] * a.shape[2])
-    inverse = jax.lax.rsqrt(var + eps)
+    mean, inverse = mix.statistics(moments, a.shape[1] * a.shape[2], eps, c)
     found.append((a, mean, inverse, scale * inverse, bias - mean * scale * inverse))
-  each, y = _images(weights, len(x)), 0
-  for o, at in enumerate(order):
-    y += each[:, o] * (largest if at is None else _output(found[at]))
+  pool = largest, np.ones(c, x.dtype), np.zeros(c, x.dtype)  # its ReLU changes nothing
+  terms = [pool if at is None else (found[at][0], *found[at][3:]) for at in order]
+  y = library.call(('block_forward', 'blend_set', 'blend_add'), c, [x.shape], *(a for term in terms for a in term),
+                   weights, kinds=(*(BATCH, WHOLE, WHOLE) * len(terms), SAMPLES))[0]
   return y, (x, weights, convolutions, largest, found, learned)
-
-
-def _output(convolution):
-  a, _, _, by, plus = convolution
-  return jax.nn.relu(a * _along(by) + _along(plus))
 
 
 def _backward(how, saved, g):
@@ -70,20 +59,26 @@ def _backward(how, saved, g):
   x, weights, convolutions, largest, found, learned = saved
   g = arrays(g)
   n, c, samples = len(x), x.shape[-1], len(weights)
-  each = _images(weights, n)
-  dx, d_weights, own = [], [], [None] * len(convolutions)
-  for o, at in enumerate(order):
-    y = largest if at is None else _output(found[at])
-    d_weights.append((g * y).reshape(samples, -1).sum(1))
-    if at is None:
-      p, none = jnp.repeat(weights[:, o:o + 1], c, 1), np.zeros(c, x.dtype)
-      dx.append(pools.backward(x, [g], {POOL: ((0,), p, largest, none, none, none)}, False, 1))
-    else:
-      kernel, scale, _ = convolutions[at]
-      back, (d_kernel,), *d_affine = normed.backward((1,), x, (kernel,), scale, *found[at][:3], learned,
-                                                     jnp.where(y > 0, each[:, o] * g, 0))
-      dx.append(back)
-      own[at] = (d_kernel, *d_affine)
+  places = [o for at in range(len(found)) for o, own in enumerate(order) if own == at]  # of each convolution
+  terms = [(a, mean, by, plus) for a, mean, _, by, plus in found]
+  totals, *through = library.call(
+      ('block_backward', 'gate_loop'), c, [(n, 3, len(found) * c), *[x.shape] * len(found)], g,
+      weights[:, jnp.array(places)], *(a for term in terms for a in term),
+      kinds=(BATCH, SAMPLES, *(BATCH, WHOLE, WHOLE, WHOLE) * len(found)))
+  totals = totals.reshape(n, 3, len(found), c)
+  dx, d_weights, own = [], [None] * len(order), []
+  for i, o in enumerate(places):
+    d_weights[o] = totals[:, 2, i].reshape(samples, -1).sum(1)
+    kernel, scale, _ = convolutions[i]
+    back, (d_kernel,), *d_affine = normed.backward((1,), x, (kernel,), scale, *found[i][:3], learned, through[i],
+                                                   totals[:, :2, i])
+    dx.append(back)
+    own.append((d_kernel, *d_affine))
+  if largest is not None:
+    o, none = order.index(None), np.zeros(c, x.dtype)
+    d_weights[o] = mix.sums([g], [(largest[:, None], none)])[:, 1].reshape(samples, -1).sum(1)
+    p = jnp.repeat(weights[:, o:o + 1], c, 1)
+    dx.append(pools.backward(x, [g], {POOL: ((0,), p, largest, none, none, none)}, False, 1))
   return functools.reduce(jnp.add, dx), jnp.stack(d_weights, 1), tuple(own)
 
 

@@ -95,14 +95,15 @@ def _backward(how, saved, gradients):
   return backward(how[1:], *saved, arrays(gradients)[0])
 
 
-def backward(window, x, weights, scale, a, mean, inverse, learned, g):
+def backward(window, x, weights, scale, a, mean, inverse, learned, g, totals=None):
   """The gradients of x, the weights, scale and bias from that of the output, g.
 
   Other arguments as those of `trained`; a [n, h', w', d] is what `convolve` gave, mean [d] and inverse [d] the batch's
-  mean and 1 / deviation. The gradient of the weights is None unless `learned`, as `perturbed` has it.
+  mean and 1 / deviation. The gradient of the weights is None unless `learned`, as `perturbed` has it. `totals`, if they
+  are known, are every image's sums [n, 2, d] of g and of g * (a - mean).
   """
   count = a.size // a.shape[-1]
-  d_bias, spread = mix.sums([g], [(a[:, None], mean)]).sum(0)
+  d_bias, spread = (mix.sums([g], [(a[:, None], mean)]) if totals is None else totals).sum(0)
   p = scale * inverse
   coefficients = p[None], -p * jnp.square(inverse) * spread / count, -p * d_bias / count
   if len(weights) == 2:

@@ -1,7 +1,8 @@
 """A ReLU and a 3x3 convolution of stride 1 by Winograd's tiles: a quarter of the multiplications of dense.py.
 
-Images fall into tiles of 4x4 pixels; source/tiles.py has the mathematics. Rounding errors are some ten times those of
-the sum over taps, up to 1e-5 of the largest output in float32 (tests/test_winograd.py).
+Images fall into tiles of 4x4 pixels, the last of which may stand out; source/tiles.py has the mathematics. Rounding
+errors are some ten times those of the sum over taps, up to 1e-5 of the largest output in float32
+(tests/test_winograd.py).
 """
 
 import jax.numpy as jnp
@@ -11,18 +12,21 @@ from vimnas_jax.cpu import library, mix, shards, table
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 PIXELS = 1024  # of a batch, at least
-FORWARD = 'winograd_forward', 'activate', 'tiles_in', 'tiles_out', 'moments', 'fetch_write', *table.PRODUCTS
-BACKWARD = ('winograd_backward', 'activate', 'tiles_in', 'tiles_gradient', 'tiles_back', 'taps_back', 'let_through',
-            'fetch_read', *table.PRODUCTS)
+FORWARD = ('winograd_forward', 'activate', 'tiles_in', 'tiles_out', 'spread', 'moments', 'fetch_write',
+           *table.PRODUCTS)
+BACKWARD = ('winograd_backward', 'activate', 'tiles_in', 'normalise_gradient', 'tiles_gradient',
+            'tiles_known', 'tiles_back', 'taps_back', 'let_through', 'fetch_read', *table.PRODUCTS)
 
 
 def fits(x, kernel, stride) -> bool:
   """Whether x [n, h, w, c] with a kernel [k, k, c, d] is a convolution that this module does, and sooner than dense.py:
-  narrow ones gain nothing, and with few pixels the kernel's points take longer than the rest.
+  narrow ones gain nothing, with few pixels the kernel's points take longer than the rest, and small maps are mostly
+  what stands out of them of tiles.
   """
   n, h, w, _ = x.shape
-  return (kernel.shape[:2] == (3, 3) and stride == 1 and h % 4 == w % 4 == 0 and min(kernel.shape[2:]) >= 8
-          and n * h * w >= PIXELS)
+  tiles = -(-h // 4) * -(-w // 4)
+  return (kernel.shape[:2] == (3, 3) and stride == 1 and min(kernel.shape[2:]) >= 8
+          and n * h * w >= PIXELS and 5 * tiles <= h * w)
 
 
 def points(kernel):

@@ -68,9 +68,10 @@ class Cell(Module):
     rows = {name: per_image(w, len(x)) for name, w in weights.items() if name != 'cell'}
     with jax.named_scope('projections'):  # of the blocks, then of the output: one matrix product
       projected = self.unit('projections', x, (1, 1, x.shape[-1], 2 * blocks * c))
+      *own, past = jax.lax.split(projected, (*(c,) * blocks, blocks * c), 3)
     nodes, mixture = [], mixing.whole(weights['cell'])
     for node in range(1, blocks + 1):
-      candidates = [projected[..., (node - 1) * c:node * c], *nodes]
+      candidates = [own[node - 1], *nodes]
       row = rows.get(self.topology.row(node))
       if row is not None:
         candidates = [row[:, j, None, None, None] * y for j, y in enumerate(candidates)]
@@ -80,7 +81,7 @@ class Cell(Module):
       nodes.append(y)
     row = rows[OUTPUT]
     side_by_side = [row[:, j, None, None, None] * y for j, y in enumerate(nodes, 1)]
-    return jnp.concatenate(side_by_side, -1) + row[:, 0, None, None, None] * projected[..., blocks * c:]
+    return jnp.concatenate(side_by_side, -1) + row[:, 0, None, None, None] * past
 
   def block(self, node, x, weights):
     """A block's operations on x [n, h, w, c], nowhere negative, mixed by weights [samples, ops]."""

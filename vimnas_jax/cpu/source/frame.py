@@ -133,6 +133,16 @@ def copy(typing, to, source, size):
   return types.void(*[types.int64] * 3), emit
 
 
+@intrinsic
+def clear(typing, to, size):
+  """Sets so many bytes to 0."""
+  def emit(context, builder, signature, args):
+    f = cgutils.get_or_insert_function(builder.module, ir.FunctionType(I64, [I64, I32, I64]), 'memset')
+    builder.call(f, [args[0], ir.Constant(I32, 0), args[1]])
+    return context.get_dummy_value()
+  return types.void(types.int64, types.int64), emit
+
+
 @njit(**OPTIONS)
 def _item(part, i):
   return load(load(part + xla.LIST_ITEMS) + 8 * i)

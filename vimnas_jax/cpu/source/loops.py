@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from numba import njit
 
-from vimnas_jax.cpu.source import leaves, mix, pools, tiles
+from vimnas_jax.cpu.source import block, leaves, mix, pools, tiles
 from vimnas_jax.cpu.source.emitter import SUMS, definer, vector_function
 from vimnas_jax.cpu.source.frame import OPTIONS, address, call, load
 from vimnas_jax.cpu.table import TILES, slot
@@ -29,7 +29,8 @@ def loop(name: str, vector: int, dtype: str):
     emitted, count = _product(int(across), int(rows), how == 'add', vector, dtype), 8
   else:
     emitted, count = (_basic(vector, dtype) | mix.loops(vector, dtype) | pools.loops(vector, dtype)
-                      | tiles.loops(vector, dtype) | leaves.loops(vector, dtype))[name]
+                      | tiles.loops(vector, dtype) | leaves.loops(vector, dtype)
+                      | block.loops(vector, dtype))[name]
   scope = {'loop': emitted}
   names = ', '.join(f'a{i}' for i in range(count))
   exec(f'def exported({names}):\n  loop({names})\n  return 0', scope)

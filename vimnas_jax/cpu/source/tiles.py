@@ -125,6 +125,15 @@ def loops(vector, dtype):
       write(e, _both(_outputs_back, e, values), places(e, e.at(w, (i, w_tile), shift), w_points))
 
   @define(8)
+  def tiles_known(e, y, y_row, y_pixel, across, vectors, w, w_tile, w_points):
+    # the same from dy itself
+    with e.loop(across) as i, e.loop(vectors) as k:
+      shift = e.b.mul(k, e.const(e.vector))
+      tile = e.at(y, (e.b.mul(i, e.const(OUT)), y_pixel), shift)
+      write(e, _both(_outputs_back, e, read(e, grid(e, tile, y_row, y_pixel, OUT))),
+            places(e, e.at(w, (i, w_tile), shift), w_points))
+
+  @define(8)
   def tiles_back(e, v, v_tile, v_points, across, vectors, x, x_row, x_pixel):
     # adds to the padded image's gradient what comes from a row of tiles, which overlap
     with e.loop(across) as i, e.loop(vectors) as k:

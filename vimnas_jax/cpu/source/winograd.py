@@ -11,6 +11,7 @@ from vimnas_jax.cpu.source.frame import (
   args,
   attr,
   call,
+  clear,
   free,
   lines,
   load,
@@ -41,16 +42,23 @@ def chunk(name: str, vector: int, dtype: str):
   in_slot, out_slot = slot('tiles_in', vector, dtype), slot('tiles_out', vector, dtype)
   gradient_slot, back_slot = slot('tiles_gradient', vector, dtype), slot('tiles_back', vector, dtype)
   taps_in_slot, taps_slot = slot('taps_in', vector, dtype), slot('taps_back', vector, dtype)
-  through_slot = slot('let_through', vector, dtype)
+  through_slot, spread_slot = slot('let_through', vector, dtype), slot('spread', vector, dtype)
+  normalise_slot, known_slot = slot('normalise_gradient', vector, dtype), slot('tiles_known', vector, dtype)
   read_slot, write_slot = slot('fetch_read', vector, dtype), slot('fetch_write', vector, dtype)
+
+  @njit(**OPTIONS)
+  def tiled(side):
+    # how many tiles cover a side; the last may stand out
+    return (side + OUT - 1) // OUT
 
   @njit(**OPTIONS)
   def points_of(x, none, one, images, first, rows, h, w, c, xp, to, step):
     # the points [36, step] of `rows` rows of tiles of so many images from row `first` on; xp is scratch, 0 around
     activate, tiles = load(address(activate_slot)), load(address(in_slot))
-    row, across = (w + 2) * c, w // OUT
+    across, down = tiled(w), tiled(h)
+    row = (OUT * across + 2) * c
     for image in range(images):
-      here, padded = x + s * image * h * w * c, xp + s * image * (h + 2) * row
+      here, padded = x + s * image * h * w * c, xp + s * image * (OUT * down + 2) * row
       if first == 0:
         for b in range(0, c, v):
           call(activate, here + s * b, w * c, c, none + s * b, one + s * b, h, w, padded + s * (row + c + b), row, c)
@@ -61,7 +69,7 @@ def chunk(name: str, vector: int, dtype: str):
   @njit(**OPTIONS)
   def in_turn(images, h, w):
     # (images, rows of tiles) that are worked on together
-    across, down = w // OUT, h // OUT
+    across, down = tiled(w), tiled(h)
     if across * down >= TILES:
       return 1, min(down, max(1, TILES // across))
     return min(images, max(1, TILES // (across * down))), down
@@ -72,20 +80,23 @@ def chunk(name: str, vector: int, dtype: str):
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     d, panels, panel, chunks = result_dim(frame, 0, 3), arg_dim(frame, 1, 1), arg_dim(frame, 1, 3), attr(frame, 1)
     moments, out, fetch = load(address(moments_slot)), load(address(out_slot)), load(address(write_slot))
+    spread = load(address(spread_slot))
     begin, end = n * index // chunks, n * (index + 1) // chunks
     group, rows = in_turn(end - begin, h, w)
-    across = w // OUT
-    tiles = group * rows * across
+    across, down = tiled(w), tiled(h)
+    tiles, outstanding, wider = group * rows * across, h % OUT + w % OUT > 0, OUT * across
     v_points, m_points = tiles * c + APART, tiles * panel + APART
-    padded, points = lines(s * group * (h + 2) * (w + 2) * c), lines(s * ALL * v_points)
-    memory, more = zeros(padded + 64), room(points + s * ALL * m_points + 64)
+    padded, points = lines(s * group * (OUT * down + 2) * (wider + 2) * c), lines(s * ALL * v_points)
+    products, band = lines(s * ALL * m_points), s * OUT * wider * panel
+    memory, more = zeros(padded + 64), room(points + products + band + 64)
     xp, vs = lines(memory), lines(more)
     ms = vs + points
+    pixels = ms + products  # of a row of tiles that stands out
     for image in range(begin, end, group):
       images = min(group, end - image)
       to = result(frame, 0) + s * image * h * w * d
-      for first in range(0, h // OUT, rows):
-        here = min(rows, h // OUT - first)
+      for first in range(0, down, rows):
+        here = min(rows, down - first)
         points_of(x + s * image * h * w * c, none, one, images, first, here, h, w, c, xp, vs, v_points)
         slab = s * images * (h if images > 1 else OUT * here) * w * d  # of the result, that is written then
         share = slab // (64 * ALL * panels) + 1
@@ -96,8 +107,14 @@ def chunk(name: str, vector: int, dtype: str):
                      ms + s * point * m_points, panel, c, images * here * across, panel)
           for i in range(images):
             for j in range(here):
-              call(out, ms + s * (i * here + j) * across * panel, panel, m_points, across, panel // v,
-                   to + s * ((i * h + OUT * (first + j)) * w * d + p * panel), w * d, d)
+              source, place = ms + s * (i * here + j) * across * panel, i * h + OUT * (first + j)
+              if not outstanding:
+                call(out, source, panel, m_points, across, panel // v, to + s * (place * w * d + p * panel), w * d, d)
+                continue
+              call(out, source, panel, m_points, across, panel // v, pixels, wider * panel, panel)
+              for b in range(0, panel, v):
+                call(spread, pixels + s * b, wider * panel, panel, min(OUT, h - OUT * (first + j)), w,
+                     to + s * (place * w * d + p * panel + b), w * d, d)
       for i in range(images):
         for b in range(0, d, v):
           call(moments, to + s * (i * h * w * d + b), d, h * w, result(frame, 1) + s * (2 * (image + i) * d + b), d)
@@ -116,23 +133,27 @@ def chunk(name: str, vector: int, dtype: str):
     whole = attr(frame, 2)
     gradient, back = load(address(gradient_slot)), load(address(back_slot))
     taps, through, fetch = load(address(taps_slot)), load(address(through_slot)), load(address(read_slot))
+    normalise, known = load(address(normalise_slot)), load(address(known_slot))
     begin, end = n * index // chunks, n * (index + 1) // chunks
     group, rows = in_turn(end - begin, h, w)
-    own, across, row = d // maps, w // OUT, (w + 2) * c
-    tiles = group * rows * across
+    own, across, down = d // maps, tiled(w), tiled(h)
+    tiles, outstanding, wider = group * rows * across, h % OUT + w % OUT > 0, OUT * across
+    row, tall = (wider + 2) * c, OUT * down + 2
     v_points, w_points = tiles * c + APART, tiles * own + APART
-    padded, points, outer = (lines(s * group * (h + 2) * row), lines(s * ALL * v_points), lines(s * ALL * w_points))
-    u_points = c * d + APART
-    memory, more = zeros(2 * padded + 64), room(2 * points + outer + s * ALL * u_points + 64)
+    padded, points, outer = (lines(s * group * tall * row), lines(s * ALL * v_points), lines(s * ALL * w_points))
+    u_points, band = c * d + APART, s * OUT * wider * own
+    sums = lines(s * ALL * u_points)
+    memory, more = zeros(2 * padded + 64), room(2 * points + outer + sums + band + 64)
     xp, vs = lines(memory), lines(more)
     xg = xp + padded
     vg = vs + points
     ws = vg + points
     us = ws + outer
+    dy = us + sums  # of a row of tiles that stands out
     for image in range(begin, end, group):
       images = min(group, end - image)
-      for first in range(0, h // OUT, rows):
-        here = min(rows, h // OUT - first)
+      for first in range(0, down, rows):
+        here = min(rows, down - first)
         if whole:
           points_of(x + s * image * h * w * c, none, one, images, first, here, h, w, c, xp, vs, v_points)
         for e in range(maps):
@@ -141,16 +162,25 @@ def chunk(name: str, vector: int, dtype: str):
             ch = e * own
             for j in range(here):
               start = ((image + i) * h + OUT * (first + j)) * w
-              call(gradient, arg(frame, 9 + e) + s * start * own, own, a + s * (start * d + ch), d, center + s * ch,
-                   p + s * (sample * d + ch), q + s * ch, r + s * ch, w, across, own // v,
-                   ws + s * (i * here + j) * across * own, own, w_points)
+              of_g, of_a = arg(frame, 9 + e) + s * start * own, a + s * (start * d + ch)
+              of_p, to = p + s * (sample * d + ch), ws + s * (i * here + j) * across * own
+              if not outstanding:
+                call(gradient, of_g, own, of_a, d, center + s * ch, of_p, q + s * ch, r + s * ch, w, across, own // v,
+                     to, own, w_points)
+                continue
+              clear(dy, band)
+              for b in range(0, own, v):
+                call(normalise, of_g + s * b, own, of_a + s * b, d, center + s * (ch + b), of_p + s * b,
+                     q + s * (ch + b), r + s * (ch + b), min(OUT, h - OUT * (first + j)), w, dy + s * b, wider * own,
+                     own)
+              call(known, dy, wider * own, own, across, own // v, to, own, w_points)
           slab = images * (h if images > 1 else OUT * here) * w  # pixels; the next one's are brought nearer
           after = image * h * w + OUT * first * w + slab
-          of_g, of_a = s * slab * own // (64 * ALL) + 1, s * slab * d // (64 * ALL * maps) + 1
+          some_g, some_a = s * slab * own // (64 * ALL) + 1, s * slab * d // (64 * ALL * maps) + 1
           next_g = (arg(frame, 10 + e) + s * (after - slab) * own if e + 1 < maps else arg(frame, 9) + s * after * own)
           for point in range(ALL):
-            call(fetch, next_g + 64 * of_g * point, of_g)
-            call(fetch, a + s * after * d + 64 * of_a * (e * ALL + point), of_a)
+            call(fetch, next_g + 64 * some_g * point, some_g)
+            call(fetch, a + s * after * d + 64 * some_a * (e * ALL + point), some_a)
             v_here, w_here = vs + s * point * v_points, ws + s * point * w_points
             u_here = us + s * (point * u_points + e * own)
             if not whole:
@@ -169,10 +199,10 @@ def chunk(name: str, vector: int, dtype: str):
         for i in range(images):
           for j in range(here):
             call(back, vg + s * (i * here + j) * across * c, c, v_points, across, c // v,
-                 xg + s * (i * (h + 2) + OUT * (first + j)) * row, row, c)
+                 xg + s * (i * tall + OUT * (first + j)) * row, row, c)
       for i in range(images):
         for b in range(0, c, v):
-          call(through, xg + s * ((i * (h + 2) + 1) * row + c + b), row, x + s * ((image + i) * h * w * c + b), c, h, w,
+          call(through, xg + s * ((i * tall + 1) * row + c + b), row, x + s * ((image + i) * h * w * c + b), c, h, w,
                result(frame, 0) + s * ((image + i) * h * w * c + b), w * c)
     if whole:
       call(taps, us, u_points, c * d // v, result(frame, 1) + s * index * 9 * c * d, c * d)
