@@ -18,7 +18,7 @@ from vimnas_jax.cpu import table
 # wider ones, whose vectors are longer.
 LATER = {'pools_forward': ('pools_backward',), 'dense_forward': ('dense_backward',),
          'winograd_forward': ('winograd_backward',), 'stage_forward': ('stage_backward',), 'statistics': (),
-         'mix': ('coefficients', 'sums')}
+         'mix': ('coefficients', 'sums'), 'block_forward': ('block_backward',), 'pour': ('turn',)}
 
 
 def begin(folder: str):

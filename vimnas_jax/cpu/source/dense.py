@@ -1,10 +1,8 @@
 """The chunks of an ordinary convolution after a ReLU (cpu/dense.py), image by image, there and back."""
 
 import numpy as np
-from numba import njit
 
 from vimnas_jax.cpu.source.frame import (
-  OPTIONS,
   address,
   arg,
   arg_dim,
@@ -13,6 +11,7 @@ from vimnas_jax.cpu.source.frame import (
   call,
   copy,
   free,
+  function,
   lines,
   load,
   result,
@@ -38,13 +37,13 @@ def chunk(name: str, vector: int, dtype: str):
   activate_slot, through_slot = slot('activate', vector, dtype), slot('activate_gradient', vector, dtype)
   moments_slot, normalise_slot = slot('moments', vector, dtype), slot('normalise_gradient', vector, dtype)
 
-  @njit(**OPTIONS)
+  @function(9, 'void')
   def pad_in(x, none, one, h, w, c, pad, row, xp):
     activate = load(address(activate_slot))
     for b in range(0, c, v):
       call(activate, x + s * b, w * c, c, none + s * b, one + s * b, h, w, xp + s * (pad * row + pad * c + b), row, c)
 
-  @njit(**OPTIONS)
+  @function(10, 'void')
   def convolve(x, row, c, kernel, to, h, w, d, size, stride):
     # to [h, w, d] = padded x convolved with the kernel; a row of x is contiguous, so a row of taps is one product
     panel = wide(d)

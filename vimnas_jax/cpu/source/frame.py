@@ -17,6 +17,11 @@ I64, I32 = ir.IntType(64), ir.IntType(32)
 OPTIONS = {'error_model': 'numpy'}
 
 
+def function(count, returns='int64'):
+  """Decorates a function of `count` int64, which numba compiles once: else once for each constant it is called with."""
+  return njit(f'{returns}({", ".join(["int64"] * count)})', no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
+
+
 @intrinsic
 def load(typing, address):
   """The int64 at an address."""
@@ -114,13 +119,10 @@ def text(value):
   return letters
 
 
-@intrinsic
-def _table(typing):
-  def emit(context, builder, signature, args):
-    name = 'vimnas_jax_table'
-    table = builder.module.globals.get(name) or ir.GlobalVariable(builder.module, I64, name)
-    return builder.ptrtoint(table, I64)
-  return types.int64(), emit
+def _table(builder):
+  name = 'vimnas_jax_table'
+  table = builder.module.globals.get(name) or ir.GlobalVariable(builder.module, I64, name)
+  return builder.ptrtoint(table, I64)
 
 
 @intrinsic
@@ -143,36 +145,60 @@ def clear(typing, to, size):
   return types.void(types.int64, types.int64), emit
 
 
-@njit(**OPTIONS)
-def _item(part, i):
-  return load(load(part + xla.LIST_ITEMS) + 8 * i)
+def _read(builder, address, *offsets):
+  """The int64 at an address plus the first offset, or what one finds going on from there: numbers or values."""
+  for offset in offsets:
+    offset = ir.Constant(I64, offset) if isinstance(offset, int) else offset
+    address = builder.load(builder.inttoptr(builder.add(address, offset), I64.as_pointer()), align=8)
+  return address
 
 
-@njit(**OPTIONS)
-def arg(frame, i):
-  """Address of the data of the i-th argument."""
-  return load(_item(frame + xla.FRAME_ARGS, i) + xla.BUFFER_DATA)
+def reader(count, read):
+  """An intrinsic of `count` int64 that is `read(builder, *values)`. As numba functions these would be compiled once for
+  each constant that they are called with.
+  """
+  def typed(typing, *args):
+    def emit(context, builder, signature, values):
+      return read(builder, *values)
+    return types.int64(*[types.int64] * count), emit
+  names = ', '.join(f'a{i}' for i in range(count))
+  scope = {'typed': typed}
+  exec(f'def reading(typing, {names}):\n  return typed(typing, {names})', scope)
+  return intrinsic(scope['reading'])
 
 
-@njit(**OPTIONS)
-def arg_dim(frame, i, j):
-  """Side j of the i-th argument."""
-  return load(load(_item(frame + xla.FRAME_ARGS, i) + xla.BUFFER_DIMS) + 8 * j)
+def _item(builder, frame, part, i):
+  return _read(builder, frame, part + xla.LIST_ITEMS, builder.mul(i, ir.Constant(I64, 8)))
 
 
-@njit(**OPTIONS)
-def result(frame, i):
-  """Address of the data of the i-th result."""
-  return load(_item(frame + xla.FRAME_RETS, i) + xla.BUFFER_DATA)
+def _side(builder, frame, part, i, j):
+  return _read(builder, _item(builder, frame, part, i), xla.BUFFER_DIMS, builder.mul(j, ir.Constant(I64, 8)))
 
 
-@njit(**OPTIONS)
-def result_dim(frame, i, j):
-  """Side j of the i-th result."""
-  return load(load(_item(frame + xla.FRAME_RETS, i) + xla.BUFFER_DIMS) + 8 * j)
+def _lines(builder, size):
+  return builder.and_(builder.add(size, ir.Constant(I64, 63)), ir.Constant(I64, -64))
 
 
-@njit(**OPTIONS)
+# arg(frame, i): address of the data of the i-th argument; arg_dim(frame, i, j): its side j; args(frame): how many.
+arg = reader(2, lambda b, frame, i: _read(b, _item(b, frame, xla.FRAME_ARGS, i), xla.BUFFER_DATA))
+arg_dim = reader(3, lambda b, frame, i, j: _side(b, frame, xla.FRAME_ARGS, i, j))
+args = reader(1, lambda b, frame: _read(b, frame, xla.FRAME_ARGS + xla.LIST_COUNT))
+_arg_item = reader(2, lambda b, frame, i: _item(b, frame, xla.FRAME_ARGS, i))
+# The same of results.
+result = reader(2, lambda b, frame, i: _read(b, _item(b, frame, xla.FRAME_RETS, i), xla.BUFFER_DATA))
+result_dim = reader(3, lambda b, frame, i, j: _side(b, frame, xla.FRAME_RETS, i, j))
+_result_item = reader(2, lambda b, frame, i: _item(b, frame, xla.FRAME_RETS, i))
+# attr(frame, i): the i-th attribute by alphabet, an int64; attrs(frame): how many.
+attr = reader(2, lambda b, frame, i: _read(
+    b, frame, xla.FRAME_ATTRS + xla.ATTRS_ITEMS, b.mul(i, ir.Constant(I64, 8)), xla.SCALAR_VALUE, 0))
+attrs = reader(1, lambda b, frame: _read(b, frame, xla.FRAME_ATTRS + xla.ATTRS_COUNT))
+# address(slot): where the address of a function of table.py's table lies.
+address = reader(1, lambda b, slot: b.add(_table(b), b.mul(slot, ir.Constant(I64, 8))))
+# lines(size): bytes rounded up to whole cache lines.
+lines = reader(1, _lines)
+
+
+@function(1)
 def _size(buffer):
   dims, size = load(buffer + xla.BUFFER_DIMS), 1
   for j in range(load(buffer + xla.BUFFER_RANK)):
@@ -180,43 +206,13 @@ def _size(buffer):
   return size
 
 
-@njit(**OPTIONS)
+@function(2)
 def arg_size(frame, i):
   """How many numbers the i-th argument holds."""
-  return _size(_item(frame + xla.FRAME_ARGS, i))
+  return _size(_arg_item(frame, i))
 
 
-@njit(**OPTIONS)
+@function(2)
 def result_size(frame, i):
   """How many numbers the i-th result holds."""
-  return _size(_item(frame + xla.FRAME_RETS, i))
-
-
-@njit(**OPTIONS)
-def attr(frame, i):
-  """The i-th attribute by alphabet, an int64."""
-  return load(load(load(load(frame + xla.FRAME_ATTRS + xla.ATTRS_ITEMS) + 8 * i) + xla.SCALAR_VALUE))
-
-
-@njit(**OPTIONS)
-def args(frame):
-  """How many arguments there are."""
-  return load(frame + xla.FRAME_ARGS + xla.LIST_COUNT)
-
-
-@njit(**OPTIONS)
-def attrs(frame):
-  """How many attributes there are."""
-  return load(frame + xla.FRAME_ATTRS + xla.ATTRS_COUNT)
-
-
-@njit(**OPTIONS)
-def address(slot):
-  """Where the address of a function of table.py's table lies."""
-  return _table() + 8 * slot
-
-
-@njit(**OPTIONS)
-def lines(size):
-  """Bytes rounded up to whole cache lines."""
-  return (size + 63) // 64 * 64
+  return _size(_result_item(frame, i))

@@ -1,16 +1,14 @@
 """How XLA's threads share the chunks of one call: the handler that XLA calls, and what each thread does."""
 
-from numba import njit
-
 from vimnas_jax.cpu import interface as xla
 from vimnas_jax.cpu.source.frame import (
-  OPTIONS,
   abort,
   address,
   attr,
   call,
   fetch_add,
   free,
+  function,
   load,
   load32,
   store,
@@ -46,7 +44,7 @@ def work(job):
   return 0
 
 
-@njit(**OPTIONS)
+@function(1)
 def _metadata(frame):
   """Where XLA wants to read what the handler is built for; 0 where it does not ask."""
   extension = load(frame + xla.FRAME_EXTENSION)
@@ -57,7 +55,7 @@ def _metadata(frame):
   return 0
 
 
-@njit(**OPTIONS)
+@function(1, 'boolean')
 def _buffers(part):
   """Whether the arguments or the results are all buffers of the known layout."""
   types, items = load(part + xla.LIST_TYPES), load(part + xla.LIST_ITEMS)
@@ -67,7 +65,7 @@ def _buffers(part):
   return True
 
 
-@njit(**OPTIONS)
+@function(1, 'boolean')
 def _integers(part):
   """Whether the attributes are all int64."""
   types, items = load(part + xla.ATTRS_TYPES), load(part + xla.ATTRS_ITEMS)
@@ -77,7 +75,7 @@ def _integers(part):
   return True
 
 
-@njit(**OPTIONS)
+@function(2)
 def _misfit(frame, api):
   """Address of what is to be said against a call; 0 where its structs are those that the kernels read."""
   args, rets, attrs = frame + xla.FRAME_ARGS, frame + xla.FRAME_RETS, frame + xla.FRAME_ATTRS
@@ -91,7 +89,7 @@ def _misfit(frame, api):
   return 0
 
 
-@njit(**OPTIONS)
+@function(2)
 def _refuse(api, message):
   """An error of XLA, which it raises in Python."""
   asked = zeros(xla.CREATE_SIZE)
@@ -103,7 +101,7 @@ def _refuse(api, message):
   return error
 
 
-@njit(**OPTIONS)
+@function(2, 'boolean')
 def _refused(api, error):
   """Whether XLA gave an error, which is ours to give back."""
   if error == 0:

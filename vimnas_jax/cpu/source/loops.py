@@ -8,11 +8,10 @@ a pixel. Sums that run over many pixels stay in registers.
 import functools
 
 import numpy as np
-from numba import njit
 
 from vimnas_jax.cpu.source import block, leaves, mix, pools, tiles
 from vimnas_jax.cpu.source.emitter import SUMS, definer, vector_function
-from vimnas_jax.cpu.source.frame import OPTIONS, address, call, load
+from vimnas_jax.cpu.source.frame import address, call, function, load
 from vimnas_jax.cpu.table import TILES, slot
 
 CHAINS = 8  # sums that one loop over pixels keeps side by side
@@ -204,7 +203,7 @@ def matrix_product(vector, dtype, how):
   first = slot('product_1_1_set', vector, dtype) + (how == 'add')
   tile_one, tile_two, tile_three = TILES[1], TILES[2], TILES[3]
 
-  @njit(**OPTIONS)
+  @function(11, 'void')
   def multiply(a, a_row, a_step, b, b_step, b_panel, c, c_row, depth, rows, width):
     panel = wide(width)
     across = panel // v
@@ -226,7 +225,7 @@ def panel_width(vector):
   """A numba function: how many of `width` columns a product handles at a time; table.panel says the same."""
   v = vector
 
-  @njit(**OPTIONS)
+  @function(1)
   def wide(width):
     return 3 * v if width % (3 * v) == 0 else 2 * v if width % (2 * v) == 0 else v
 

@@ -3,17 +3,16 @@
 import functools
 
 import numpy as np
-from numba import njit
 
 from vimnas_jax.cpu.source.emitter import definer
 from vimnas_jax.cpu.source.frame import (
-  OPTIONS,
   address,
   arg,
   arg_dim,
   attr,
   call,
   free,
+  function,
   lines,
   load,
   result,
@@ -114,7 +113,7 @@ def chunk(name: str, vector: int, dtype: str):
     free(memory)
     return 0
 
-  @njit(**OPTIONS)
+  @function(9, 'void')
   def gather(frame, first, image, b, edges, mask, at, normal, to):
     # to [pixels, V] = sum over the edges of mask of p * g, with BatchNorm also q * (a - center) + r
     n, pixels, c = arg_dim(frame, first, 0), arg_dim(frame, first, 1) * arg_dim(frame, first, 2), arg_dim(frame, 0, 3)

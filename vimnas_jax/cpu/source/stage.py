@@ -1,10 +1,8 @@
 """The chunks of a stage (cpu/stage.py): a ReLU, a depthwise and a 1x1 convolution, image by image, there and back."""
 
 import numpy as np
-from numba import njit
 
 from vimnas_jax.cpu.source.frame import (
-  OPTIONS,
   address,
   arg,
   arg_dim,
@@ -13,6 +11,7 @@ from vimnas_jax.cpu.source.frame import (
   call,
   copy,
   free,
+  function,
   lines,
   load,
   result,
@@ -35,7 +34,7 @@ def chunk(name: str, vector: int, dtype: str):
   through_slot, moments_slot = slot('activate_gradient', vector, dtype), slot('moments', vector, dtype)
   normalise_slot = slot('normalise_gradient', vector, dtype)
 
-  @njit(**OPTIONS)
+  @function(8, 'void')
   def pad_in(x, mean, scale, h, w, c, pad, xp):
     # relu((x - mean) * scale), padded, one vector of channels after the other
     row, activate = (w + 2 * pad) * v, load(address(activate_slot))
@@ -44,7 +43,7 @@ def chunk(name: str, vector: int, dtype: str):
       call(activate, x + s * b, w * c, c, mean + s * b, scale + s * b, h, w,
            xp + s * (b // v * plane + pad * row + pad * v), row, v)
 
-  @njit(**OPTIONS)
+  @function(10, 'void')
   def convolve(loop, xp, plane, row, kernel, kernel_tap, z, h, w, c):
     for b in range(0, c, v):
       call(loop, xp + s * (b // v * plane), row, kernel + s * b, kernel_tap, z + s * b, w * c, c, h, w)

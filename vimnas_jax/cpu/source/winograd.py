@@ -1,10 +1,8 @@
 """The chunks of a 3x3 convolution after a ReLU by Winograd's tiles (cpu/winograd.py, tiles.py), there and back."""
 
 import numpy as np
-from numba import njit
 
 from vimnas_jax.cpu.source.frame import (
-  OPTIONS,
   address,
   arg,
   arg_dim,
@@ -13,6 +11,7 @@ from vimnas_jax.cpu.source.frame import (
   call,
   clear,
   free,
+  function,
   lines,
   load,
   result,
@@ -46,12 +45,12 @@ def chunk(name: str, vector: int, dtype: str):
   normalise_slot, known_slot = slot('normalise_gradient', vector, dtype), slot('tiles_known', vector, dtype)
   read_slot, write_slot = slot('fetch_read', vector, dtype), slot('fetch_write', vector, dtype)
 
-  @njit(**OPTIONS)
+  @function(1)
   def tiled(side):
     # how many tiles cover a side; the last may stand out
     return (side + OUT - 1) // OUT
 
-  @njit(**OPTIONS)
+  @function(12, 'void')
   def points_of(x, none, one, images, first, rows, h, w, c, xp, to, step):
     # the points [36, step] of `rows` rows of tiles of so many images from row `first` on; xp is scratch, 0 around
     activate, tiles = load(address(activate_slot)), load(address(in_slot))
@@ -66,7 +65,7 @@ def chunk(name: str, vector: int, dtype: str):
         call(tiles, padded + s * OUT * (first + i) * row, row, c, across, c // v,
              to + s * (image * rows + i) * across * c, c, step)
 
-  @njit(**OPTIONS)
+  @function(3, 'UniTuple(int64, 2)')
   def in_turn(images, h, w):
     # (images, rows of tiles) that are worked on together
     across, down = tiled(w), tiled(h)
