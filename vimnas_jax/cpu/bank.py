@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import dense, mix, pools, stage, table
+from vimnas_jax.cpu import dense, leaves, mix, pools, stage, table
 from vimnas_jax.cpu.zeros import arrays, perturbed, values
 
 # size, dilation and names of (depthwise, 1x1) parameters of every stage in turn
@@ -148,7 +148,7 @@ def _backward(ops, edges, stride, eps, kept, gradients):
   gradients, whole = arrays(gradients), learned is not None
   c, d_params, d_weights, shared = x.shape[-1], {}, {}, {}
   parts = []  # of the gradient of x
-  groups = {}
+  inner, groups = _Inner(ops, params), {}
   for op, own in ops:
     groups.setdefault(own, []).append(op)
   for own, names in groups.items():
@@ -173,30 +173,44 @@ def _backward(ops, edges, stride, eps, kept, gradients):
           d_params[op] = {'kernel': jnp.moveaxis(dk.reshape(*dk.shape[:3], m, -1), 3, 0)}
         parts.append(dx)
       else:
-        d_params[op], dx = _stages_back(op, params[op], x, saved[op], g, p, q, r, stride, whole)
-        parts.append(dx)
+        parts.append(inner.back(op, x, saved[op], g, p, q, r, stride, whole))
   if shared:
     parts.append(pools.backward(x, list(gradients), shared, eps[1] is not None, stride))
+  inner.add(d_params)
   before = tuple(None if a is None else g for a, g in zip(into, gradients))
   return sum(parts), d_params if whole else None, d_weights, before
 
 
-def _stages_back(op, params, x, steps, g, p, q, r, stride, whole):
-  """Gradients of an operation's parameters, if `whole`, and of x."""
-  _, dilation, names = STAGES[op]
-  gradients = {}
-  for i in reversed(range(len(names))):
-    depthwise, pointwise = names[i]
-    source, mean, scale = steps[i - 1] if i else _plain(x)
-    a, center, _ = steps[i]
-    u, totals, dk, dm = stage.backward(source, mean, scale, params[depthwise], params[pointwise], g, a, center, p, q,
-                                       r, dilation, 1 if i else stride, whole)
-    gradients |= {depthwise: dk, pointwise: dm}
-    g = [u]
-    if i:
-      q, r = mix.inner(totals, scale, source.size // scale.size)
-      p = jax.lax.expand_dims(scale, (0,))
-  return gradients, jax.lax.squeeze(u, (1,))
+class _Inner:
+  """The stages of a bank's operations on the way back: one call prepares all their matrices, one adds up all gradients
+  of their parameters.
+  """
+
+  def __init__(self, ops, params):
+    self.params, self.parts = params, {}
+    names = [(op, pointwise) for op, _ in ops if op in STAGES for _, pointwise in STAGES[op][2]]
+    self.turned = dict(zip(names, leaves.turned([params[op][name] for op, name in names]) if names else ()))
+
+  def back(self, op, x, steps, g, p, q, r, stride, whole):
+    """The gradient of x; keeps those of the operation's parameters, if `whole`."""
+    _, dilation, names = STAGES[op]
+    for i in reversed(range(len(names))):
+      depthwise, pointwise = names[i]
+      source, mean, scale = steps[i - 1] if i else _plain(x)
+      a, center, _ = steps[i]
+      u, totals, *own = stage.backward(source, mean, scale, self.params[op][depthwise], self.turned[op, pointwise], g,
+                                       a, center, p, q, r, dilation, 1 if i else stride, whole)
+      self.parts |= {(op, name): part for name, part in zip(names[i], own)}
+      g = [u]
+      if i:
+        q, r = mix.inner(totals, scale, source.size // scale.size)
+        p = jax.lax.expand_dims(scale, (0,))
+    return jax.lax.squeeze(u, (1,))
+
+  def add(self, gradients):
+    """Puts what `back` has kept into {operation: gradients of its parameters}."""
+    for (op, name), total in zip(self.parts, mix.fold(*self.parts.values()) if self.parts else ()):
+      gradients[op][name] = total
 
 
 mixed.defvjp(_forward, _backward, symbolic_zeros=True)

@@ -32,10 +32,9 @@ _poured.defvjp(lambda shapes, before, arrays: (_poured(shapes, before, arrays), 
                lambda shapes, before, _, gradients: (_poured(before, shapes, gradients),))
 
 
-def turned(matrices):
-  """Matrices [m, c, d] as [m, d, c]. Has no gradient."""
-  m, c, d = matrices.shape
-  return library.call(('turn',), 1, [(m, d, c)], matrices)[0]
+def turned(stacks):
+  """Of every stack of matrices [m, c, d] the transposed ones [m, d, c]: a list. Has no gradient."""
+  return library.call(('turn',), 1, [(m, d, c) for m, c, d in (stack.shape for stack in stacks)], *stacks)
 
 
 def squares(arrays):

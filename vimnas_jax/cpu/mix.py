@@ -14,17 +14,19 @@ from vimnas_jax.cpu import library, table
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 
-def statistics(moments, pixels, eps, c, weights=None):
+def statistics(moments, pixels, eps, c, weights=None, variance=False):
   """Mean and 1 / deviation [channels] of a batch, from every image's `moments` [n, 2, channels] over `pixels` places.
 
-  With the mixing weights [samples, m] of edges of width c also their products with 1 / deviation, [samples, m * c].
+  With the mixing weights [samples, m] of edges of width c also their products with 1 / deviation, [samples, m * c];
+  without, if that is asked for, also the biased variance [channels].
   Distances are summed from each image's own mean, so that the variance is never negative and nothing cancels.
   """
   channels = moments.shape[2]
   mixed = () if weights is None else (weights,)
+  more = [(len(w), w.shape[1] * c) for w in mixed] or [(channels,)] * variance
   return library.call(('statistics', 'statistics_loop', 'scale_loop'), c,
-                      [(channels,), (channels,), *((len(w), w.shape[1] * c) for w in mixed)], moments, *mixed,
-                      chunks=1, eps=np.float64(eps).view(np.int64), pixels=pixels)
+                      [(channels,), (channels,), *more], moments, *mixed, chunks=1,
+                      eps=np.float64(eps).view(np.int64), pixels=pixels)
 
 
 def mix(operations, edges, into):
@@ -92,7 +94,5 @@ def fold(*parts):
   if rows == 1:
     return [jax.lax.squeeze(part, (0,)) for part in parts]
   sizes = [part.size // rows for part in parts]
-  summed = library.call(('fold', 'fold_loop'), math.gcd(*sizes), [(size,) for size in sizes],
-                        *(part.reshape(rows, size) for part, size in zip(parts, sizes)),
-                        chunks=max(1, min(table.CHUNKS, max(sizes) // 1024)))
-  return [total.reshape(part.shape[1:]) for total, part in zip(summed, parts)]
+  return library.call(('fold', 'fold_loop'), math.gcd(*sizes), [part.shape[1:] for part in parts], *parts,
+                      chunks=max(1, min(table.CHUNKS, max(sizes) // 1024)))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vimnas_jax.cpu import bank, dense, mix, stage, table
+from vimnas_jax.cpu import bank, dense, leaves, mix, stage, table
 from vimnas_jax.cpu.zeros import arrays, perturbed, values
 
 
@@ -78,17 +78,9 @@ def _forward(how, x, weights, scale, bias):
   learned = perturbed(weights)
   x, weights, scale, bias = values((x, weights, scale, bias))
   a, moments = convolve(x, weights, window)
-  mean, var = statistics(moments, a.shape[1] * a.shape[2])
-  inverse = jax.lax.rsqrt(var + eps)
+  mean, inverse, var = mix.statistics(moments, a.shape[1] * a.shape[2], eps, a.shape[3], variance=True)
   y = (a - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
   return (y, mean, var), (x, weights, scale, a, mean, inverse, learned)
-
-
-def statistics(moments, pixels):
-  """Mean and biased variance [d] of a batch, from every image's `moments` [n, 2, d] over `pixels` places."""
-  mean = moments[:, 0].mean(0)
-  # Distances are summed from every image's own mean, so the variance is never negative and nothing cancels.
-  return mean, moments[:, 1].mean(0) / pixels + jnp.square(moments[:, 0] - mean[None]).mean(0)
 
 
 def _backward(how, saved, gradients):
@@ -107,9 +99,10 @@ def backward(window, x, weights, scale, a, mean, inverse, learned, g, totals=Non
   p = scale * inverse
   coefficients = p[None], -p * jnp.square(inverse) * spread / count, -p * d_bias / count
   if len(weights) == 2:
-    u, _, *own = stage.backward(x[:, None], *_as_is(x), *(w[None] for w in weights), [g], a[:, None], mean,
+    kernel, matrix = (w[None] for w in weights)
+    u, _, *own = stage.backward(x[:, None], *_as_is(x), kernel, *leaves.turned([matrix]), [g], a[:, None], mean,
                                 *coefficients, *window, whole=learned is not None)
-    dx, own = u[:, 0], [w if w is None else w[0] for w in own]
+    dx, own = u[:, 0], [w[0] for w in mix.fold(*own)] if own else (None, None)
   else:
     dx, *own = dense.backward(x, *weights, [g], a, mean, *coefficients, *window, whole=learned is not None)
   return dx, tuple(own), spread * inverse, d_bias

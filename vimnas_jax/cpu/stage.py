@@ -8,7 +8,7 @@ the stages: a stage takes the statistics of what comes in and gives those of wha
 
 import numpy as np
 
-from vimnas_jax.cpu import leaves, library, mix, shards, table
+from vimnas_jax.cpu import library, shards, table
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 FORWARD = 'stage_forward', 'activate', 'moments', *table.PRODUCTS
@@ -34,19 +34,20 @@ def forward(x, mean, scale, kernel, matrix, dilation=1, stride=1):
                kinds=(BATCH, WHOLE, WHOLE, WHOLE, WHOLE), size=kernel.shape[1], dilation=dilation, stride=stride)
 
 
-def backward(x, mean, scale, kernel, matrix, g, a, center, p, q, r, dilation=1, stride=1, whole=True):
+def backward(x, mean, scale, kernel, turned, g, a, center, p, q, r, dilation=1, stride=1, whole=True):
   """The backward pass from da = p * g + q * (a - center) + r, with g a list: one map like a, or m maps [n, h', w', d],
-  p [samples, m * d], q and r [m * d].
+  p [samples, m * d], q and r [m * d]; `turned` are the matrices transposed, [m, d, c].
 
   Returns the gradients (u [n, mx, h, w, c] of (x - mean) * scale, sums [parts, 2, mx * c] of u and of u * (x - mean)
-  in parts of the batch, kernel's [m, k, k, c], matrix's [m, c, d]); the last two are None unless it is to be `whole`.
+  in parts of the batch, and if it is to be `whole` in such parts the kernels' [parts, m, k, k, c] and the matrices'
+  [parts, m, c, d]).
   """
   n, mx, _, _, c = x.shape
   size, parts = kernel.shape[1], shards.parts(n, len(p))
-  own = [(parts, *kernel.shape), (parts, *matrix.shape)] if whole else []
-  u, total, *own = _call(
+  m, d, _ = turned.shape
+  own = [(parts, *kernel.shape), (parts, m, c, d)] if whole else []
+  return _call(
       BACKWARD, [x.shape, (parts, 2, mx * c), *own],
-      x, mean, scale, kernel, leaves.turned(matrix), a, center, p, q, r, *g,
+      x, mean, scale, kernel, turned, a, center, p, q, r, *g,
       kinds=(BATCH, *(WHOLE,) * 4, BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)), size=size,
       dilation=dilation, stride=stride, whole=int(whole))
-  return u, total, *(mix.fold(*own) if whole else (None, None))

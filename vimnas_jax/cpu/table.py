@@ -23,9 +23,9 @@ MODULES = {
     'winograd': {'winograd_forward': '4411', 'winograd_backward': '4411412114+', 'winograd_points': '4'},
     'pools': {'pools_forward': '42', 'pools_backward': '422(24111){0,2}2?4+'},
     'mix': {'sums': '4+(51)+', 'mix': '(512)+4*', 'statistics': '32?', 'coefficients': '321', 'inner': '31',
-            'fold': '2+'},
+            'fold': r'\d+'},
     'block': {'block_forward': '(411)+2', 'block_backward': '42(4111)+'},
-    'leaves': {'pour': r'\d+', 'turn': '3', 'squares': r'\d+', 'descend': r'1(\d\d\d)+'},
+    'leaves': {'pour': r'\d+', 'turn': '3+', 'squares': r'\d+', 'descend': r'1(\d\d\d)+'},
 }
 RANKS = {name: ranks for chunks in MODULES.values() for name, ranks in chunks.items()}
 _NAMES = ('work', 'handler', *RANKS, 'activate', 'spread', 'activate_gradient', 'normalise_gradient', 'moments',

@@ -185,6 +185,7 @@ arg_dim = reader(3, lambda b, frame, i, j: _side(b, frame, xla.FRAME_ARGS, i, j)
 args = reader(1, lambda b, frame: _read(b, frame, xla.FRAME_ARGS + xla.LIST_COUNT))
 _arg_item = reader(2, lambda b, frame, i: _item(b, frame, xla.FRAME_ARGS, i))
 # The same of results.
+results = reader(1, lambda b, frame: _read(b, frame, xla.FRAME_RETS + xla.LIST_COUNT))
 result = reader(2, lambda b, frame, i: _read(b, _item(b, frame, xla.FRAME_RETS, i), xla.BUFFER_DATA))
 result_dim = reader(3, lambda b, frame, i, j: _side(b, frame, xla.FRAME_RETS, i, j))
 _result_item = reader(2, lambda b, frame, i: _item(b, frame, xla.FRAME_RETS, i))

@@ -72,16 +72,17 @@ def chunk(name: str, vector: int, dtype: str):
     return index * 0
 
   def turn(frame, index):
-    # [m, c, d] -> [m, d, c]
-    m, c, d = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2)
-    for e in range(m):
-      source, to = arg(frame, 0) + s * e * c * d, result(frame, 0) + s * e * c * d
-      for i in range(c):
-        for j in range(d):
-          if s == 4:
-            store32(to + s * (j * c + i), load32(source + s * (i * d + j)))
-          else:
-            store(to + s * (j * c + i), load(source + s * (i * d + j)))
+    # [m, c, d] each -> [m, d, c]
+    for k in range(args(frame)):
+      m, c, d = arg_dim(frame, k, 0), arg_dim(frame, k, 1), arg_dim(frame, k, 2)
+      for e in range(m):
+        source, to = arg(frame, k) + s * e * c * d, result(frame, k) + s * e * c * d
+        for i in range(c):
+          for j in range(d):
+            if s == 4:
+              store32(to + s * (j * c + i), load32(source + s * (i * d + j)))
+            else:
+              store(to + s * (j * c + i), load(source + s * (i * d + j)))
     return index * 0
 
   def squares(frame, index):

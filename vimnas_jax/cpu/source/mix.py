@@ -16,6 +16,8 @@ from vimnas_jax.cpu.source.frame import (
   load,
   result,
   result_dim,
+  result_size,
+  results,
   zeros,
 )
 from vimnas_jax.cpu.table import slot
@@ -55,9 +57,10 @@ def loops(vector: int, dtype: str):
       centred = e.b.fsub(e.load(e.at(a, (i, a_pixel))), center)
       e.store(e.fma(centred, scale, e.load(e.at(before, (i, y_pixel)))), e.at(y, (i, y_pixel)))
 
-  @define(8)
-  def statistics_loop(e, moments, step, n, pixels, eps, center, inverse, vectors):
-    # every image's mean and sum of squared distances from it [n, 2, step] -> mean and 1 / deviation of the batch
+  @define(9)
+  def statistics_loop(e, moments, step, n, pixels, eps, center, inverse, spread_out, vectors):
+    # every image's mean and sum of squared distances from it [n, 2, step] -> mean, 1 / deviation and variance of the
+    # batch; whoever has no use for the variance gives the place of 1 / deviation, which is written later
     count, size, eps = e.number(n), e.number(pixels), e.double(eps)
     with e.loop(vectors) as i:
       place = e.b.mul(i, e.const(e.vector))
@@ -72,6 +75,7 @@ def loops(vector: int, dtype: str):
         spread[1](e.b.fadd(spread[0](), e.fma(apart, apart, own)))
       e.store(mean, e.at(center, place))
       var = e.b.fdiv(spread[0](), count)
+      e.store(var, e.at(spread_out, place))
       e.store(e.b.fdiv(e.fill(1), e.sqrt(e.b.fadd(var, eps))), e.at(inverse, place))
 
   @define(4)
@@ -201,10 +205,12 @@ def chunk(name: str, vector: int, dtype: str):
 
   def statistics(frame, index):
     # Arguments: moments [n, 2, channels], and perhaps weights [samples, m]. Results: center and inverse [channels],
-    # and then scale [samples, m * c]. Attributes: call, chunks, eps (bits of a double), pixels.
+    # then with weights scale [samples, m * c], without perhaps the variance. Attributes: call, chunks, eps (bits of a
+    # double), pixels.
     n, channels, center, inverse = arg_dim(frame, 0, 0), arg_dim(frame, 0, 2), result(frame, 0), result(frame, 1)
+    var = result(frame, 2) if args(frame) == 1 and results(frame) == 3 else inverse
     call(load(address(statistics_slot)), arg(frame, 0), channels, n, attr(frame, 3), attr(frame, 2), center, inverse,
-         channels // v)
+         var, channels // v)
     if args(frame) == 2:
       samples, m, whole = arg_dim(frame, 1, 0), arg_dim(frame, 1, 1), result_dim(frame, 2, 1)
       c = whole // m
@@ -249,10 +255,10 @@ def chunk(name: str, vector: int, dtype: str):
     return index * 0
 
   def fold(frame, index):
-    # Arguments [parts, size] each -> results [size] each, sums over the parts. Attributes: call, chunks.
+    # Arguments [parts, ...] each -> results [...] each, sums over the parts. Attributes: call, chunks.
     chunks = attr(frame, 1)
     for i in range(args(frame)):
-      rows, size = arg_dim(frame, i, 0), arg_dim(frame, i, 1)
+      rows, size = arg_dim(frame, i, 0), result_size(frame, i)
       begin, end = size // v * index // chunks * v, size // v * (index + 1) // chunks * v
       call(load(address(fold_slot)), arg(frame, i) + s * begin, size, rows, result(frame, i) + s * begin,
            (end - begin) // v)
