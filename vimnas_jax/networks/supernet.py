@@ -64,7 +64,8 @@ def by_source(cell: Cell, weights):
   sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
   groups = [(s, op, edges) for s, leaving in sources.items() for op, edges in carriers(cell, leaving).items()]
   places = np.array([e * mixture.ops.shape[2] + cell.ops[e].index(op) for _, op, edges in groups for e in edges], int)
-  picked = mixture.ops.reshape(len(mixture.ops), -1).at[:, places].get(mode='promise_in_bounds', unique_indices=True)
+  flat = jnp.asarray(mixture.ops).reshape(len(mixture.ops), -1)
+  picked = flat.at[:, places].get(mode='promise_in_bounds', unique_indices=True)
   parts = jax.lax.split(picked, [len(edges) for *_, edges in groups], 1)
   found = {s: {} for s in sources}
   for (s, op, _), part in zip(groups, parts):
