@@ -70,8 +70,9 @@ def test_steps_of_theta_are_those_of_optax(wide, dtype, tolerance, nesterov, cli
   moved = jax.jit(lambda *args: updates.moved(tx, *args))
   assert '@vimnas_jax_descend(' in moved.lower(params, params, state).as_text()
   for i in range(3):
-    grads = tree(4 + i, dtype, 10.0 ** (i - 1))
-    params, state = moved(grads, params, state)
+    grads, before = tree(4 + i, dtype, 10.0 ** (i - 1)), jax.device_get((params, state))
+    given, (params, state) = (params, state), moved(grads, params, state)
+    jax.tree.map(np.testing.assert_array_equal, given, before)  # what was not donated is not written over
     changes, expected = tx.update(grads, expected, want)
     want = optax.apply_updates(want, changes)
   assert jax.tree.structure(state) == jax.tree.structure(expected)
