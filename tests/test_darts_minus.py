@@ -14,9 +14,9 @@ from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock
 from vimnas_jax.networks import cost, ops
-from vimnas_jax.networks.mixing import Mixture
+from vimnas_jax.networks.mixing import Mixture, by_source
 from vimnas_jax.networks.oneshot import OneShot
-from vimnas_jax.networks.supernet import MixedCell, Supernet, by_source
+from vimnas_jax.networks.supernet import MixedCell, Supernet
 from vimnas_jax.spaces import Cell, Stage
 
 KEY = jax.random.key(3)

@@ -12,8 +12,9 @@ from test_supernet import two_nodes
 
 from vimnas_jax import spaces
 from vimnas_jax.networks import genotypes, leaves, mixing, ops
+from vimnas_jax.networks.mixing import by_source
 from vimnas_jax.networks.network import Network
-from vimnas_jax.networks.supernet import MixedCell, by_source
+from vimnas_jax.networks.supernet import MixedCell
 from vimnas_jax.spaces import Stage
 from vimnas_jax.verbs import export
 

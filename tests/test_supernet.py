@@ -11,8 +11,9 @@ from conftest import SLOW
 
 from vimnas_jax import spaces
 from vimnas_jax.networks import cost, initial, mixing, ops
+from vimnas_jax.networks.mixing import by_source
 from vimnas_jax.networks.oneshot import OneShot
-from vimnas_jax.networks.supernet import MixedCell, Supernet, by_source
+from vimnas_jax.networks.supernet import MixedCell, Supernet
 from vimnas_jax.spaces import Cell, Stage, custom
 
 

@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vimnas_jax import cpu
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import ops
+from vimnas_jax.spaces import Cell
 
 
 class Mixture(NamedTuple):
@@ -31,6 +33,39 @@ class Mixture(NamedTuple):
 def whole(weights) -> Mixture:
   """Mixing weights as a Mixture: [samples, edges, ops] are of the operations, and all there is."""
   return weights if isinstance(weights, Mixture) else Mixture(weights)
+
+
+# Beside the operations in `by_source`, as the fields of Mixture.
+PAST, SHIFT, SKIP, DROPOUT = 'past', 'shift', 'skip', 'dropout'
+
+
+def carriers(cell: Cell, edges):
+  """{operation: those of some edges that carry it}, without `none`."""
+  names = dict.fromkeys(name for e in edges for name in cell.ops[e] if name != 'none')
+  return {op: [e for e in edges if op in cell.ops[e]] for op in names}
+
+
+def by_source(cell: Cell, weights):
+  """Mixing weights, a Mixture or [samples, edges, ops], as {source node: {operation: [samples, its edges that leave the
+  node]}}; PAST, SHIFT and SKIP, where they are given, stand for operations that every edge carries. DROPOUT is [].
+  """
+  mixture = whole(weights)
+  sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
+  groups = [(s, op, edges) for s, leaving in sources.items() for op, edges in carriers(cell, leaving).items()]
+  places = np.array([e * mixture.ops.shape[2] + cell.ops[e].index(op) for _, op, edges in groups for e in edges], int)
+  flat = jnp.asarray(mixture.ops).reshape(len(mixture.ops), -1)
+  picked = flat.at[:, places].get(mode='promise_in_bounds', unique_indices=True)
+  parts = jax.lax.split(picked, [len(edges) for *_, edges in groups], 1)
+  found = {s: {} for s in sources}
+  for (s, op, _), part in zip(groups, parts):
+    found[s][op] = part
+  for name, rows in ((PAST, mixture.past), (SHIFT, mixture.shift), (SKIP, mixture.skip)):
+    for s, leaving in sources.items():
+      if rows is not None:
+        found[s][name] = rows[:, jnp.array(leaving, int)]
+  if mixture.dropout is not None:
+    found = {s: {**rows, DROPOUT: mixture.dropout} for s, rows in found.items()}
+  return found
 
 
 def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True, own_ops=None):
