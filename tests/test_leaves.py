@@ -84,6 +84,15 @@ def test_steps_of_theta_are_those_of_optax(wide, dtype, tolerance, nesterov, cli
                moved(grads, params, state))
 
 
+@needs_kernels
+def test_one_gradient_that_is_no_number_is_in_every_array():
+  config = ConfigDict({'lr': 0.1, 'lr_end': 0.01, 'schedule': 'cosine', 'warmup': 0, 'momentum': 0.9,
+                       'nesterov': False, 'clip': 5.0, 'weight_decay': 0.0})
+  tx, params = optim.theta(config, 4), tree(0, 'float32')
+  moved, _ = updates.moved(tx, {**params, 'bias': params['bias'].at[0].set(jnp.nan)}, params, tx.init(params))
+  assert all(jnp.isnan(a).all() for a in moved.values())
+
+
 def test_what_kernels_do_not_take_goes_by_optax():
   """Halves, momentum 0, and steps that are to have a gradient."""
   config = ConfigDict({'lr': 0.5, 'lr_end': 0.5, 'schedule': 'cosine', 'warmup': 0, 'momentum': 0.9, 'nesterov': False,

@@ -57,7 +57,7 @@ def convolution_kernels():
 
 
 def leaf_kernels():
-  """Many small arrays in one call: leaves.py, with `fits` and `split`."""
+  """Many small arrays in one call: leaves.py, with `fits`, `split`, `squares` and `descended`."""
   if not _wanted():
     return None
   from vimnas_jax.cpu import leaves

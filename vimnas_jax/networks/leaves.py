@@ -67,7 +67,7 @@ def descended(step: Descent, params, grads, trace):
   """(params, trace) after a step of `Descent`, as optax has them to rounding: trees, which `fits`. Has no gradient."""
   leaves, form = jax.tree.flatten(params)
   size = norm(grads) if step.clip else jnp.ones((), leaves[0].dtype)
-  over = size >= step.clip if step.clip else False
+  over = ~(size < step.clip) if step.clip else False  # NaN is in every array then, as with optax
   numbers = [jnp.where(over, size, 1), jnp.where(over, step.clip, 1), step.decay, step.momentum,
              1.0 if step.nesterov else 0.0, step.momentum if step.nesterov else 1.0, step.rate]
   numbers = jnp.stack([jnp.asarray(x, leaves[0].dtype) for x in numbers])
