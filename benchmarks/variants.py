@@ -31,14 +31,14 @@ from vimnas_jax.tabular import nasbench201, nasbench301
 from vimnas_jax.verbs import outcome, search
 
 LONGEST, EVERY = 4096, 13
-FORM = {'method.centred': True, 'method.networks': 32, 'method.sharpen': 6.0, 'method.sharpen_from': 0.6}
+FORM = {'method.centred': True, 'method.networks': 32, 'method.sharpen_from': 0.6}
 CONFIGS = {'nb201': 'nb201_c10', 'darts': 'darts_c10'}
 LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of theta counts those before as well
 
 
 class Variant(NamedTuple):
   """`age`: epochs of theta alone. `rate` and `rate_end`: of phi, from one to the other in a line or by equal `factors`.
-  `bilevel`, `bound`: fields of config.method. `fall`: part of the search in which the rate falls to 0.
+  `bilevel`, `bound`, `sharpen`: fields of config.method. `fall`: part of the search in which the rate falls to 0.
   """
 
   age: int
@@ -48,11 +48,12 @@ class Variant(NamedTuple):
   bilevel: bool = False
   fall: float = 0.3
   bound: float = 0.0
+  sharpen: float = 6.0
 
   @property
   def form(self):
-    """What is compiled: (bilevel, bound)."""
-    return self.bilevel, self.bound
+    """What is compiled: (bilevel, bound, sharpen)."""
+    return self.bilevel, self.bound, self.sharpen
 
 
 VARIANTS = {
@@ -61,7 +62,8 @@ VARIANTS = {
               'V4': Variant(4, 0.002, 0.1, True), 'S3': Variant(3, 0.0005, 0.1, True),
               'B3': Variant(3, 0.002, 0.1, True, True), 'BE2': Variant(2, 0.01, 0.1, False, True),
               'BE3': Variant(3, 0.01, 0.1, False, True), 'H3': Variant(3, 0.01, 0.1, bound=1.5),
-              'H3_1': Variant(3, 0.01, 0.1, bound=1.0), 'H3_2': Variant(3, 0.01, 0.1, bound=2.0)},
+              'H3_1': Variant(3, 0.01, 0.1, bound=1.0), 'H3_2': Variant(3, 0.01, 0.1, bound=2.0),
+              'J3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0)},
     'darts': {'D1': Variant(1, 1.0, 1.0), 'D6': Variant(1, 5.0, 5.0), 'D9': Variant(6, 0.2, 0.4),
               'D10': Variant(6, 1.0, 1.0), 'D11': Variant(6, 0.02, 0.2), 'D12': Variant(6, 5.0, 5.0),
               'D13': Variant(6, 0.2, 0.4, fall=0.6), 'D14': Variant(6, 0.1, 0.2, fall=0.6)},
@@ -113,10 +115,11 @@ class Seed:
     with concurrent.futures.ThreadPoolExecutor() as pool:
       self.programs = dict(zip(forms, pool.map(self._compiled, forms)))
 
-  def _config(self, bilevel, bound):
+  def _config(self, bilevel, bound, sharpen):
     args, length = self.args, LENGTHS[self.args.space]
     changes = FORM | {'seed': args.seed, 'devices': 1, 'data.dir': args.data, 'epochs': length,
-                      'pretrain.epochs': length, 'method.bilevel': bilevel, 'method.bound': bound}
+                      'pretrain.epochs': length, 'method.bilevel': bilevel, 'method.bound': bound,
+                      'method.sharpen': sharpen}
     changes |= {'data.shrink': 2, 'data.pad': 2} if args.shrink else {}
     changes |= {'space.channels': args.channels} if args.channels else {}
     return config_lib.resolve(api.configure(CONFIGS[args.space], changes))
