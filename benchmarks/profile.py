@@ -24,8 +24,10 @@ from vimnas_jax.main import allocator
 # The first that matches an operation's name names its kind.
 KINDS = [('convolutions forward (kernels)', r'^(stage|dense|winograd)_forward$'),
          ('convolutions backward (kernels)', r'^(stage|dense|winograd)_backward$'),
-         ('pools and identity (kernels)', r'^pools_'), ('mixing forward (kernels)', r'^(mix|block_forward)$'),
-         ('BatchNorm and mixing weights, sums (kernels)', r'^(sums|block_backward)$'),
+         ('pools and identity (kernels)', r'^pools_'),
+         ('mixing forward (kernels)', r'^(mix|(block|read)_forward)$'),
+         ('weighted sums of gradients (kernels)', r'^read_backward$'),
+         ('BatchNorm and mixing weights, sums (kernels)', r'^(sums|block_sums|projections_sums)$'),
          ('BatchNorm and mixing weights, coefficients (kernels)', r'^(statistics|coefficients|inner|fold)$'),
          ('parameters laid out and moved (kernels)', r'^(pour|turn|squares|descend)$'),
          ('sums of gradients, weights repacked', r'/kernels/|^winograd_points$'),

@@ -110,7 +110,7 @@ def test_another_interface_of_xla_is_not_called(tmp_path, monkeypatch, recwarn, 
   cpu.available.cache_clear()
   try:
     with pytest.warns() if not fits else pytest.MonkeyPatch.context() as told:
-      for kernels in 2 * (cpu.supernet_kernels, cpu.convolution_kernels, cpu.block_kernels):
+      for kernels in 2 * (cpu.supernet_kernels, cpu.convolution_kernels, cpu.oneshot_kernels):
         assert (kernels() is not None) == fits
     assert fits or [w.category for w in told] == [RuntimeWarning] and 'the plain form runs' in str(told[0].message)
   finally:

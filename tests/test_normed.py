@@ -108,7 +108,7 @@ def test_without_kernels_the_plain_form_runs(monkeypatch, how):
   else:
     monkeypatch.setenv('VIMNAS_JAX_KERNELS', '0')
   try:
-    assert mixing.normed() is None and mixing.kernels() is None and mixing.block() is None
+    assert mixing.normed() is None and mixing.kernels() is None and mixing.oneshot() is None
     x = jax.random.normal(jax.random.key(0), (2, 6, 6, 8))
     edge = Edge(op='nor_conv_3x3', kernels=True)
     variables = randomised(jax.eval_shape(lambda: edge.init(jax.random.key(0), x, False)), 0)

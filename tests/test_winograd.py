@@ -68,3 +68,25 @@ def test_an_image_has_the_same_bits_alone_and_among_others():
   together = dense.forward(x, kernel)[0]
   alone = jnp.concatenate([dense.forward(x[i:i + 1], kernel)[0] for i in range(len(x))])
   np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize('side, size, widths, samples', [(8, 3, (16,), 2), (9, 3, (8,), 1), (5, 3, (8,), 2),
+                                                         (4, 1, (8, 8, 24), 2)])
+def test_a_gate_is_the_relu_behind(side, size, widths, samples):
+  """By whole tiles, by some that stand out, by taps, and with maps of several widths side by side."""
+  rng, d = np.random.default_rng(0), sum(widths)
+
+  def draw(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  x, kernel, a = draw(16, side, side, 8), draw(size, size, 8, d) / 9, draw(16, side, side, d)
+  g, by, plus = [draw(16, side, side, width) for width in widths], draw(d), draw(d)
+  coefficients = draw(d), draw(samples, d), draw(d), draw(d)
+  through, first = a * by[None, None, None] + plus[None, None, None] > 0, np.cumsum((0, *widths))
+  gated = [jnp.where(through[..., start:start + width], each, 0) for each, start, width in zip(g, first, widths)]
+  got = dense.backward(x, kernel, g, a, *coefficients, gate=(by, plus))
+  want = dense.backward(x, kernel, gated, a, *coefficients)
+  for mine, other in zip(got, want, strict=True):
+    np.testing.assert_allclose(mine, other, rtol=0, atol=1e-6 * float(jnp.abs(other).max()))
+  assert any(float(jnp.abs(mine - other).max()) > 0.1 for mine, other in zip(
+      got, dense.backward(x, kernel, g, a, *coefficients)))

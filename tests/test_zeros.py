@@ -7,7 +7,7 @@ import pytest
 from conftest import SLOW
 
 from vimnas_jax import spaces
-from vimnas_jax.cpu import bank, block, normed
+from vimnas_jax.cpu import bank, normed, oneshot
 from vimnas_jax.networks import mixing
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
@@ -38,14 +38,15 @@ def of_bank(side):
   return loss, params, x, weights
 
 
-def of_block(side):
-  x, *kernels = drawn((16, side, side, 8), (1, 1, 8, 8), (3, 3, 8, 8))
-  one, none = jnp.ones(8), jnp.zeros(8)
+def of_cell(side):
+  x, *kernels = drawn((16, side, side, 8), (1, 1, 8, 32), *2 * ((1, 1, 8, 8), (3, 3, 8, 8)))
+  first, *own = [(kernel, jnp.ones(kernel.shape[3]), jnp.zeros(kernel.shape[3])) for kernel in kernels]
 
   def loss(params, x, weights):
-    return jnp.sin(block.mixed((1e-5, (0, None, 1)), x, weights, params)).sum()
+    rows = None, weights[:, 0, :2], weights[:1, 1]
+    return jnp.sin(oneshot.mixed((1e-5, (0, None, 1)), x, weights, None, rows, *params)).sum()
 
-  return loss, tuple((kernel, one, none) for kernel in kernels), jnp.abs(x), jnp.full((2, 3), 0.3)
+  return loss, (first, (tuple(own[:2]), tuple(own[2:]))), jnp.abs(x), jnp.full((2, 2, 3), 0.3)
 
 
 def of_normed(side):
@@ -67,7 +68,7 @@ def count(f, *args):
 
 
 @pytest.mark.parametrize('side', [8, 6])  # by Winograd's tiles, and by taps
-@pytest.mark.parametrize('case', [of_bank, of_block, of_normed])
+@pytest.mark.parametrize('case', [of_bank, of_cell, of_normed])
 def test_gradients_that_are_not_asked_for_are_left_out_and_the_rest_is_the_same(case, side):
   loss, *args = case(side)
   whole = jax.jit(jax.grad(loss, (0, 1, 2)))(*args)

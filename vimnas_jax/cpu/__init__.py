@@ -64,12 +64,12 @@ def leaf_kernels():
   return leaves
 
 
-def block_kernels():
-  """A block of the one-shot network: block.py, with `mixed`; it fits what `convolution_kernels` fits."""
+def oneshot_kernels():
+  """A cell of the one-shot network: oneshot.py, with `mixed`; it fits what `convolution_kernels` fits."""
   if not _wanted():
     return None
-  from vimnas_jax.cpu import block
-  return block
+  from vimnas_jax.cpu import oneshot
+  return oneshot
 
 
 def expect():

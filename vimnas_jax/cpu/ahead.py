@@ -18,7 +18,8 @@ from vimnas_jax.cpu import table
 # wider ones, whose vectors are longer.
 LATER = {'pools_forward': ('pools_backward',), 'dense_forward': ('dense_backward',),
          'winograd_forward': ('winograd_backward',), 'stage_forward': ('stage_backward',), 'statistics': (),
-         'mix': ('coefficients', 'sums'), 'block_forward': ('block_backward',), 'pour': ('turn',)}
+         'mix': ('coefficients', 'sums'), 'block_forward': ('block_sums',), 'pour': ('turn',),
+         'read_forward': ('read_backward', 'projections_sums')}
 
 
 def begin(folder: str):

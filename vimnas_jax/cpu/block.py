@@ -7,20 +7,17 @@ them.
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vimnas_jax.cpu import library, mix, normed, pools
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
-from vimnas_jax.cpu.zeros import arrays, perturbed, values
 
 POOL = 'max_pool_3x3'
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def mixed(how, x, weights, convolutions):
-  """The mixture of what a block does to x.
+def forward(how, x, weights, convolutions):
+  """The mixture of what a block does to x, and what `backward` will take.
 
   Args:
     how: (eps of BatchNorm, order): for each operation None, if it is the 3x3 maximum, or else its place among the
@@ -31,15 +28,9 @@ def mixed(how, x, weights, convolutions):
       follow.
 
   Returns:
-    [n, h, w, c].
+    ([n, h, w, c], what to keep).
   """
-  return _forward(how, x, weights, convolutions)[0]
-
-
-def _forward(how, x, weights, convolutions):
   eps, order = how
-  learned = perturbed([kernel for kernel, *_ in convolutions])
-  x, weights, convolutions = values((x, weights, convolutions))
   c = x.shape[-1]
   largest = pools.forward(x, (POOL,), 1)[POOL][0] if None in order else None
   found = []
@@ -51,35 +42,35 @@ def _forward(how, x, weights, convolutions):
   terms = [pool if at is None else (found[at][0], *found[at][3:]) for at in order]
   y = library.call(('block_forward', 'blend_set', 'blend_add'), c, [x.shape], *(a for term in terms for a in term),
                    weights, kinds=(*(BATCH, WHOLE, WHOLE) * len(terms), SAMPLES))[0]
-  return y, (x, weights, convolutions, largest, found, learned)
+  return y, (x, weights, convolutions, largest, found)
 
 
-def _backward(how, saved, g):
+def backward(how, saved, g, learned):
+  """Gradients of x, of the weights and of the convolutions from that of the mixture, g [n, h, w, c], and what `forward`
+  kept; those of kernels are None unless `learned`, as `perturbed` has it.
+  """
   _, order = how
-  x, weights, convolutions, largest, found, learned = saved
-  g = arrays(g)
+  x, weights, convolutions, largest, found = saved
   n, c, samples = len(x), x.shape[-1], len(weights)
   places = [o for at in range(len(found)) for o, own in enumerate(order) if own == at]  # of each convolution
   terms = [(a, mean, by, plus) for a, mean, _, by, plus in found]
-  totals, *through = library.call(
-      ('block_backward', 'gate_loop'), c, [(n, 3, len(found) * c), *[x.shape] * len(found)], g,
-      weights[:, jnp.array(places)], *(a for term in terms for a in term),
-      kinds=(BATCH, SAMPLES, *(BATCH, WHOLE, WHOLE, WHOLE) * len(found)))
+  last = () if largest is None else (largest,)
+  totals, *dots = library.call(
+      ('block_sums', 'gate_loop', 'dot_loop'), c, [(n, 3, len(found) * c), *[(n, c)] * len(last)], g,
+      weights[:, jnp.array(places)], *(a for term in terms for a in term), *last,
+      kinds=(BATCH, SAMPLES, *(BATCH, WHOLE, WHOLE, WHOLE) * len(found), *(BATCH,) * len(last)))
   totals = totals.reshape(n, 3, len(found), c)
   dx, d_weights, own = [], [None] * len(order), []
   for i, o in enumerate(places):
     d_weights[o] = totals[:, 2, i].reshape(samples, -1).sum(1)
-    kernel, scale, _ = convolutions[i]
-    back, (d_kernel,), *d_affine = normed.backward((1,), x, (kernel,), scale, *found[i][:3], learned, through[i],
-                                                   totals[:, :2, i])
+    (kernel, scale, _), factors = convolutions[i], jnp.repeat(weights[:, o:o + 1], c, 1)
+    back, (d_kernel,), *d_affine = normed.backward((1,), x, (kernel,), scale, *found[i][:3], learned, [g],
+                                                   totals[:, :2, i], (factors, found[i][4]))
     dx.append(back)
     own.append((d_kernel, *d_affine))
   if largest is not None:
     o, none = order.index(None), np.zeros(c, x.dtype)
-    d_weights[o] = mix.sums([g], [(largest[:, None], none)])[:, 1].reshape(samples, -1).sum(1)
+    d_weights[o] = dots[0].reshape(samples, -1).sum(1)
     p = jnp.repeat(weights[:, o:o + 1], c, 1)
     dx.append(pools.backward(x, [g], {POOL: ((0,), p, largest, none, none, none)}, False, 1))
   return functools.reduce(jnp.add, dx), jnp.stack(d_weights, 1), tuple(own)
-
-
-mixed.defvjp(_forward, _backward, symbolic_zeros=True)

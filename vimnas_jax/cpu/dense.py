@@ -13,7 +13,8 @@ from vimnas_jax.cpu import library, mix, shards, table, winograd
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 FORWARD = 'dense_forward', 'activate', 'moments', *table.PRODUCTS
-BACKWARD = 'dense_backward', 'activate', 'activate_gradient', 'normalise_gradient', *table.PRODUCTS
+BACKWARD = ('dense_backward', 'activate', 'activate_gradient', 'normalise_gradient', 'gated_gradient',
+            *table.PRODUCTS)
 
 
 def pack(kernel, vector):
@@ -40,14 +41,16 @@ def forward(x, kernel, stride=1):
   return _call(FORWARD, [(n, -(-h // stride), -(-w // stride), d), (n, 2, d)], x, kernel, stride=stride)
 
 
-def backward(x, kernel, g, a, center, p, q, r, stride=1, whole=True):
+def backward(x, kernel, g, a, center, p, q, r, stride=1, whole=True, gate=None):
   """The backward pass from da = p * g + q * (a - center) + r, with g a list of maps [n, h', w', *] that lie side by
-  side in a: gradients of x and of the kernel, None unless it is to be `whole`.
+  side in a: gradients of x and of the kernel, None unless it is to be `whole`. With a `gate`, (by [d], plus [d]), g
+  counts only where a * by + plus is above 0: a ReLU followed.
   """
   if winograd.fits(x, kernel, stride):
-    return winograd.backward(x, kernel, g, a, center, p, q, r, whole)
+    return winograd.backward(x, kernel, g, a, center, p, q, r, whole, gate)
   parts = shards.parts(len(x), len(p))
   turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)  # [k, k, d, c]
-  dx, *dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)][:1 + whole], x, turned, a, center, p, q, r, *g,
-                  stride=stride, kinds=(BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)), whole=int(whole))
+  dx, *dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)][:1 + whole], x, turned, a, center, p, q, r,
+                  *(gate or (q, r)), *g, stride=stride, whole=int(whole), gated=int(gate is not None),
+                  kinds=(BATCH, WHOLE, SAMPLES, *(WHOLE,) * 4, *(BATCH,) * len(g)))
   return dx, *(mix.fold(*dk) if whole else (None,))

@@ -87,12 +87,16 @@ def _backward(how, saved, gradients):
   return backward(how[1:], *saved, arrays(gradients)[0])
 
 
-def backward(window, x, weights, scale, a, mean, inverse, learned, g, totals=None):
+def backward(window, x, weights, scale, a, mean, inverse, learned, g, totals=None, gate=None):
   """The gradients of x, the weights, scale and bias from that of the output, g.
 
   Other arguments as those of `trained`; a [n, h', w', d] is what `convolve` gave, mean [d] and inverse [d] the batch's
   mean and 1 / deviation. The gradient of the weights is None unless `learned`, as `perturbed` has it. `totals`, if they
   are known, are every image's sums [n, 2, d] of g and of g * (a - mean).
+
+  `gate` is for an ordinary convolution whose output goes on through a ReLU and factors: (factors [samples, d], plus
+  [d]), with scale * inverse * a + plus what the ReLU gets. Then g is a list of gradients of what comes out of both,
+  side by side, and `totals` are those of what passes them on the way back.
   """
   count = a.size // a.shape[-1]
   d_bias, spread = (mix.sums([g], [(a[:, None], mean)]) if totals is None else totals).sum(0)
@@ -104,7 +108,11 @@ def backward(window, x, weights, scale, a, mean, inverse, learned, g, totals=Non
                                 *coefficients, *window, whole=learned is not None)
     dx, own = u[:, 0], [w[0] for w in mix.fold(*own)] if own else (None, None)
   else:
-    dx, *own = dense.backward(x, *weights, [g], a, mean, *coefficients, *window, whole=learned is not None)
+    if gate is not None:
+      factors, plus = gate
+      g, coefficients, gate = tuple(g), (factors * p[None], *coefficients[1:]), (p, plus)
+    dx, *own = dense.backward(x, *weights, g if gate else [g], a, mean, *coefficients, *window,
+                              whole=learned is not None, gate=gate)
   return dx, tuple(own), spread * inverse, d_bias
 
 

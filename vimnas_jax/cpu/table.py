@@ -19,20 +19,22 @@ PRODUCTS = tuple(f'product_{across}_{rows}_{how}' for across, most in TILES.item
 # Modules of source/, their chunks, and the ranks of each chunk's arguments, a regular expression of digits.
 MODULES = {
     'stage': {'stage_forward': '51143', 'stage_backward': '5114351211(5|4+)'},
-    'dense': {'dense_forward': '4411', 'dense_backward': '4411412114+'},
-    'winograd': {'winograd_forward': '4411', 'winograd_backward': '4411412114+', 'winograd_points': '4'},
+    'dense': {'dense_forward': '4411', 'dense_backward': '441141211114+'},
+    'winograd': {'winograd_forward': '4411', 'winograd_backward': '441141211114+', 'winograd_points': '4'},
     'pools': {'pools_forward': '42', 'pools_backward': '422(24111){0,2}2?4+'},
     'mix': {'sums': '4+(51)+', 'mix': '(512)+4*', 'statistics': '32?', 'coefficients': '321', 'inner': '31',
             'fold': r'\d+'},
-    'block': {'block_forward': '(411)+2', 'block_backward': '42(4111)+'},
+    'block': {'block_forward': '(411)+2', 'block_sums': '42(4111)+4?'},
+    'oneshot': {'read_forward': '41124*', 'read_backward': '424+', 'projections_sums': '4241114+'},
     'leaves': {'pour': r'\d+', 'turn': '3+', 'squares': r'\d+', 'descend': r'1(\d\d\d)+'},
 }
 RANKS = {name: ranks for chunks in MODULES.values() for name, ranks in chunks.items()}
-_NAMES = ('work', 'handler', *RANKS, 'activate', 'spread', 'activate_gradient', 'normalise_gradient', 'moments',
-          *PRODUCTS, 'sums_loop', 'mix_set', 'mix_add', 'statistics_loop', 'scale_loop', 'edge_loop', 'finish_loop',
-          'fold_loop', 'below_all', 'max_loop', 'mean_loop', 'max_back_loop', 'mean_back_loop', 'tiles_in', 'tiles_out',
-          'tiles_gradient', 'tiles_back', 'tiles_known', 'taps_in', 'taps_back', 'let_through', 'fetch_read',
-          'fetch_write', 'square_loop', 'descend_loop', 'blend_set', 'blend_add', 'gate_loop')
+_NAMES = ('work', 'handler', *RANKS, 'activate', 'spread', 'activate_gradient', 'normalise_gradient',
+          'gated_gradient', 'moments', *PRODUCTS, 'sums_loop', 'mix_set', 'mix_add', 'statistics_loop', 'scale_loop',
+          'edge_loop', 'finish_loop', 'fold_loop', 'below_all', 'max_loop', 'mean_loop', 'max_back_loop',
+          'mean_back_loop', 'tiles_in', 'tiles_out', 'tiles_gradient', 'tiles_back', 'tiles_known', 'taps_in',
+          'taps_back', 'let_through', 'fetch_read', 'fetch_write', 'square_loop', 'descend_loop', 'blend_set',
+          'blend_add', 'gate_loop', 'add_first', 'add_more', 'dot_loop')
 _WINDOW = re.compile(r'window_(\d)_(\d)_(\d)_(forward|forward_add|kernel_gradient)')
 _PLAIN, _PER_VARIANT = 768, 1024  # slots below _PLAIN are windows; slots of one vector length and type
 

@@ -14,7 +14,7 @@ from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 PIXELS = 1024  # of a batch, at least
 FORWARD = ('winograd_forward', 'activate', 'tiles_in', 'tiles_out', 'spread', 'moments', 'fetch_write',
            *table.PRODUCTS)
-BACKWARD = ('winograd_backward', 'activate', 'tiles_in', 'normalise_gradient', 'tiles_gradient',
+BACKWARD = ('winograd_backward', 'activate', 'tiles_in', 'normalise_gradient', 'gated_gradient', 'tiles_gradient',
             'tiles_known', 'tiles_back', 'taps_back', 'let_through', 'fetch_read', *table.PRODUCTS)
 
 
@@ -48,13 +48,14 @@ def forward(x, kernel):
                       kinds=(BATCH, WHOLE, WHOLE, WHOLE))
 
 
-def backward(x, kernel, g, a, center, p, q, r, whole=True):
+def backward(x, kernel, g, a, center, p, q, r, whole=True, gate=None):
   """As dense.backward: gradients of x [n, h, w, c] and, if `whole`, of the kernel [3, 3, c, d]."""
   c, d = kernel.shape[2:]
   channels, count = np.gcd(c, d), shards.parts(len(x), len(p))
   none, one = np.zeros(c, x.dtype), np.ones(c, x.dtype)
   turned = points(jnp.swapaxes(kernel, 2, 3))
   dx, *dk = library.call(
-      BACKWARD, channels, [x.shape, (count, *kernel.shape)][:1 + whole], x, turned, none, one, a, center, p, q, r, *g,
-      kinds=(BATCH, WHOLE, WHOLE, WHOLE, BATCH, WHOLE, SAMPLES, WHOLE, WHOLE, *(BATCH,) * len(g)), whole=int(whole))
+      BACKWARD, channels, [x.shape, (count, *kernel.shape)][:1 + whole], x, turned, none, one, a, center, p, q, r,
+      *(gate or (q, r)), *g, kinds=(BATCH, WHOLE, WHOLE, WHOLE, BATCH, WHOLE, SAMPLES, *(WHOLE,) * 4,
+                                    *(BATCH,) * len(g)), whole=int(whole), gated=int(gate is not None))
   return dx, *(mix.fold(*dk) if whole else (None,))

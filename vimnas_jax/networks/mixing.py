@@ -154,6 +154,6 @@ def normed():
   return cpu.convolution_kernels()
 
 
-def block():
-  """The CPU's kernels of a block of the one-shot network, or None."""
-  return cpu.block_kernels()
+def oneshot():
+  """The CPU's kernels of a cell of the one-shot network, or None."""
+  return cpu.oneshot_kernels()

@@ -25,9 +25,13 @@ POOL = 'maxpool3x3'
 
 def pool(x):
   """2x2 maximum of x [n, h, w, c] with stride 2, padded by 1: [n, h // 2 + 1, w // 2 + 1, c]."""
-  n, h, w, c = x.shape
-  x = jnp.pad(x, ((0, 0), (1, 1 - h % 2), (1, 1 - w % 2), (0, 0)), constant_values=-jnp.inf)
-  return x.reshape(n, h // 2 + 1, 2, w // 2 + 1, 2, c).max((2, 4))
+  _, h, w, _ = x.shape
+  below = jnp.array(-jnp.inf, x.dtype)
+  parts = [x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)]  # pixels of odd rows or columns are first in their window
+  parts = [jax.lax.pad(part, below, [(0, 0, 0), (i, h // 2 + 1 - i - part.shape[1], 0),
+                                     (j, w // 2 + 1 - j - part.shape[2], 0), (0, 0, 0)])
+           for part, (i, j) in zip(parts, ((0, 0), (0, 1), (1, 0), (1, 1)))]
+  return jnp.maximum(jnp.maximum(*parts[:2]), jnp.maximum(*parts[2:]))
 
 
 class Cell(Module):
@@ -40,15 +44,20 @@ class Cell(Module):
   def unit(self, name, x, shape):
     """Convolution of x [n, h, w, c] with a kernel of `shape` [k, k, c, d], BatchNorm, ReLU.
 
-    The CPU's kernels have a ReLU in front. It changes nothing, gradients included: no x here is negative, and where
-    one is 0, so is everything that it was made of with a weight that is not.
+    The CPU's kernels, here and in `_fused`, have a ReLU in front. It changes nothing, gradients included: no x here is
+    negative, and where one is 0, so is everything that it was made of with a weight that is not.
     """
-    kernel = self.weight(name, shape, shape[0] * shape[1] * shape[2])
+    kernel, *affine = self.convolution(name, shape, x.dtype)
     fused = mixing.normed() if self.kernels else None
     if fused and fused.fits(*shape[2:], x.dtype):
-      affine = [a.astype(x.dtype) for a in self.affine(f'{name}_norm', shape[3])]
       return jax.nn.relu(fused.trained(x, (kernel,), (1,), *affine, ops.BN_EPS)[0])
-    return jax.nn.relu(self.batch_norm(f'{name}_norm', ops.conv(x, kernel)))
+    scale, bias = (a[None, None, None] for a in affine)
+    return jax.nn.relu(ops.normalise(ops.conv(x, kernel)) * scale + bias)
+
+  def convolution(self, name, shape, dtype):
+    """A kernel of `shape` [k, k, c, d], and the scale [d] and bias [d] of the BatchNorm behind it."""
+    return (self.weight(name, shape, shape[0] * shape[1] * shape[2]),
+            *(a.astype(dtype) for a in self.affine(f'{name}_norm', shape[3])))
 
   @nn.compact
   def __call__(self, inputs, weights, key=None):
@@ -65,11 +74,15 @@ class Cell(Module):
     """
     del key
     (x,), c, blocks = inputs, self.stage.channels, self.topology.blocks
+    mixture, shape = mixing.whole(weights['cell']), (1, 1, x.shape[-1], 2 * blocks * c)
+    fused = mixing.normed() if self.kernels else None
+    if fused and fused.fits(c, c, x.dtype) and fused.fits(*shape[2:], x.dtype):
+      return self._fused(x, weights, mixture, shape)
     rows = {name: per_image(w, len(x)) for name, w in weights.items() if name != 'cell'}
     with jax.named_scope('projections'):  # of the blocks, then of the output: one matrix product
-      projected = self.unit('projections', x, (1, 1, x.shape[-1], 2 * blocks * c))
+      projected = self.unit('projections', x, shape)
       *own, past = jax.lax.split(projected, (*(c,) * blocks, blocks * c), 3)
-    nodes, mixture = [], mixing.whole(weights['cell'])
+    nodes = []
     for node in range(1, blocks + 1):
       candidates = [own[node - 1], *nodes]
       row = rows.get(self.topology.row(node))
@@ -83,18 +96,23 @@ class Cell(Module):
     side_by_side = [row[:, j, None, None, None] * y for j, y in enumerate(nodes, 1)]
     return jnp.concatenate(side_by_side, -1) + row[:, 0, None, None, None] * past
 
+  def _fused(self, x, weights, mixture, shape):
+    """The cell by the CPU's kernels; `shape` is that of the projections' kernel."""
+    c, blocks = self.stage.channels, self.topology.blocks
+    sizes = [None if op == POOL else int(op[4]) for op in self.topology.ops]
+    own = list(dict.fromkeys(size for size in sizes if size))
+    order = tuple(size and own.index(size) for size in sizes)
+    projections = self.convolution('projections', shape, x.dtype)
+    convolutions = tuple(tuple(self.convolution(f'block{node}_conv{k}x{k}', (k, k, c, c), x.dtype) for k in own)
+                         for node in range(1, blocks + 1))
+    rows = tuple(weights.get(self.topology.row(node)) for node in range(1, blocks + 1))
+    with jax.named_scope('kernels'):
+      return mixing.oneshot().mixed((ops.BN_EPS, order), x, mixture.ops, mixture.shift, (*rows, weights[OUTPUT]),
+                                    projections, convolutions)
+
   def block(self, node, x, weights):
     """A block's operations on x [n, h, w, c], nowhere negative, mixed by weights [samples, ops]."""
-    c, fused = x.shape[-1], mixing.normed() if self.kernels else None
-    if fused and fused.fits(c, c, x.dtype):
-      sizes = [None if op == POOL else int(op[4]) for op in self.topology.ops]
-      names = {size: f'block{node}_conv{size}x{size}' for size in sizes if size}
-      own = tuple((self.weight(name, (k, k, c, c), k * k * c),
-                   *(a.astype(x.dtype) for a in self.affine(f'{name}_norm', c))) for k, name in names.items())
-      order = tuple(size and list(names).index(size) for size in sizes)
-      with jax.named_scope('kernels'):
-        return mixing.block().mixed((ops.BN_EPS, order), x, weights, own)
-    found = []
+    c, found = x.shape[-1], []
     for op in self.topology.ops:
       with jax.named_scope(op):
         if op == POOL:

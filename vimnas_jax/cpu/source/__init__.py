@@ -3,14 +3,14 @@
 from numba import cfunc, types
 
 from vimnas_jax.cpu import table
-from vimnas_jax.cpu.source import block, dense, job, leaves, loops, mix, pools, stage, winograd
+from vimnas_jax.cpu.source import block, dense, job, leaves, loops, mix, oneshot, pools, stage, winograd
 from vimnas_jax.cpu.source.frame import OPTIONS
 
 
 def compile(name: str, vector: int, dtype: str) -> tuple[str, bytes]:
   """Compiles a function of table.py's table: (its symbol, its object code). All arguments and results are int64."""
   modules = {'stage': stage, 'dense': dense, 'pools': pools, 'mix': mix, 'winograd': winograd,
-             'leaves': leaves, 'block': block}
+             'leaves': leaves, 'block': block, 'oneshot': oneshot}
   if name in ('work', 'handler'):
     function, count = getattr(job, name), 1
   else:

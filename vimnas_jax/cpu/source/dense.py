@@ -26,8 +26,8 @@ PIXELS = 170  # most pixels that a kernel's gradient sums at a time, for the sam
 
 
 def chunk(name: str, vector: int, dtype: str):
-  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, size, stride, and backward
-  whole: 0 leaves the kernel's gradient out.
+  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, size, stride; backward call,
+  chunks, gated, size, stride and whole, of which 0 leaves the kernel's gradient out.
 
   Kernels come packed, [size, panels, size * channels in, width of a panel] (dense.pack).
   """
@@ -36,6 +36,7 @@ def chunk(name: str, vector: int, dtype: str):
   wide = panel_width(vector)
   activate_slot, through_slot = slot('activate', vector, dtype), slot('activate_gradient', vector, dtype)
   moments_slot, normalise_slot = slot('moments', vector, dtype), slot('normalise_gradient', vector, dtype)
+  gated_slot = slot('gated_gradient', vector, dtype)
 
   @function(9, 'void')
   def pad_in(x, none, one, h, w, c, pad, row, xp):
@@ -79,15 +80,16 @@ def chunk(name: str, vector: int, dtype: str):
     return 0
 
   def backward(frame, index):
-    # arguments: x, kernel turned round, zeros, ones, a [n, h', w', m * c], center, p, q, r, m maps g [n, h', w', c]
+    # arguments: x, kernel turned round, zeros, ones, a [n, h', w', d], center, p, q, r, by, plus, maps g [n, h', w', *]
+    # that lie side by side in a
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
     a, center, p, q, r = arg(frame, 4), arg(frame, 5), arg(frame, 6), arg(frame, 7), arg(frame, 8)
-    samples, maps = arg_dim(frame, 6, 0), args(frame) - 9
+    by, plus, samples, maps = arg(frame, 9), arg(frame, 10), arg_dim(frame, 6, 0), args(frame) - 11
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     ho, wo, d = arg_dim(frame, 4, 1), arg_dim(frame, 4, 2), arg_dim(frame, 4, 3)
-    chunks, size, stride, whole = attr(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 4)
-    pad, own, through, normalise = ((size - 1) // 2, d // maps, load(address(through_slot)),
-                                    load(address(normalise_slot)))
+    chunks, gated, size, stride, whole = attr(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 4), attr(frame, 5)
+    pad, through, normalise, gate = ((size - 1) // 2, load(address(through_slot)), load(address(normalise_slot)),
+                                     load(address(gated_slot)))
     row, back = (w + 2 * pad) * c, (w + 2 * pad) * d
     padded, spread, inner = lines(s * (h + 2 * pad) * row), lines(s * (h + 2 * pad) * back), lines(s * h * w * c)
     dk_size = s * size * size * c * d
@@ -102,13 +104,20 @@ def chunk(name: str, vector: int, dtype: str):
       sample = image * samples // n
       if whole:
         pad_in(x + s * image * h * w * c, none, one, h, w, c, pad, row, xp)
+      ch = 0
       for e in range(maps):
-        g = arg(frame, 9 + e) + s * image * ho * wo * own
+        own = arg_dim(frame, 11 + e, 3)
+        g = arg(frame, 11 + e) + s * image * ho * wo * own
         for b in range(0, own, v):
-          ch = e * own + b
-          call(normalise, g + s * b, own, a + s * (image * ho * wo * d + ch), d, center + s * ch,
-               p + s * (sample * d + ch), q + s * ch, r + s * ch, ho, wo,
-               zp + s * (pad * back + pad * d + ch), stride * back, stride * d)
+          of_a, to = a + s * (image * ho * wo * d + ch), zp + s * (pad * back + pad * d + ch)
+          of_p, of_q, of_r = p + s * (sample * d + ch), q + s * ch, r + s * ch
+          if gated:
+            call(gate, g + s * b, own, of_a, d, center + s * ch, of_p, of_q, of_r, by + s * ch, plus + s * ch, ho, wo,
+                 to, stride * back, stride * d)
+          else:
+            call(normalise, g + s * b, own, of_a, d, center + s * ch, of_p, of_q, of_r, ho, wo, to, stride * back,
+                 stride * d)
+          ch += v
       for i in range(0, h if whole else 0, block):  # zp is zero between its pixels, so rows are one sum
         pixels = min(block, h - i) * (w + 2 * pad) - 2 * pad
         for tap in range(size):

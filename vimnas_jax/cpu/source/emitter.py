@@ -1,5 +1,6 @@
 """Vector instructions, emitted for numba: what the loops of this folder are written in."""
 
+import contextlib
 import functools
 
 from llvmlite import ir
@@ -111,6 +112,12 @@ class Emitter:
   def loop(self, count):
     """`with emitter.loop(n) as i`: i from 0 to n - 1."""
     return _Loop(self.b, count)
+
+  @contextlib.contextmanager
+  def channels(self, width):
+    """`with emitter.channels(c) as k`: k from 0 to c, a vector of channels at a time."""
+    with self.loop(self.b.udiv(width, self.const(self.vector))) as i:
+      yield self.b.mul(i, self.const(self.vector))
 
 
 class _Loop:

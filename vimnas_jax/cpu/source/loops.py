@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from vimnas_jax.cpu.source import block, leaves, mix, pools, tiles
+from vimnas_jax.cpu.source import block, leaves, mix, oneshot, pools, tiles
 from vimnas_jax.cpu.source.emitter import SUMS, definer, vector_function
 from vimnas_jax.cpu.source.frame import address, call, function, load
 from vimnas_jax.cpu.table import TILES, slot
@@ -29,7 +29,7 @@ def loop(name: str, vector: int, dtype: str):
   else:
     emitted, count = (_basic(vector, dtype) | mix.loops(vector, dtype) | pools.loops(vector, dtype)
                       | tiles.loops(vector, dtype) | leaves.loops(vector, dtype)
-                      | block.loops(vector, dtype))[name]
+                      | block.loops(vector, dtype) | oneshot.loops(vector, dtype))[name]
   scope = {'loop': emitted}
   names = ', '.join(f'a{i}' for i in range(count))
   exec(f'def exported({names}):\n  loop({names})\n  return 0', scope)
@@ -143,6 +143,19 @@ def _basic(vector, dtype):
         pixel = e.b.add(first, j)
         centred = e.b.fsub(e.load(e.at(a, (pixel, a_pixel))), mean)
         e.store(e.fma(e.load(e.at(g, (pixel, g_pixel))), p, e.fma(centred, q, r)), e.at(y_i, (j, y_pixel)))
+
+  @define(15)
+  def gated_gradient(e, g, g_pixel, a, a_pixel, mean, p, q, r, by, plus, h, w, y, y_row, y_pixel):
+    # the same with 0 for g where a * by + plus is not above 0
+    mean, p, q, r, by, plus = (e.load(v) for v in (mean, p, q, r, by, plus))
+    with e.loop(h) as i:
+      first, y_i = e.b.mul(i, w), e.at(y, (i, y_row))
+      with e.loop(w) as j:
+        pixel = e.b.add(first, j)
+        value = e.load(e.at(a, (pixel, a_pixel)))
+        through = e.b.fcmp_ordered('>', e.fma(value, by, plus), e.fill(0))
+        gradient = e.b.select(through, e.load(e.at(g, (pixel, g_pixel))), e.fill(0))
+        e.store(e.fma(gradient, p, e.fma(e.b.fsub(value, mean), q, r)), e.at(y_i, (j, y_pixel)))
 
   @define(5)
   def moments(e, x, pixel, pixels, total, total_step):

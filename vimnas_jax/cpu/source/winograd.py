@@ -29,8 +29,8 @@ APART = 16  # elements between the tiles of one point and the next: addresses th
 
 
 def chunk(name: str, vector: int, dtype: str):
-  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, and backward whole: 0 leaves
-  the kernel's gradient out.
+  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks; backward also gated and
+  whole, of which 0 leaves the kernel's gradient out.
 
   Kernels come as points, [36, panels, channels in, width of a panel] (cpu/winograd.py).
   """
@@ -43,6 +43,7 @@ def chunk(name: str, vector: int, dtype: str):
   taps_in_slot, taps_slot = slot('taps_in', vector, dtype), slot('taps_back', vector, dtype)
   through_slot, spread_slot = slot('let_through', vector, dtype), slot('spread', vector, dtype)
   normalise_slot, known_slot = slot('normalise_gradient', vector, dtype), slot('tiles_known', vector, dtype)
+  gated_slot = slot('gated_gradient', vector, dtype)
   read_slot, write_slot = slot('fetch_read', vector, dtype), slot('fetch_write', vector, dtype)
 
   @function(1)
@@ -122,17 +123,17 @@ def chunk(name: str, vector: int, dtype: str):
     return 0
 
   def backward(frame, index):
-    # arguments: x, points of the kernel [36, panels, d, width], zeros, ones, a [n, h, w, m * c'], center, p, q, r, m
-    # maps g [n, h, w, c']; results: dx and, if whole, dk [chunks, 9, c, d]
+    # arguments: x, points of the kernel [36, panels, d, width], zeros, ones, a [n, h, w, m * c'], center, p, q, r, by,
+    # plus, m maps g [n, h, w, c']; results: dx and, if whole, dk [chunks, 9, c, d]
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
     a, center, p, q, r = arg(frame, 4), arg(frame, 5), arg(frame, 6), arg(frame, 7), arg(frame, 8)
-    samples, maps = arg_dim(frame, 6, 0), args(frame) - 9
+    by, plus, samples, maps = arg(frame, 9), arg(frame, 10), arg_dim(frame, 6, 0), args(frame) - 11
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     d, panels, panel, chunks = arg_dim(frame, 4, 3), arg_dim(frame, 1, 1), arg_dim(frame, 1, 3), attr(frame, 1)
-    whole = attr(frame, 2)
+    gated, whole = attr(frame, 2), attr(frame, 3)
     gradient, back = load(address(gradient_slot)), load(address(back_slot))
     taps, through, fetch = load(address(taps_slot)), load(address(through_slot)), load(address(read_slot))
-    normalise, known = load(address(normalise_slot)), load(address(known_slot))
+    normalise, gate, known = load(address(normalise_slot)), load(address(gated_slot)), load(address(known_slot))
     begin, end = n * index // chunks, n * (index + 1) // chunks
     group, rows = in_turn(end - begin, h, w)
     own, across, down = d // maps, tiled(w), tiled(h)
@@ -161,22 +162,29 @@ def chunk(name: str, vector: int, dtype: str):
             ch = e * own
             for j in range(here):
               start = ((image + i) * h + OUT * (first + j)) * w
-              of_g, of_a = arg(frame, 9 + e) + s * start * own, a + s * (start * d + ch)
+              of_g, of_a = arg(frame, 11 + e) + s * start * own, a + s * (start * d + ch)
               of_p, to = p + s * (sample * d + ch), ws + s * (i * here + j) * across * own
-              if not outstanding:
+              if not outstanding and not gated:
                 call(gradient, of_g, own, of_a, d, center + s * ch, of_p, q + s * ch, r + s * ch, w, across, own // v,
                      to, own, w_points)
                 continue
-              clear(dy, band)
+              if outstanding:
+                clear(dy, band)
+              tall_here = min(OUT, h - OUT * (first + j))
               for b in range(0, own, v):
-                call(normalise, of_g + s * b, own, of_a + s * b, d, center + s * (ch + b), of_p + s * b,
-                     q + s * (ch + b), r + s * (ch + b), min(OUT, h - OUT * (first + j)), w, dy + s * b, wider * own,
-                     own)
+                at = s * (ch + b)
+                if gated:
+                  call(gate, of_g + s * b, own, of_a + s * b, d, center + at, of_p + s * b, q + at, r + at, by + at,
+                       plus + at, tall_here, w, dy + s * b, wider * own, own)
+                else:
+                  call(normalise, of_g + s * b, own, of_a + s * b, d, center + at, of_p + s * b, q + at, r + at,
+                       tall_here, w, dy + s * b, wider * own, own)
               call(known, dy, wider * own, own, across, own // v, to, own, w_points)
           slab = images * (h if images > 1 else OUT * here) * w  # pixels; the next one's are brought nearer
           after = image * h * w + OUT * first * w + slab
           some_g, some_a = s * slab * own // (64 * ALL) + 1, s * slab * d // (64 * ALL * maps) + 1
-          next_g = (arg(frame, 10 + e) + s * (after - slab) * own if e + 1 < maps else arg(frame, 9) + s * after * own)
+          next_g = (arg(frame, 12 + e) + s * (after - slab) * own if e + 1 < maps else
+                    arg(frame, 11) + s * after * own)
           for point in range(ALL):
             call(fetch, next_g + 64 * some_g * point, some_g)
             call(fetch, a + s * after * d + 64 * some_a * (e * ALL + point), some_a)
