@@ -22,12 +22,20 @@ def _constants(x, stride):
 def forward(x, kinds, stride):
   """The pools `kinds` of x [n, h, w, c]: {kind: (map [n, h', w', c], moments [n, 2, c] as in stage.py)}."""
   n, h, w, c = x.shape
-  shapes = [(n, -(-h // stride), -(-w // stride), c), (n, 2, c)] * len(kinds)
-  results = library.call(('pools_forward', 'spread', 'moments', 'below_all', 'max_loop', 'mean_loop'), c, shapes, x,
-                         _constants(x, stride)[0], kinds=(BATCH, WHOLE),
-                         pools=mix.mask(KINDS.index(kind) for kind in kinds), stride=stride)
+  results = _call(x, kinds, [(n, -(-h // stride), -(-w // stride), c), (n, 2, c)] * len(kinds), stride)
   ordered = [kind for kind in KINDS if kind in kinds]
   return {kind: tuple(results[2 * i:2 * i + 2]) for i, kind in enumerate(ordered)}
+
+
+def largest(x):
+  """The largest of each 3x3 window of x [n, h, w, c] at a stride of 1, without moments."""
+  return _call(x, KINDS[:1], [x.shape], 1)[0]
+
+
+def _call(x, kinds, shapes, stride):
+  return library.call(('pools_forward', 'spread', 'moments', 'below_all', 'max_loop', 'mean_loop'), x.shape[3], shapes,
+                      x, _constants(x, stride)[0], kinds=(BATCH, WHOLE),
+                      pools=mix.mask(KINDS.index(kind) for kind in kinds), stride=stride)
 
 
 def backward(x, g, operations, normal, stride):

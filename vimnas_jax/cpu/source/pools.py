@@ -17,6 +17,7 @@ from vimnas_jax.cpu.source.frame import (
   load,
   result,
   result_dim,
+  results,
   store,
   zeros,
 )
@@ -88,7 +89,7 @@ def chunk(name: str, vector: int, dtype: str):
 
   def forward(frame, index):
     # Arguments: x [n, h, w, c], shares [h', w']. Results: the largest, its moments, the mean, its moments, or two of
-    # these. Attributes: call, chunks, pools (1 largest, 2 mean), stride.
+    # these, or the largest alone. Attributes: call, chunks, pools (1 largest, 2 mean), stride.
     x, shares, kinds, stride, chunks = arg(frame, 0), arg(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 1)
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     ho, wo, row, first = result_dim(frame, 0, 1), result_dim(frame, 0, 2), (w + 2) * v, (kinds & 1) * 2
@@ -104,7 +105,8 @@ def chunk(name: str, vector: int, dtype: str):
         if kinds & 1:
           call(spread, here, w * c, c, h, w, below + s * (row + v), row, v)
           call(load(address(max_slot)), below, row, stride, ho, wo, result(frame, 0) + there, wo * c, c)
-          call(moments, result(frame, 0) + there, c, ho * wo, result(frame, 1) + s * (2 * image * c + b), c)
+          if results(frame) > 1:
+            call(moments, result(frame, 0) + there, c, ho * wo, result(frame, 1) + s * (2 * image * c + b), c)
         if kinds & 2:
           call(spread, here, w * c, c, h, w, empty + s * (row + v), row, v)
           call(load(address(mean_slot)), empty, row, stride, shares, ho, wo, result(frame, first) + there, wo * c, c)
