@@ -38,7 +38,8 @@ LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of 
 
 class Variant(NamedTuple):
   """`age`: epochs of theta alone. `rate` and `rate_end`: of phi, from one to the other in a line or by equal `factors`.
-  `bilevel`, `bound`, `sharpen`: fields of config.method. `fall`: part of the search in which the rate falls to 0.
+  `bilevel`, `bound`, `sharpen`: fields of config.method. `fall`: part of the search in which the rate falls to 0;
+  `until`: part of the search after which it is 0.
   """
 
   age: int
@@ -49,6 +50,7 @@ class Variant(NamedTuple):
   fall: float = 0.3
   bound: float = 0.0
   sharpen: float = 6.0
+  until: float = 1.0
 
   @property
   def form(self):
@@ -66,7 +68,15 @@ VARIANTS = {
               'J3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0)},
     'darts': {'D1': Variant(1, 1.0, 1.0), 'D6': Variant(1, 5.0, 5.0), 'D9': Variant(6, 0.2, 0.4),
               'D10': Variant(6, 1.0, 1.0), 'D11': Variant(6, 0.02, 0.2), 'D12': Variant(6, 5.0, 5.0),
-              'D13': Variant(6, 0.2, 0.4, fall=0.6), 'D14': Variant(6, 0.1, 0.2, fall=0.6)},
+              'D13': Variant(6, 0.2, 0.4, fall=0.6), 'D14': Variant(6, 0.1, 0.2, fall=0.6),
+              'K1': Variant(6, 0.2, 0.4, bound=1.5, sharpen=8.0),
+              'K2': Variant(6, 0.2, 0.4, bound=1.5, sharpen=8.0, until=0.6),
+              'K3': Variant(6, 0.02, 0.2, bound=1.5, sharpen=8.0),
+              'K4': Variant(6, 1.0, 1.0, bound=1.5, sharpen=8.0),
+              'K5': Variant(6, 1.0, 1.0, bound=1.5, sharpen=8.0, until=0.6),
+              'K6': Variant(6, 0.2, 0.4, bound=0.75, sharpen=16.0),
+              'K7': Variant(6, 0.2, 0.4, bound=0.75, sharpen=16.0, until=0.6),
+              'K8': Variant(6, 0.2, 0.4, True, bound=1.5, sharpen=8.0)},
 }
 
 
@@ -173,10 +183,11 @@ class Seed:
 
 def path(variant, steps):
   """The rates of phi [steps] in a variant, as optim.phi_rate has them."""
-  along = np.clip(np.arange(steps) / ((1 - variant.fall) * steps), 0, 1)
+  whole = variant.until * steps
+  along = np.clip(np.arange(steps) / ((1 - variant.fall) * whole), 0, 1)
   first, last = variant.rate, variant.rate_end
   rates = first * (last / first) ** along if variant.factors else first + (last - first) * along
-  left = np.clip((steps - np.arange(steps)) / (variant.fall * steps), 0, 1)
+  left = np.clip((whole - np.arange(steps)) / (variant.fall * whole), 0, 1)
   return rates * 0.5 * (1 - np.cos(np.pi * left))
 
 
