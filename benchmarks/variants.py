@@ -7,7 +7,8 @@ On a GPU compiling a search takes longer than the search. Here the rates of thet
 and theta learns alone by the program of the search, phi's rate being 0: a centred phi that has not moved is A = xi. The
 step is otherwise the product's. A variant is a name of VARIANTS. OUT gets a line of results.jsonl for each (its cell,
 one-hotness, and what the tables that --csv and --nasbench301 name say of it) and SPACE_NAME_SEED.npz, phi's
-probabilities every thirteen steps. Steps of theta are shared by variants that follow one another with the same age.
+probabilities every thirteen steps. Steps of theta are shared by variants that follow one another with the same age,
+and with --theta by later calls as well, of the same revision and options.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import serialization
 
 from benchmarks.step import Parser, run
 from vimnas_jax import api, data, methods, spaces
@@ -167,8 +169,18 @@ class Seed:
       cosine = c.lr_end + (c.lr - c.lr_end) * 0.5 * (1 + np.cos(np.pi * np.arange(whole) / whole))
       state = self.start.replace(opt_theta=with_rates(self.start.opt_theta, cosine),
                                  opt_phi=with_rates(self.start.opt_phi, ()))
-      self.aged = age, self.advance(state, self.first, 0, steps)
+      self.aged = age, self._kept(age, state, steps)
     return self.aged[1]
+
+  def _kept(self, age, state, steps):
+    path = self.args.theta and pathlib.Path(self.args.theta, f'{self.args.space}_{self.args.seed}_{age}.msgpack')
+    if path and path.exists():
+      return serialization.from_bytes(state, path.read_bytes())
+    state = self.advance(state, self.first, 0, steps)
+    if path:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(serialization.to_bytes(state))
+    return state
 
   def searched(self, variant):
     """(steps, losses, {cell: probabilities [times, edges, ops]}) of a search."""
@@ -209,6 +221,7 @@ def parse(argv) -> argparse.Namespace:
   parser.add_argument('--out', required=True)
   parser.add_argument('--csv', help='test accuracies of NAS-Bench-201, as config.oracle.test_csv')
   parser.add_argument('--nasbench301', help='as config.oracle.nasbench301')
+  parser.add_argument('--theta', help='a folder that keeps what theta was after its epochs alone')
   parser.add_argument('--shrink', action='store_true', help='16x16 images')
   parser.add_argument('--channels', type=int, help='C; default: that of the space')
   args = parser.parse_args(argv)
