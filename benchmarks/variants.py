@@ -40,8 +40,8 @@ LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of 
 
 class Variant(NamedTuple):
   """`age`: epochs of theta alone. `rate` and `rate_end`: of phi, from one to the other in a line or by equal `factors`.
-  `bilevel`, `bound`, `sharpen`: fields of config.method. `fall`: part of the search in which the rate falls to 0;
-  `until`: part of the search after which it is 0.
+  `bilevel`, `bound`, `sharpen`, `variant`: fields of config.method. `fall`: part of the search in which the rate falls
+  to 0; `until`: part of the search after which it is 0.
   """
 
   age: int
@@ -52,12 +52,13 @@ class Variant(NamedTuple):
   fall: float = 0.3
   bound: float = 0.0
   sharpen: float = 6.0
+  variant: str = 'base'
   until: float = 1.0
 
   @property
   def form(self):
-    """What is compiled: (bilevel, bound, sharpen)."""
-    return self.bilevel, self.bound, self.sharpen
+    """What is compiled: (bilevel, bound, sharpen, variant)."""
+    return self.bilevel, self.bound, self.sharpen, self.variant
 
 
 VARIANTS = {
@@ -67,7 +68,10 @@ VARIANTS = {
               'B3': Variant(3, 0.002, 0.1, True, True), 'BE2': Variant(2, 0.01, 0.1, False, True),
               'BE3': Variant(3, 0.01, 0.1, False, True), 'H3': Variant(3, 0.01, 0.1, bound=1.5),
               'H3_1': Variant(3, 0.01, 0.1, bound=1.0), 'H3_2': Variant(3, 0.01, 0.1, bound=2.0),
-              'J3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0)},
+              'J3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0),
+              'T3_1': Variant(3, 0.1, 1.0, bound=1.5, sharpen=8.0, variant='table'),
+              'T3_03': Variant(3, 0.03, 0.3, bound=1.5, sharpen=8.0, variant='table'),
+              'T3_3': Variant(3, 0.3, 3.0, bound=1.5, sharpen=8.0, variant='table')},
     'darts': {'D1': Variant(1, 1.0, 1.0), 'D6': Variant(1, 5.0, 5.0), 'D9': Variant(6, 0.2, 0.4),
               'D10': Variant(6, 1.0, 1.0), 'D11': Variant(6, 0.02, 0.2), 'D12': Variant(6, 5.0, 5.0),
               'D13': Variant(6, 0.2, 0.4, fall=0.6), 'D14': Variant(6, 0.1, 0.2, fall=0.6),
@@ -122,23 +126,23 @@ class Seed:
                  for form, c in configs.items()}
     self.plan, self.rate = self.runs[first].plan, configs[first].theta
     self.held = {form: run.batches()[0] for form, run in self.runs.items()}
-    self.start = jax.device_get(self.runs[first].start())
+    self.starts = {form: jax.device_get(run.start()) for form, run in self.runs.items()}
     self.aged, self.drawn = None, None
     with concurrent.futures.ThreadPoolExecutor() as pool:
       self.programs = dict(zip(forms, pool.map(self._compiled, forms)))
 
-  def _config(self, bilevel, bound, sharpen):
+  def _config(self, bilevel, bound, sharpen, variant):
     args, length = self.args, LENGTHS[self.args.space]
     changes = FORM | {'seed': args.seed, 'devices': 1, 'data.dir': args.data, 'epochs': length,
                       'pretrain.epochs': length, 'method.bilevel': bilevel, 'method.bound': bound,
-                      'method.sharpen': sharpen}
+                      'method.sharpen': sharpen, 'method.variant': variant}
     changes |= {'data.shrink': 2, 'data.pad': 2} if args.shrink else {}
     changes |= {'space.channels': args.channels} if args.channels else {}
     return config_lib.resolve(api.configure(CONFIGS[args.space], changes))
 
   def _compiled(self, form):
     program = self.runs[form]._steps['search']
-    return program.lower(self._placed(self.start), self.held[form], self._batch(form, 0)).compile()
+    return program.lower(self._placed(self.starts[form]), self.held[form], self._batch(form, 0)).compile()
 
   def _placed(self, state):
     return jax.device_put(state, parallel.replicated(self.mesh))
@@ -167,8 +171,8 @@ class Seed:
       steps = round(age * self.plan.per_epoch)
       whole, c = steps + self.plan.search_steps, self.rate
       cosine = c.lr_end + (c.lr - c.lr_end) * 0.5 * (1 + np.cos(np.pi * np.arange(whole) / whole))
-      state = self.start.replace(opt_theta=with_rates(self.start.opt_theta, cosine),
-                                 opt_phi=with_rates(self.start.opt_phi, ()))
+      start = self.starts[self.first]
+      state = start.replace(opt_theta=with_rates(start.opt_theta, cosine), opt_phi=with_rates(start.opt_phi, ()))
       self.aged = age, self._kept(age, state, steps)
     return self.aged[1]
 
@@ -184,9 +188,9 @@ class Seed:
 
   def searched(self, variant):
     """(steps, losses, {cell: probabilities [times, edges, ops]}) of a search."""
-    state, count, notes = self.theta(variant.age), self.plan.search_steps, []
-    state = state.replace(step=np.int32(self.plan.pretrain_steps),
-                          opt_phi=with_rates(state.opt_phi, path(variant, count), fresh=True))
+    start, count, notes = self.starts[variant.form], self.plan.search_steps, []
+    state = self.theta(variant.age).replace(step=np.int32(self.plan.pretrain_steps), phi=start.phi,
+                                            opt_phi=with_rates(start.opt_phi, path(variant, count), fresh=True))
     self.advance(state, variant.form, round(variant.age * self.plan.per_epoch), count,
                  lambda i, metrics: notes.append((i, metrics['loss'], metrics['probs'])))
     at, losses, probs = zip(*jax.device_get(notes))

@@ -79,6 +79,23 @@ def test_variants_have_their_size_and_learn_everywhere(variant, count):
   assert all(np.abs(layer['kernel']).max() > 0 for net in grads['cell'].values() for layer in net)
 
 
+def test_table_is_plain_logits_with_all_else_alike():
+  space, method = spaces.get('nb201'), _make('vimnas', variant='table', bound=1.5, sharpen=8.0)
+  phi = method.init(jax.random.key(0), space)
+  assert np.allclose(method.probs(phi)['cell'], 0.2) and method.features is None
+  table = np.random.default_rng(0).normal(size=(1, 6, 5)).astype('f')
+  phi['params']['cell']['mu'] = jnp.asarray(table)
+  rows = table[0] - table[0].mean(-1, keepdims=True)
+  rows /= np.sqrt(1 + (rows**2).sum(-1, keepdims=True) / 1.5**2)
+  weights = method.sample(phi, jax.random.key(1), Clock(9, 10))[0]['cell']  # scaled up by 8 ** 0.75
+  xi = np.asarray(_make('vimnas').sample(_make('vimnas').init(jax.random.key(0), space), jax.random.key(1),
+                                         Clock(0, 10))[0]['cell'])  # a centred phi has moved nothing: softmax(xi)
+  expected = jax.nn.softmax(8**0.75 * rows + np.log(xi))
+  np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-6)
+  with pytest.raises(UserError, match='a table has none'):
+    _make('vimnas', variant='table', apart=0.5, samples=32)
+
+
 def test_network_against_loops(x64):
   layers = vimnas.init_network(jax.random.key(0), (3, 14, 1))
   layers = jax.tree.map(lambda a: a.astype(jnp.float64) + 0.01, layers)

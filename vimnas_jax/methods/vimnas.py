@@ -11,7 +11,8 @@ Given fixed noise eps, weights theta and a small convolutional network phi (Algo
 
 phi is ConvReLUBN(3, 14, 3)-ConvReLUBN(14, 1, 3) (section 3.3), over maps whose sides are edges and ops. Variants of
 sections 3.5 and 4.6: `small` (one module), `large` (five), `point` (no xi), `dropout` (a second network for sigma,
-A = mu + sigma xi, with the sparsity term of variational dropout, Molchanov et al., ICML 2017).
+A = mu + sigma xi, with the sparsity term of variational dropout, Molchanov et al., ICML 2017). `table`, which is not
+the paper's, has plain logits in phi's place, all else alike: what a search with it finds is not due to the network.
 
 Left open by the paper and decided here: one network and one eps per cell type; convolutions pad by one, have no bias
 and PyTorch's default initialisation; BatchNorm takes the statistics of the one map it sees, so that derivation and
@@ -37,7 +38,7 @@ WIDTHS = {'base': (3, 14, 1), 'small': (3, 1), 'large': (3, 14, 14, 14, 14, 1)}
 Layer = dict[str, jax.Array]  # kernel, scale and bias of a module
 
 FIELDS = {
-    'variant': 'base',  # 'base', 'small', 'large', 'point' or 'dropout'
+    'variant': 'base',  # 'base', 'small', 'large', 'point', 'dropout' or 'table'
     'samples': 8,  # draws of xi per step, each serving an equal group of the batch
     'separate': False,  # whether every group goes through the supernet by itself: BatchNorm sees one architecture
     'eps_scale': 1.0,  # standard deviation of eps
@@ -82,7 +83,7 @@ PUBLISHED = {
 
 def make(config: ConfigDict) -> Method:
   """VIM-NAS with the variant and fields of config.method. Raises UserError on a bad field."""
-  variants = (*WIDTHS, 'point', 'dropout')
+  variants = (*WIDTHS, 'point', 'dropout', 'table')
   if config.variant not in variants:
     raise UserError(f'config.method.variant={config.variant!r}: choose one of {", ".join(variants)}')
   if config.samples < 1:
@@ -102,13 +103,18 @@ def make(config: ConfigDict) -> Method:
   if not 0 <= config.apart <= 1 or not 0 < config.together <= 1:
     raise UserError(f'config.method.apart={config.apart} must be from 0 to 1, config.method.together='
                     f'{config.together} above 0 and up to 1')
+  if config.apart and config.variant == 'table':
+    raise UserError(f'config.method.apart={config.apart} is for networks, and a table has none: set it to 0')
   widths, linear = WIDTHS.get(config.variant, WIDTHS['base']), config.last == 'linear'
-  dropout = config.variant == 'dropout'
+  dropout, table = config.variant == 'dropout', config.variant == 'table'
 
   def init(key, space):
     params: dict[str, dict[str, list[Layer]]] = {}
     fixed: dict[str, dict[str, jax.Array]] = {'eps': {}, 'start': {}}
     for i, (name, cell) in enumerate(space.cells.items()):
+      if table:
+        params[name] = {'mu': jnp.zeros((1, *cell.shape))}
+        continue
       eps_key, mu_key, sigma_key = jax.random.split(jax.random.fold_in(key, i), 3)
       eps = jax.vmap(lambda k, cell=cell: initial.normal(k, (*cell.shape, widths[0])))(each(eps_key))
       fixed['eps'][name] = config.eps_scale * eps
@@ -124,6 +130,8 @@ def make(config: ConfigDict) -> Method:
     return jnp.concatenate([key[None], others])
 
   def outputs(phi):
+    if table:
+      return {name: p['mu'] for name, p in phi['params'].items()}
     return {name: network(p['mu'], phi['fixed']['eps'][name], linear)[0] for name, p in phi['params'].items()}
 
   def every(phi):
@@ -185,7 +193,7 @@ def make(config: ConfigDict) -> Method:
   step = updates.bilevel() if config.bilevel else updates.single_level()
   return Method(init, sample, probs, step, penalty=penalty if dropout else None,
                 samples=1 if config.variant == 'point' else config.samples, separate=config.separate,
-                features=features, logits=logits,
+                features=None if table else features, logits=logits,
                 outputs=lambda phi: {name: maps.mean(0) for name, maps in outputs(phi).items()})
 
 
