@@ -82,7 +82,8 @@ VARIANTS = {
               'K5': Variant(6, 1.0, 1.0, bound=1.5, sharpen=8.0, until=0.6),
               'K6': Variant(6, 0.2, 0.4, bound=0.75, sharpen=16.0),
               'K7': Variant(6, 0.2, 0.4, bound=0.75, sharpen=16.0, until=0.6),
-              'K8': Variant(6, 0.2, 0.4, True, bound=1.5, sharpen=8.0)},
+              'K8': Variant(6, 0.2, 0.4, True, bound=1.5, sharpen=8.0),
+              'V9': Variant(6, 0.2, 0.4, True), 'V10': Variant(6, 1.0, 1.0, True), 'V12': Variant(6, 5.0, 5.0, True)},
 }
 
 
