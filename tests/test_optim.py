@@ -35,6 +35,18 @@ def test_the_rate_of_phi_rises_by_factors_and_falls_to_nothing():
                              2 * np.array([1, 1, 1, 1, 1, 0.5 + 8**-0.5, 0.5, 0.5 - 8**-0.5, 0, 0]), atol=1e-6)
 
 
+def test_phi_stands_still_after_a_part_of_the_search():
+  config = ConfigDict({'optimizer': 'sgd', 'lr': 0.01, 'lr_end': 0.1, 'schedule': 'linear', 'fall': 0.25, 'steps': 0,
+                       'momentum': 0.9, 'weight_decay': 0.1, 'clip': 0.0})
+  whole = optim.phi_rate(config, 80)(np.arange(80))
+  config.until = 0.8
+  np.testing.assert_allclose(optim.phi_rate(config, 100)(np.arange(100)), [*whole, *np.zeros(20)], rtol=1e-5, atol=1e-9)
+  moves = _moves(optim.phi(config, 10), 10)
+  assert (np.abs(moves[:8]) > 0).all() and not np.any(moves[8:])
+  config.update(lr_end=0.01, fall=0.0)
+  np.testing.assert_allclose(optim.phi_rate(config, 10)(np.arange(10)), [0.01] * 8 + [0] * 2)
+
+
 def test_rates_meant_for_a_longer_search_are_greater_in_proportion():
   config = ConfigDict({'lr': 0.01, 'lr_end': 0.1, 'schedule': 'linear', 'fall': 0.3, 'steps': 80})
   whole, half = optim.phi_rate(config, 80)(np.arange(80)), optim.phi_rate(config, 40)(np.arange(40))

@@ -1,3 +1,4 @@
+import copy
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import pytest
 from conftest import ROOT, one_line
 
 from vimnas_jax import config as config_lib
+from vimnas_jax import files
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import runfolder
 
@@ -76,6 +78,18 @@ def test_identity_is_by_content(tmp_path):
       with pytest.raises(UserError, match=word) as error:
         runfolder.write_config(folder, config, fingerprint, genotype)
       one_line(error)
+
+
+def test_a_run_older_than_a_field_had_what_was_done_then(tmp_path):
+  config = asked(**{'task': 'search', 'phi.until': 0.8, 'method.bound': 1.5})
+  runfolder.write_config(tmp_path, config, 'f')
+  stored = files.read_json(tmp_path / 'config.json', '')
+  for part, field, was in (('phi', 'until', '1.0'), ('method', 'bound', '0.0')):
+    older = copy.deepcopy(stored)
+    del older['config'][part][field]
+    files.write_json(tmp_path / 'config.json', older)
+    with pytest.raises(UserError, match=rf'config\.{part}\.{field}={was}, not '):
+      runfolder.check(tmp_path, config)
 
 
 OWN = (ROOT / 'examples' / 'two_nodes.py')

@@ -100,6 +100,7 @@ def defaults() -> ConfigDict:
   #                                 inverse proportion; 0: they are as they are; None: 0 where lr is given
   c.phi.schedule = placeholder(str)  # the way from lr to lr_end: 'linear', or 'exponential' (by equal factors)
   c.phi.fall = placeholder(float)  # the last part of the search, 0 to 1, in which the rate falls to 0
+  c.phi.until = placeholder(float)  # the part of the search after which phi stands still; the rate falls before
   c.phi.momentum = placeholder(float)  # of Adam: beta 1
   c.phi.weight_decay = placeholder(float)  # L2, added to the gradient
   c.phi.eps = placeholder(float)  # of Adam: added to what it divides by

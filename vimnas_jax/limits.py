@@ -8,7 +8,8 @@ from vimnas_jax.files import flatten
 
 SCHEDULES = ('cosine', 'cosine_epoch', 'linear_epoch', 'step_epoch')  # of theta's rate: optim.py
 _ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint_steps', 'theta.lr', 'eval_epochs',
-          'eval_batch', 'checkpoint_keep', 'network.cells', 'network.channels', 'data.max_pixels', 'phi.eps')
+          'eval_batch', 'checkpoint_keep', 'network.cells', 'network.channels', 'data.max_pixels', 'phi.eps',
+          'phi.until')
 _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
              'phi.lr', 'phi.lr_end', 'phi.steps', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad',
              'data.cutout', 'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup',
@@ -16,7 +17,8 @@ _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 
              'limit.params', 'limit.madds', 'limit.latency_ms', 'limit.weight')
 _OPEN = 'data.workers',  # None lets the code choose
 _MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'data.smallest': 1, 'data.jitter': 1,
-         'data.hue': 0.5, 'phi.fall': 1, 'data.validation': 0.9, 'max_hours': 1e5}  # JAX folds longer seeds together
+         'data.hue': 0.5, 'phi.fall': 1, 'phi.until': 1, 'data.validation': 0.9,
+         'max_hours': 1e5}  # JAX folds longer seeds together
 _COUNTS = 2**31  # steps, images and pixels beyond it are no run but a slip
 
 

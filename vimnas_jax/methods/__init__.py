@@ -135,7 +135,7 @@ def optimizer(config: ConfigDict) -> dict[str, Any]:
   literals, changed = _declared(config.name)
   found = literals['OPTIMIZER']
   found = {**found, **{field: value for field, value in changed.items() if field in found}}
-  return {'lr_end': found['lr'], 'steps': 0, 'schedule': 'linear', 'fall': 0.0, 'eps': 1e-8, **found}
+  return {'lr_end': found['lr'], 'steps': 0, 'schedule': 'linear', 'fall': 0.0, 'until': 1.0, 'eps': 1e-8, **found}
 
 
 def passes(name: str) -> float:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 DECLARED = ('FIELDS', 'OPTIMIZER', 'PRETRAIN')
 _OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0}
-_MAY = {**dict.fromkeys(('lr', 'lr_end', 'momentum', 'weight_decay', 'fall', 'eps'), (int, float)), 'steps': (int,),
-        **dict.fromkeys(('optimizer', 'schedule'), (str,))}
+_MAY = {**dict.fromkeys(('lr', 'lr_end', 'momentum', 'weight_decay', 'fall', 'until', 'eps'), (int, float)),
+        'steps': (int,), **dict.fromkeys(('optimizer', 'schedule'), (str,))}
 _TYPES = (bool, int, float, str)
 # What a step reports itself.
 _TAKEN = ('loss', 'accuracy', 'grad_theta', 'grad_phi', 'norm_theta', 'norm_phi', 'probs', 'dead', 'step', 'stage',
@@ -68,8 +68,8 @@ def declared(path: str) -> dict[str, Any]:
   for name, value in own['OPTIMIZER'].items():
     if type(value) not in _MAY.get(name, ()):
       raise UserError(f'{where}: OPTIMIZER has {name!r:.40}: {value!r:.40}; as config.phi it may have numbers for lr, '
-                      'lr_end, steps, momentum (beta 1 of Adam), weight_decay, eps and fall, words for optimizer and '
-                      'schedule')
+                      'lr_end, steps, momentum (beta 1 of Adam), weight_decay, eps, fall and until, words for '
+                      'optimizer and schedule')
   if type(own['PRETRAIN']) not in (int, float):
     raise UserError(f'{where}: PRETRAIN must be a number of epochs')
   own['OPTIMIZER'] = {**_OPTIMIZER, **own['OPTIMIZER']}

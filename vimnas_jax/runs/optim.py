@@ -97,14 +97,17 @@ def phi_rate(config, steps: jax.Array | int):
   """The rate of phi: a number, or a function of the step, of the `steps` steps in which phi moves.
 
   It goes from lr to lr_end, in a straight line or, with the schedule 'exponential', by equal factors. In the last part
-  `fall` of the steps, by half a cosine, it falls from there to 0: the way before is so much shorter. lr and lr_end are
-  those of a search of `config.steps` steps; where the search is shorter they are greater in proportion, so that a whole
-  search moves phi as far.
+  `fall` of the steps, by half a cosine, it falls from there to 0: the way before is so much shorter. After the part
+  `until` of the search it is 0, and the steps of all this are those before. lr and lr_end are those of a search of
+  `config.steps` steps; where the search is shorter they are greater in proportion, so that a whole search moves phi as
+  far.
   """
   faster = config.steps / jnp.maximum(steps, 1) if config.get('steps') else 1
   first, last = config.lr * faster, config.lr_end * faster
-  if config.lr == config.lr_end and not config.fall:
+  until = config.get('until', 1.0)
+  if config.lr == config.lr_end and not config.fall and until == 1:
     return first
+  steps = until * steps
   way = jnp.maximum((1 - config.fall) * steps, 1)
 
   def of(step):
@@ -112,7 +115,8 @@ def phi_rate(config, steps: jax.Array | int):
     by_factors = config.schedule == 'exponential'
     now = first * (config.lr_end / config.lr) ** along if by_factors else first + (last - first) * along
     left = jnp.clip((steps - step) / jnp.maximum(config.fall * steps, 1), 0.0, 1.0)
-    return now * 0.5 * (1 - jnp.cos(jnp.pi * left)) if config.fall else now
+    now = now * 0.5 * (1 - jnp.cos(jnp.pi * left)) if config.fall else now
+    return jnp.where(step < steps, now, 0.0) if until < 1 else now
 
   return of
 
