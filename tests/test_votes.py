@@ -1,11 +1,11 @@
-"""benchmarks.votes: the cells of the means of groups of searches."""
+"""benchmarks.votes and benchmarks.stopped: what searches on record say together, and on the way."""
 
 import json
 
 import numpy as np
 import pytest
 
-from benchmarks import votes
+from benchmarks import stopped, votes
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
 
@@ -36,3 +36,16 @@ def test_every_group_is_looked_up(tmp_path):
   (tmp_path / 'c.json').write_text('{}')
   with pytest.raises(UserError, match='holds no probabilities'):
     votes.probabilities(tmp_path / 'c.json')
+
+
+def test_a_search_is_read_on_its_way_and_scaled_up_as_at_its_end(tmp_path):
+  logits = np.random.default_rng(0).normal(size=(6, 5))
+  softmax = lambda x: np.exp(x) / np.exp(x).sum(-1, keepdims=True)  # noqa: E731
+  scales = np.array([1, 1, 8**0.5, 8])  # of J3, which scales up by 8 from 0.6 on; phi itself stands still here
+  cell = np.array([softmax(scale * logits) for scale in scales])
+  path = tmp_path / 'nb201_J3_7.npz'
+  np.savez(path, steps=[0, 500, 799, 999], cell=cell)
+  for part in (0.5, 0.8, 1.0):
+    np.testing.assert_allclose(stopped.probabilities(path, part), softmax(8 * logits), rtol=0.02, atol=1e-4)
+  with pytest.raises(UserError, match='no search of a variant'):
+    stopped.probabilities(tmp_path / 'nb201_Z9_7.npz', 1.0)
