@@ -3,7 +3,8 @@
     python -m benchmarks.depthwise [OUT.json [BATCH]]
 
 `native` is XLA's grouped convolution, differentiated by JAX; `shifted` a sum of shifted products, its kernel's gradient
-a sum for every tap, which is what a CPU without kernels takes; `taps` the same with one reduction over all taps. Times
+a sum for every tap, which is what a CPU without kernels takes; `taps` the same with one reduction over all taps;
+`mixed` the native convolution both ways but for the kernel's gradient, which is that of `taps`. Times
 are medians of a jitted call in milliseconds; the shapes are those of the DARTS space at C = 16, BATCH images (64).
 """
 
@@ -24,18 +25,24 @@ SHAPES = [(32, 64, 3, 1), (32, 64, 5, 1), (32, 64, 5, 2), (16, 128, 5, 1), (8, 2
 CALLS = 20
 
 
-def _taps_backward(x, kernel, dy, dilation):
+def _taps_backward(x, kernel, dy, stride, dilation, forward=ops._shifted):
   """Gradients of the shifted form, each as one expression."""
-  size = kernel.shape[0]
-  dx = ops._shifted(dy, kernel[::-1, ::-1], 1, dilation)
-  views = ops._taps(x, size, dilation, 1)
-  return dx, jnp.stack([(view * dy).sum((0, 1, 2)) for view in views]).reshape(kernel.shape)
+  dx = forward(ops._between_zeros(dy, x.shape, stride), kernel[::-1, ::-1], 1, dilation)
+  views, wide = ops._taps(x, kernel.shape[0], dilation, stride), jnp.promote_types(x.dtype, jnp.float32)
+  taps = jnp.stack([(view.astype(wide) * dy).sum((0, 1, 2)) for view in views])
+  return dx, taps.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _mixed_backward(x, kernel, dy, stride, dilation):
+  return _taps_backward(x, kernel, dy, stride, dilation, ops._native)
 
 
 FORWARD = {'native': ops._native, 'shifted': ops._shifted}
-BACKWARD = {'native': lambda x, k, dy, dilation: ops._native_backward(x, k, dy, 1, dilation),
-            'shifted': lambda x, k, dy, dilation: ops._shifted_backward(x, k, dy, 1, dilation),
-            'taps': _taps_backward}
+BACKWARD = {'native': ops._native_backward, 'shifted': ops._shifted_backward, 'taps': _taps_backward,
+            'mixed': _mixed_backward}
+# (forward, backward) of whole steps, `benchmarks.step --forms`, where no program for a CPU is made.
+FORMS = {'shifted': (ops._shifted, ops._shifted_backward), 'taps': (ops._shifted, _taps_backward),
+         'mixed': (ops._native, _mixed_backward)}
 
 
 def milliseconds(f, *args):
@@ -61,7 +68,8 @@ def main(argv):
     for name, form in FORWARD.items():
       row[f'{name}_forward'] = milliseconds(functools.partial(form, stride=1, dilation=dilation), x, kernel)
     for name, form in BACKWARD.items():
-      row[f'{name}_backward'] = milliseconds(functools.partial(form, dilation=dilation), x, kernel, dy)
+      row[f'{name}_backward'] = milliseconds(functools.partial(form, stride=1, dilation=dilation), x, kernel,
+                                              dy)
     found.append(row)
     print(' '.join(f'{k}={v:.3f}' if isinstance(v, float) else f'{k}={v}' for k, v in row.items()), flush=True)
   if argv:

@@ -62,6 +62,11 @@ one_step() {
     --steps "$steps" --forms "$forms" --cache "$JAX_COMPILATION_CACHE_DIR" --out "$out/$name" "$@"
 }
 
+# plain SPACE: the other forms of a depthwise convolution that are worth a try there
+plain() {
+  [ "${SIZE:-}" = tiny ] || [ "$1" = nb201 ] || echo shifted taps mixed
+}
+
 # a_search SECONDS NAME CONFIG FIELD...
 a_search() {
   local most=$1 name=$2 config=$3 own=()
@@ -79,6 +84,7 @@ short=(--config.epochs=0.3 --config.pretrain.epochs=0.1)
 if [[ $parts == *steps* ]]; then
   for space in $spaces; do
     one_step "$compiling" "cold_$space" "$space" 1 fused &
+    for form in $(plain "$space"); do one_step "$compiling" "cold_${form}_$space" "$space" 1 "$form" & done
     [ -z "$torch" ] || one_step "$compiling" "cold_torch_$space" "$space" 1 torch --torch-layout channels_last --torch-compile &
   done
   [[ $spaces != *darts* ]] || one_step "$compiling" cold_darts_bfloat16 darts 1 fused --dtype bfloat16 &
@@ -91,7 +97,9 @@ wait
 if [[ $parts == *steps* ]]; then
   run 60 depthwise "$python" -m benchmarks.depthwise "$out/depthwise.json" "$batch"
   for space in $spaces; do
-    one_step 60 "step_$space" "$space" "$count" "fused${torch:+,torch}" --torch-layout channels_last
+    forms=fused
+    for form in $(plain "$space"); do [ ! -e "$out/cold_${form}_$space.json" ] || forms+=,$form; done
+    one_step 90 "step_$space" "$space" "$count" "$forms${torch:+,torch}" --torch-layout channels_last
     [ ! -e "$out/cold_torch_$space.json" ] || one_step 60 "compiled_$space" "$space" "$count" torch --torch-layout channels_last \
       --torch-compile
   done

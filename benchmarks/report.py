@@ -86,7 +86,8 @@ def draw(found, path):
 
 def bars(axes, label, forms, values, texts):
   """One bar of `values` with its text for each of `forms`, on `axes`."""
-  drawn = axes.barh([_NAMES[form] for form in forms], values, color=[_FILLS[form] for form in forms], height=0.62)
+  drawn = axes.barh([_NAMES.get(form, form) for form in forms], values, height=0.62,
+                     color=[_FILLS.get(form, '#6f9bcf') for form in forms])
   axes.bar_label(drawn, texts, padding=4, fontsize=9, color=INK)
   axes.set_xlim(0, 1.45 * max(values))
   axes.set_xlabel(label, color=INK)

@@ -5,8 +5,9 @@
     python -m benchmarks.step --space nb201 --out benchmarks/step_nb201
 
 Forms: `fused` is the search step as it ships (method vimnas); `reference` the same step with one operation at a time
-and XLA's own convolutions (tests/reference.py); `torch` the port in torch_net.py. Every measurement is a process of
-its own, the forms taking turns, round after round. JAX runs with the allocator settings that `vimnas_jax.main` gives
+and XLA's own convolutions (tests/reference.py); `torch` the port in torch_net.py; `shifted`, `taps` and `mixed`, on a
+GPU, `fused` with the depthwise convolutions of benchmarks.depthwise that are called so. Every measurement is a process
+of its own, the forms taking turns, round after round. JAX runs with the allocator settings that `vimnas_jax.main` gives
 itself; PyTorch runs without and with them (`torch_malloc`), and is quoted at its better, for time and for memory. Its
 step has neither augmentation nor phi, which JAX's has: the mixing weights are a softmax of plain logits.
 
@@ -33,7 +34,8 @@ from vimnas_jax.main import MALLOC
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import provenance
 
-FORMS = ('fused', 'reference', 'torch')
+PLAIN = ('shifted', 'taps', 'mixed')
+FORMS = ('fused', *PLAIN, 'reference', 'torch')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 
 
@@ -57,7 +59,7 @@ def parse(argv) -> argparse.Namespace:
   parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='of JAX; PyTorch: float32')
   parser.add_argument('--remat', action='store_true', help="config.remat: compute cells again on ours' way back")
   parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'))
-  parser.add_argument('--forms', default=','.join(FORMS), help='some of ' + ','.join(FORMS))
+  parser.add_argument('--forms', default='fused,reference,torch', help='some of ' + ','.join(FORMS))
   parser.add_argument('--rounds', type=int, default=3)
   parser.add_argument('--steps', type=int, default=5, help='timed steps of a process, after one to warm up')
   parser.add_argument('--reference-rounds', type=int, default=1)
@@ -79,6 +81,8 @@ def parse(argv) -> argparse.Namespace:
       raise UserError(f'--{name.replace("_", "-")}={getattr(args, name)} must be at least 1')
   if unknown := [form for form in args.forms if form not in FORMS]:
     raise UserError(f'--forms: {unknown[0]!r} is no form; choose some of {",".join(FORMS)}')
+  if args.device == 'cpu' and (own := [form for form in args.forms if form in PLAIN]):
+    raise UserError(f'--forms: {own[0]} is for --device gpu; a CPU has its own form')
   if args.side < space.min_size:
     raise UserError(f'--side={args.side}: space {space.name!r} needs at least {space.min_size}')
   if args.channels % 2:

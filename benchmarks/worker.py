@@ -60,8 +60,10 @@ def build(spec):
   import jax
   import jax.numpy as jnp
 
+  from benchmarks import depthwise
   from vimnas_jax import config, cpu, methods, spaces
   from vimnas_jax.data import augment
+  from vimnas_jax.networks import ops
   from vimnas_jax.networks.oneshot import OneShot
   from vimnas_jax.networks.supernet import Supernet
   from vimnas_jax.runs import parallel, state, steps
@@ -73,6 +75,8 @@ def build(spec):
       from tests import reference
       self.init, self.apply = net.init, lambda variables, *inputs: reference.supernet(net, variables['params'], *inputs)
 
+  if spec['form'] in depthwise.FORMS:
+    ops.ELSEWHERE = depthwise.FORMS[spec['form']]
   if spec.get('devices', 1) == 1:
     cpu.run_here()  # as the command line does
   c = config.defaults()

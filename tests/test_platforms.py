@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_supernet import two_nodes
 
+from benchmarks import depthwise
 from vimnas_jax import spaces
 from vimnas_jax.networks import genotypes, leaves, mixing, ops
 from vimnas_jax.networks.mixing import by_source
@@ -46,6 +47,19 @@ def test_depthwise_is_a_convolution_elsewhere_and_shifted_products_on_a_cpu(stri
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
   with ops.portable():
     np.testing.assert_array_equal(jax.jit(lambda *args: f(*args))(x, kernel), jax.jit(f)(x, kernel))
+
+
+@pytest.mark.parametrize('form', depthwise.FORMS)
+@pytest.mark.parametrize('stride, dilation', [(1, 1), (2, 1), (1, 2)])
+def test_other_forms_of_a_depthwise_convolution_are_the_same(x64, form, stride, dilation):
+  draw = np.random.default_rng(0)
+  x, kernel = draw.normal(size=X.shape), draw.normal(size=KERNEL.shape)
+  want, back = jax.vjp(lambda *args: ops._native(*args, stride, dilation), x, kernel)
+  dy = draw.normal(size=want.shape)
+  forward, backward = depthwise.FORMS[form]
+  np.testing.assert_allclose(forward(x, kernel, stride, dilation), want, rtol=1e-9, atol=1e-9)
+  for found, expected in zip(backward(x, kernel, dy, stride, dilation), back(dy), strict=True):
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_an_export_has_the_convolutions_of_its_platform(tmp_path):

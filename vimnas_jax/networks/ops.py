@@ -79,7 +79,7 @@ def depthwise(x, kernel, stride=1, dilation=1):
   On CPU it is a sum of k * k shifted products, which XLA fuses into one loop: its own grouped convolution is ten
   times slower there. Elsewhere it is the native convolution.
   """
-  return _by_platform(_shifted, _native, stride, dilation, x, kernel)
+  return _by_platform(_shifted, ELSEWHERE[0], stride, dilation, x, kernel)
 
 
 def _by_platform(on_cpu, elsewhere, stride, dilation, *args):
@@ -108,7 +108,7 @@ def _depthwise_forward(x, kernel, stride, dilation):
 
 
 def _depthwise_backward(stride, dilation, saved, dy):
-  return _by_platform(_shifted_backward, _native_backward, stride, dilation, *saved, dy)
+  return _by_platform(_shifted_backward, ELSEWHERE[1], stride, dilation, *saved, dy)
 
 
 def _native_backward(x, kernel, dy, stride, dilation):
@@ -146,6 +146,7 @@ def _kernel_gradient(x, dy, size, stride, dilation):
 
 
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+ELSEWHERE = _native, _native_backward  # a depthwise convolution and its gradients where no program for a CPU is made
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
