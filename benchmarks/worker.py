@@ -5,6 +5,7 @@ forms from sharing memory, threads and compiled programs.
 """
 
 import json
+import pathlib
 import resource
 import statistics
 import sys
@@ -66,7 +67,7 @@ def build(spec):
   from vimnas_jax.networks import ops
   from vimnas_jax.networks.oneshot import OneShot
   from vimnas_jax.networks.supernet import Supernet
-  from vimnas_jax.runs import parallel, state, steps
+  from vimnas_jax.runs import kept, parallel, state, steps
 
   class Reference:
     """The supernet's parameters with the forward pass of the reference form."""
@@ -106,7 +107,9 @@ def build(spec):
                             prepare)['search']
   step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,
                  out_shardings=parallel.replicated(mesh))
-  compiled = step.lower(now, data, index).compile()
+  kept.allow(pathlib.Path(__file__).read_text())
+  asked = {name: value for name, value in spec.items() if name not in ('round', 'started')}
+  compiled = kept.compiled(step, (now, data, index), f'{asked}' if spec['form'] == 'fused' else None)
 
   def call():
     nonlocal now

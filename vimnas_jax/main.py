@@ -44,6 +44,9 @@ _WAIT = flags.DEFINE_float('wait', 300.0, 'Seconds to wait for the other process
 MALLOC = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1', 'MALLOC_MMAP_MAX_': '0', 'MALLOC_TRIM_THRESHOLD_': str(1 << 40)}
 
 
+_ALONE: list[bool] = []  # whether this process is the command's, in which no code of others has changed the package
+
+
 def main(argv):
   """Dispatches on config.task. Returns the exit code."""
   logging.set_verbosity(logging.FATAL)  # orbax tells every file it writes, and of what fails whole tracebacks
@@ -63,6 +66,9 @@ def main(argv):
   config = config_lib.resolve(asked)
   _join(config, several=bool(asked.seeds))
   api.compile_cache()
+  if _ALONE:
+    from vimnas_jax.runs import kept
+    kept.allow(files.read_text(_config_file()) if os.path.isfile(_config_file()) else '')
   command = shlex.join(['python', '-m', 'vimnas_jax.main', *sys.argv[1:]])
   return UNFINISHED if _dispatch(asked, config, _workdir(), command, notes) is None else 0
 
@@ -289,6 +295,7 @@ def run():
   """The command `vimnas-jax`, and `python -m vimnas_jax.main`: parses the command line, runs, and ends the process."""
   allocator()
   _streams()
+  _ALONE.append(True)
   try:
     app.run(_run, flags_parser=_parse)
   except KeyboardInterrupt as e:

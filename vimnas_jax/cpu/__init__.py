@@ -79,5 +79,23 @@ def expect():
     library.expect()
 
 
+def needed() -> dict:
+  """The kernels that this process has needed so far, as JSON, for `prepare`."""
+  from vimnas_jax.cpu import library
+  return library.needed()
+
+
+def prepare(found: dict):
+  """Has all that `needed` gave in another process ready for programs that were compiled there."""
+  from vimnas_jax.cpu import library
+  library.prepare(found)
+
+
+def features() -> str:
+  """What this machine's processor can do, in the compiler's words."""
+  from vimnas_jax.cpu import table
+  return table.FEATURES.flatten()
+
+
 def _wanted():
   return jax.default_backend() == 'cpu' and available()

@@ -29,6 +29,8 @@ from vimnas_jax.errors import UserError
 # What numba's code calls to report exceptions, of which the kernels have none.
 RAISING = ('numba_gil_ensure', 'numba_gil_release', 'numba_do_raise', 'numba_unpickle',
            'numba_runtime_build_excinfo_struct', 'NRT_Free')
+_NEEDED: set[tuple[str, int, str]] = set()  # functions in the table
+_TARGETS: set[str] = set()  # names that XLA knows
 PATIENCE = 30  # seconds that a process waits for what another compiles
 REMEDY = ('build the supernet with kernels=False (in a Method: Options(kernels=False)), or set VIMNAS_JAX_KERNELS=0')
 
@@ -63,8 +65,22 @@ def need(names, vector: int, dtype: str):
   """Puts functions into the table that are not there yet."""
   for name in names:
     at = slot(name, vector, dtype)
+    _NEEDED.add((name, vector, dtype))
     if not TABLE[at]:
       TABLE[at] = _load(*_object(name, vector, dtype))
+
+
+def needed() -> dict[str, list]:
+  """See cpu.needed."""
+  return {'functions': sorted(_NEEDED), 'targets': sorted(_TARGETS)}
+
+
+def prepare(found: dict[str, list]):
+  """See cpu.prepare."""
+  for name, vector, dtype in found['functions']:
+    need((name,), vector, dtype)
+  for target in found['targets']:
+    register(target)
 
 
 def call(names, channels: int, outputs, *args, kinds=(), aliases=(), **attributes):
@@ -148,6 +164,7 @@ def register(target: str):
 
   Attributes that come first by alphabet: call, chunks (how many there are; threads take them one by one).
   """
+  _TARGETS.add(target)
   capsule = ctypes.pythonapi.PyCapsule_New
   capsule.restype, capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
   jax.ffi.register_ffi_target(target, capsule(handler(), None, None), platform='cpu')

@@ -11,7 +11,7 @@ import numpy as np
 
 from vimnas_jax import files
 from vimnas_jax.errors import Diverged
-from vimnas_jax.runs import checkpoint, hosts, metrics, parallel, signals
+from vimnas_jax.runs import checkpoint, hosts, kept, metrics, parallel, signals
 from vimnas_jax.runs.budget import Budget
 
 _TIMED = 3  # steps that an estimate takes the quickest of
@@ -70,6 +70,8 @@ class Loop(NamedTuple):
     budget: a Budget, which may shorten the plan before the first step and end the run in time; or None.
     beside: what is done beside the steps, such as evaluations, as a share of their time.
     rehearsal: True raises Rehearsed where the first step would come.
+    identity: `identity(at)` names step `at` for kept.py, which keeps it beyond this process, unless it gives None; None
+      keeps none.
     programs: where compiled steps are kept, for another loop of the same steps; None: they are not.
     feeding: `feeding(at)`: about how many seconds it takes to decode what step `at` works on; None where it lies ready.
   """
@@ -92,6 +94,7 @@ class Loop(NamedTuple):
   rehearsal: bool = False
   feeding: Callable[[int], float] | None = None
   programs: dict[Any, Any] | None = None
+  identity: Callable[[int], str | None] | None = None
 
 
 def abstract(create, source, mesh):
@@ -230,7 +233,8 @@ def advance(loop: Loop, now, saved, console, stop):
       console.say('compiling the step …' if not programs else 'compiling the step for the last batch of an epoch …'
                   if again else 'compiling the step of the next stage …')
       began = time.monotonic()
-      programs[key] = signals.interruptible(step.lower(now, loop.held, index).compile)
+      named = loop.identity and loop.identity(at)
+      programs[key] = signals.interruptible(lambda: kept.compiled(step, (now, loop.held, index), named))
       last = time.monotonic()
       console.say(f'compiled in {last - began:.1f} s')
       console.waited(last - began)

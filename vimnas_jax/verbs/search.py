@@ -12,7 +12,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
-from vimnas_jax.runs import budget, feed, loop, metrics, parallel, runfolder, signals, state, steps
+from vimnas_jax.runs import budget, feed, kept, loop, metrics, parallel, runfolder, signals, state, steps
 from vimnas_jax.verbs import constraints, outcome, standing, subset, told, trace
 
 
@@ -34,7 +34,8 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     feed.check_alike(loaded.train)
     damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
     run = prepared(config, loaded, console, limit, damaged, subset.read(folder), folder)
-    differ = runfolder.write_config(folder, config, loaded.fingerprint(), streamed=run.streams)
+    run.data = loaded.fingerprint()
+    differ = runfolder.write_config(folder, config, run.data, streamed=run.streams)
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
                   'give another --workdir to search with it')
@@ -113,6 +114,7 @@ class _Run:
 
   def __init__(self, config, space, method, loaded, mesh, limit=None, rows=None, damaged=None, constraint=None):
     self.constraint, self.together = constraint, 1  # searches that share a program (together.py)
+    self.data = ''  # the fingerprint, where it is known
     self.config, self.space, self.method, self.mesh, self.limit = config, space, method, mesh, limit
     self.rows = rows
     self.train, self.valid = (data.halves(loaded, config.train_portion, config.data.limit) if rows is None else
@@ -194,6 +196,13 @@ class _Run:
     """The jitted step `at`: `f(state, data, index) -> (state, metrics)`."""
     return self._steps[self.phase(at).name]
 
+  def identity(self, at) -> str | None:
+    """See loop.Loop; None where more than `kept` knows of decides what step `at` is."""
+    if self.together > 1 or self.constraint or self.method.asks == 'benchmark' or not self.data:
+      return None
+    phase = self.phase(at)
+    return kept.identity(self.config, phase.name, phase.depth, self.plan, self.size, self.data)
+
   def start(self):
     """The state at step 0."""
     return self._starts[0](state.root(self.config.seed))
@@ -255,7 +264,7 @@ class _Run:
                                     self.config.checkpoint_minutes, before=self._grown if self.method.depths else None,
                                     stopped=self.finished if self.method.stopped else None, budget=self.limit,
                                     rehearsal=self.config.dry_run, feeding=index.seconds if self.streams else None,
-                                    programs=self.programs),
+                                    programs=self.programs, identity=self.identity),
                           now, saved, console, stop)
       if self.damaged:
         self.damaged.gather()

@@ -1,0 +1,166 @@
+"""Compiled steps that are kept between processes: a search that begins again need not trace and lower its step.
+
+JAX's own cache keeps what XLA makes of a program, but has to see the program to find it, and tracing takes longer than
+reading. Here it is found by all that decides it: the sources of this package, the versions and settings of JAX, the
+machine, the configuration, the data, the shapes. Whoever knows of something else that a step is made of must not keep
+it (`identity` None). It is for the command alone, which `allow`s it: where others call the package they may have
+changed its functions. Only on one CPU device with its kernels, in a single process; the folder is that of JAX's cache.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+from jax.experimental import serialize_executable
+
+from vimnas_jax import cpu, files
+from vimnas_jax.runs import provenance
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'numba', 'llvmlite')
+MOST = 16  # programs, of 6 MB for the DARTS space
+SETTINGS = ('JAX_', 'XLA_', 'VIMNAS_JAX_', 'NPROC', 'OMP_', 'TF_')  # of the environment
+# Fields of a configuration that no step is made of: where things lie, when they are written, what begins a run.
+FREE = ('data.dir', 'data.download', 'data.workers', 'seed', 'dry_run', 'log_steps', 'then', 'tensorboard', 'trust',
+        'max_hours', 'supernet_images')
+_HITS: list[str] = []
+_ALLOWED: list[str] = []
+
+
+def allow(text: str):
+  """Lets this process keep its steps; `text` is that of its configuration file, which is a program too."""
+  _ALLOWED.append(hashlib.sha256(text.encode()).hexdigest())
+
+
+def identity(config, *more) -> str | None:
+  """What names the steps of a run of the resolved `config` and of what follows of `more` (its text), whoever runs it.
+
+  None where something is the user's own code, which this cannot read to its end.
+  """
+  flat = {name: value for name, value in files.flatten(config.to_dict()).items()
+          if name not in FREE and not name.startswith(('oracle.', 'checkpoint_', 'study.', 'report.'))}
+  if any(isinstance(value, str) and value.endswith('.py') for value in flat.values()):
+    return None
+  return json.dumps([flat, *map(str, more)], sort_keys=True, default=str)
+
+
+def compiled(step, args, identity: str | None):
+  """The jitted `step` compiled for `args`, whose first is given away: read, or made and kept where `identity` allows.
+
+  `step(*args)` gives (what the first argument becomes, {name: values}).
+  """
+  path = _path(identity, args)
+  program = path and _read(path, step, args)
+  return program or _made(path, step, args)
+
+
+def _made(path, step, args):
+  _listen()
+  before = len(_HITS)
+  program = step.lower(*args).compile()
+  if path and len(_HITS) == before:  # what JAX has read from its cache cannot be written once more
+    with contextlib.suppress(Exception):  # a program that cannot be kept is none the worse
+      _write(path, program, args)
+  return program
+
+
+class _Kept:
+  """A program that was read. Its first call is given a copy of what it gives away: if it fails the program is made."""
+
+  def __init__(self, path, program, step, args):
+    self._path, self._program, self._step, self._tried = path, program, step, False
+    self._shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), args)
+
+  def __call__(self, state, *others):
+    if not self._tried:
+      self._tried = True
+      try:
+        found = self._program(jax.tree.map(jnp.copy, state), *others)
+        jax.block_until_ready(found)
+        return found
+      except Exception:  # whatever it is, it is compared with the program that JAX would run
+        self._path.unlink(missing_ok=True)
+        self._program = _made(None, self._step, self._shapes)
+    return self._program(state, *others)
+
+  def memory_analysis(self):
+    """As that of jax.stages.Compiled."""
+    return self._program.memory_analysis()
+
+
+@functools.cache
+def _listen():
+  jax.monitoring.register_event_listener(
+      lambda event, **_: _HITS.append(event) if event.endswith('/cache_hits') else None)
+
+
+def _path(identity, args) -> pathlib.Path | None:
+  base = jax.config.jax_compilation_cache_dir
+  if identity is None or not _ALLOWED or not base or '://' in base:
+    return None
+  if jax.process_count() > 1 or jax.default_backend() != 'cpu' or not cpu.available():
+    return None
+  leaves, tree = jax.tree.flatten(args)
+  if any(len(x.sharding.device_set) > 1 for x in leaves):
+    return None
+  settings = {name: str(getattr(jax.config, name, '')) for name in jax.config.values
+              if name != 'jax_compilation_cache_dir'}
+  environment = {name: value for name, value in os.environ.items()
+                 if name.startswith(SETTINGS) and name != 'JAX_COMPILATION_CACHE_DIR'}
+  parts = [identity, *_ALLOWED, str(tree), *(f'{x.shape} {x.dtype} {x.sharding}' for x in leaves), *_surroundings(),
+           *(f'{d.id} {d.device_kind}' for d in jax.devices()), json.dumps([settings, environment], sort_keys=True)]
+  digest = hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:32]
+  return pathlib.Path(base) / 'steps' / digest
+
+
+@functools.cache
+def _surroundings() -> tuple[str, ...]:
+  """Sources, versions and machine."""
+  root = pathlib.Path(__file__).resolve().parents[1]
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob('*.py')):
+    digest.update(path.read_bytes())
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  versions = provenance.software(PACKAGES)['versions']
+  return digest.hexdigest(), json.dumps(versions), provenance.processor(), cpu.features(), str(cores)
+
+
+def _write(path, program, args):
+  """Keeps `program` with the shape of its values and the kernels that it calls."""
+  payload, _, _ = serialize_executable.serialize(program)
+  state, values = jax.tree.unflatten(program.out_tree, [0] * program.out_tree.num_leaves)
+  head = json.dumps({'values': values, 'kernels': cpu.needed()})
+  if (jax.tree.structure(json.loads(head)['values']) != jax.tree.structure(values)
+      or jax.tree.structure(state) != jax.tree.structure(args[0])):
+    return
+  body = head.encode() + b'\n' + payload
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
+    f.write(hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
+  os.replace(f.name, path)
+  older = sorted(path.parent.iterdir(), key=lambda other: other.stat().st_mtime)
+  for other in older[:-MOST]:
+    other.unlink(missing_ok=True)
+
+
+def _read(path, step, args):
+  """The program in `path`, or None where there is none that can be read."""
+  try:
+    check, _, body = path.read_bytes().partition(b'\n')
+    if check.decode(errors='replace') != hashlib.sha256(body).hexdigest():
+      return None
+    head, _, payload = body.partition(b'\n')
+    found = json.loads(head)
+    cpu.prepare(found['kernels'])
+    shapes = jax.tree.structure((tuple(args), {})), jax.tree.structure((args[0], found['values']))
+    program = serialize_executable.deserialize_and_load(payload, *shapes)
+    path.touch()
+    return _Kept(path, program, step, args)
+  except Exception:  # of another jaxlib, say: it is compiled instead
+    return None
