@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ONE_EDGE, ROOT, SLOW
+from jax.experimental.compilation_cache import compilation_cache
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import cpu
-from vimnas_jax.runs import kept
+from vimnas_jax.runs import kept, signals
 
 if not cpu.available():
   pytest.skip('the kernels are needed', allow_module_level=True)
@@ -35,8 +36,10 @@ def folder(tmp_path, monkeypatch):
   monkeypatch.setattr(kept, '_ALLOWED', ['a config file'])
   before = jax.config.jax_compilation_cache_dir
   jax.config.update('jax_compilation_cache_dir', str(tmp_path))
+  compilation_cache.reset_cache()  # JAX's own, which keeps to its first folder
   yield tmp_path / 'steps'
   jax.config.update('jax_compilation_cache_dir', before)
+  compilation_cache.reset_cache()
 
 
 def test_a_step_is_read_the_second_time_and_says_the_same(folder):
@@ -49,6 +52,7 @@ def test_a_step_is_read_the_second_time_and_says_the_same(folder):
     found = second(*arguments())
     assert jax.tree.structure(found) == jax.tree.structure(want)
     jax.tree.map(np.testing.assert_array_equal, found, want)
+  assert [*folder.iterdir()]  # it was not made anew
 
 
 def test_what_is_damaged_or_fails_is_made_anew(folder):
@@ -67,6 +71,15 @@ def test_what_is_damaged_or_fails_is_made_anew(folder):
   for _ in range(2):
     jax.tree.map(np.testing.assert_array_equal, program(*arguments()), want)
   assert not file.exists()
+
+
+def test_a_step_is_traced_where_its_settings_hold(folder):
+  with jax.enable_x64(True):
+    args = {'at': jnp.int32(3), 'x': jnp.arange(5.0, dtype='float64')}, jnp.float64(2)
+    for _ in range(2):
+      state, values = kept.compiled(step, args, 'name', signals.interruptible)(*args)
+      assert state['x'].dtype == values['loss'].dtype == np.float64
+    assert len([*folder.iterdir()]) == 1
 
 
 def test_all_that_decides_a_step_is_in_its_name(folder, monkeypatch):

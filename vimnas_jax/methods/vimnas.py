@@ -24,6 +24,8 @@ ReLU before the last BatchNorm, a centred phi, the mean of several networks, phi
 epochs of theta alone; and, switched off, a bound for every edge's row and BatchNorm over one sample at a time.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -109,7 +111,7 @@ def make(config: ConfigDict) -> Method:
   dropout, table = config.variant == 'dropout', config.variant == 'table'
 
   def init(key, space):
-    params: dict[str, dict[str, list[Layer]]] = {}
+    params: dict[str, dict[str, Any]] = {}
     fixed: dict[str, dict[str, jax.Array]] = {'eps': {}, 'start': {}}
     for i, (name, cell) in enumerate(space.cells.items()):
       if table:

@@ -50,20 +50,21 @@ def identity(config, *more) -> str | None:
   return json.dumps([flat, *map(str, more)], sort_keys=True, default=str)
 
 
-def compiled(step, args, identity: str | None):
+def compiled(step, args, identity: str | None, call=lambda compile: compile()):
   """The jitted `step` compiled for `args`, whose first is given away: read, or made and kept where `identity` allows.
 
-  `step(*args)` gives (what the first argument becomes, {name: values}).
+  `step(*args)` gives (what the first argument becomes, {name: values}); `call` calls what compiles, and may do so in
+  another thread, where JAX does not know of settings that hold for this one: it is traced here.
   """
   path = _path(identity, args)
   program = path and _read(path, step, args)
-  return program or _made(path, step, args)
+  return program or _made(path, step, args, call)
 
 
-def _made(path, step, args):
+def _made(path, step, args, call):
   _listen()
   before = len(_HITS)
-  program = step.lower(*args).compile()
+  program = call(step.lower(*args).compile)
   if path and len(_HITS) == before:  # what JAX has read from its cache cannot be written once more
     with contextlib.suppress(Exception):  # a program that cannot be kept is none the worse
       _write(path, program, args)
@@ -86,7 +87,7 @@ class _Kept:
         return found
       except Exception:  # whatever it is, it is compared with the program that JAX would run
         self._path.unlink(missing_ok=True)
-        self._program = _made(None, self._step, self._shapes)
+        self._program = _made(None, self._step, self._shapes, lambda compile: compile())
     return self._program(state, *others)
 
   def memory_analysis(self):
@@ -114,7 +115,7 @@ def _path(identity, args) -> pathlib.Path | None:
   environment = {name: value for name, value in os.environ.items()
                  if name.startswith(SETTINGS) and name != 'JAX_COMPILATION_CACHE_DIR'}
   parts = [identity, *_ALLOWED, str(tree), *(f'{x.shape} {x.dtype} {x.sharding}' for x in leaves), *_surroundings(),
-           *(f'{d.id} {d.device_kind}' for d in jax.devices()), json.dumps([settings, environment], sort_keys=True)]
+           str(jax.devices()), json.dumps([settings, environment], sort_keys=True)]
   digest = hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:32]
   return pathlib.Path(base) / 'steps' / digest
 
@@ -159,7 +160,8 @@ def _read(path, step, args):
     found = json.loads(head)
     cpu.prepare(found['kernels'])
     shapes = jax.tree.structure((tuple(args), {})), jax.tree.structure((args[0], found['values']))
-    program = serialize_executable.deserialize_and_load(payload, *shapes)
+    device, = jax.tree.leaves(args)[0].sharding.device_set
+    program = serialize_executable.deserialize_and_load(payload, *shapes, execution_devices=[device])
     path.touch()
     return _Kept(path, program, step, args)
   except Exception:  # of another jaxlib, say: it is compiled instead

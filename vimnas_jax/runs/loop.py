@@ -234,7 +234,7 @@ def advance(loop: Loop, now, saved, console, stop):
                   if again else 'compiling the step of the next stage …')
       began = time.monotonic()
       named = loop.identity and loop.identity(at)
-      programs[key] = signals.interruptible(lambda: kept.compiled(step, (now, loop.held, index), named))
+      programs[key] = kept.compiled(step, (now, loop.held, index), named, signals.interruptible)
       last = time.monotonic()
       console.say(f'compiled in {last - began:.1f} s')
       console.waited(last - began)

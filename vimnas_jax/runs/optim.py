@@ -107,7 +107,7 @@ def phi_rate(config, steps: jax.Array | int):
   until = config.get('until', 1.0)
   if config.lr == config.lr_end and not config.fall and until == 1:
     return first
-  steps = until * steps
+  steps = until * steps if until < 1 else steps
   way = jnp.maximum((1 - config.fall) * steps, 1)
 
   def of(step):
