@@ -17,7 +17,7 @@ import tempfile
 
 import jax
 import jax.monitoring
-import jax.numpy as jnp
+import numpy as np
 from jax.experimental import serialize_executable
 
 from vimnas_jax import cpu, files
@@ -72,7 +72,7 @@ def _made(path, step, args, call):
 
 
 class _Kept:
-  """A program that was read. Its first call is given a copy of what it gives away: if it fails the program is made."""
+  """A program that was read. If its first call fails, the program is made and called with a copy of the state."""
 
   def __init__(self, path, program, step, args):
     self._path, self._program, self._step, self._tried = path, program, step, False
@@ -81,14 +81,17 @@ class _Kept:
   def __call__(self, state, *others):
     if not self._tried:
       self._tried = True
+      placed = jax.tree.map(lambda x: x.sharding, state)
+      copied = jax.tree.map(np.array, state)  # in the host's memory: another on the device would tear the allocator's
       try:
-        found = self._program(jax.tree.map(jnp.copy, state), *others)
-        jax.block_until_ready(found)
-        return found
-      except Exception:  # whatever it is, it is compared with the program that JAX would run
+        return jax.block_until_ready(self._program(state, *others))
+      except Exception:  # whatever it is, the program that JAX makes will say it too
         self._path.unlink(missing_ok=True)
-        self._program = _made(None, self._step, self._shapes, lambda compile: compile())
+        self._program, state = self._made(), jax.device_put(copied, placed)
     return self._program(state, *others)
+
+  def _made(self):
+    return _made(None, self._step, self._shapes, lambda compile: compile())
 
   def memory_analysis(self):
     """As that of jax.stages.Compiled."""
