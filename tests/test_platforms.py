@@ -8,6 +8,7 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SLOW
 from test_supernet import two_nodes
 
 from benchmarks import depthwise
@@ -50,7 +51,7 @@ def test_depthwise_is_a_convolution_elsewhere_and_shifted_products_on_a_cpu(stri
 
 
 @pytest.mark.parametrize('form', depthwise.FORMS)
-@pytest.mark.parametrize('stride, dilation', [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize('stride, dilation', [pytest.param(1, 1, marks=SLOW), (2, 1), (1, 2)])
 def test_other_forms_of_a_depthwise_convolution_are_the_same(x64, form, stride, dilation):
   draw = np.random.default_rng(0)
   x, kernel = draw.normal(size=X.shape), draw.normal(size=KERNEL.shape)
