@@ -9,7 +9,6 @@ have had to fall before, so that this is a lead and no result.
 """
 
 import argparse
-import json
 import pathlib
 
 import numpy as np
@@ -49,18 +48,10 @@ def main(argv) -> int:
   parser.add_argument('--csv', required=True, help='test accuracies of NAS-Bench-201, as config.oracle.test_csv')
   parser.add_argument('--out', type=pathlib.Path)
   args = parser.parse_args(argv)
-  space, table, rows = spaces.get('nb201'), nasbench201.load(args.csv), []
-  print('| phi stands still from | searches | cells | one-hotness | valid | worst | test, mean | worst |')
-  print('|' + '---|' * 8)
-  for part in PARTS:
-    row = {'part': part} | votes.of_groups([probabilities(path, part) for path in args.searches], 1, table, space)
-    rows.append(row)
-    test, worst = (' / '.join(f'{x:.2f}' for x in row[name]) for name in ('test', 'worst_test'))
-    print(f'| {part} | {row["groups"]} | {row["cells"]} | {row["one_hot"]:.3f} | {row["valid"]:.2f} | '
-          f'{row["worst_valid"]:.2f} | {test} | {worst} |')
-  if args.out:
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({'searches': [path.name for path in args.searches], 'rows': rows}, indent=1) + '\n')
+  space, table = spaces.get('nb201'), nasbench201.load(args.csv)
+  rows = [{'part': part} | votes.of_groups([probabilities(path, part) for path in args.searches], 1, table, space)
+          for part in PARTS]
+  votes.tell(rows, 'part', 'phi stands still from | searches | cells | one-hotness', args)
   return 0
 
 

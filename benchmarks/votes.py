@@ -49,6 +49,19 @@ def of_groups(members, size, table, space) -> dict[str, Any]:
           'test': rows[:, 2:].mean(0).round(2).tolist(), 'worst_test': rows[:, 2:].min(0).round(2).tolist()}
 
 
+def tell(rows, first: str, heads: str, args):
+  """Prints a table of `rows`, as `of_groups` gives them, whose first column is the field `first`, and writes args.out."""
+  print(f'| {heads} | valid | worst | test, mean | worst |')
+  print('|' + '---|' * 8)
+  for row in rows:
+    test, worst = (' / '.join(f'{x:.2f}' for x in row[name]) for name in ('test', 'worst_test'))
+    print(f'| {row[first]} | {row["groups"]} | {row["cells"]} | {row["one_hot"]:.3f} | {row["valid"]:.2f} | '
+          f'{row["worst_valid"]:.2f} | {test} | {worst} |')
+  if args.out:
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({'searches': [path.name for path in args.searches], 'rows': rows}, indent=1) + '\n')
+
+
 def parse(argv) -> argparse.Namespace:
   """The checked options. Raises UserError."""
   parser = Parser(prog='python -m benchmarks.votes', description=__doc__,
@@ -66,15 +79,7 @@ def main(argv) -> int:
   space, table = spaces.get('nb201'), nasbench201.load(args.csv)
   members = [probabilities(path) for path in args.searches]
   rows = [of_groups(members, size, table, space) for size in range(1, min(args.most, len(members)) + 1)]
-  print('| searches a group | groups | cells | one-hotness of the mean | valid | worst | test, mean | worst |')
-  print('|' + '---|' * 8)
-  for row in rows:
-    test, worst = (' / '.join(f'{x:.2f}' for x in row[name]) for name in ('test', 'worst_test'))
-    print(f'| {row["size"]} | {row["groups"]} | {row["cells"]} | {row["one_hot"]:.3f} | {row["valid"]:.2f} | '
-          f'{row["worst_valid"]:.2f} | {test} | {worst} |')
-  if args.out:
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({'searches': [path.name for path in args.searches], 'rows': rows}, indent=1) + '\n')
+  tell(rows, 'size', 'searches a group | groups | cells | one-hotness of the mean', args)
   return 0
 
 
