@@ -50,7 +50,7 @@ def of_groups(members, size, table, space) -> dict[str, Any]:
 
 
 def tell(rows, first: str, heads: str, args):
-  """Prints a table of `rows`, as `of_groups` gives them, whose first column is the field `first`, and writes args.out."""
+  """Prints a table of `rows`, as `of_groups` gives them, the field `first` before the others, and writes args.out."""
   print(f'| {heads} | valid | worst | test, mean | worst |')
   print('|' + '---|' * 8)
   for row in rows:
