@@ -4,8 +4,8 @@
 
 `native` is XLA's grouped convolution, differentiated by JAX; `shifted` a sum of shifted products, its kernel's gradient
 a sum for every tap, which is what a CPU without kernels takes; `taps` the same with one reduction over all taps;
-`mixed` the native convolution both ways but for the kernel's gradient, which is that of `taps`. Times
-are medians of a jitted call in milliseconds; the shapes are those of the DARTS space at C = 16, BATCH images (64).
+`mixed` the native convolution both ways but for the kernel's gradient, which is that of `taps`. Times are medians of a
+jitted call in milliseconds; the shapes are those of the DARTS space at C = 16, BATCH images (64).
 """
 
 import functools
@@ -68,8 +68,7 @@ def main(argv):
     for name, form in FORWARD.items():
       row[f'{name}_forward'] = milliseconds(functools.partial(form, stride=1, dilation=dilation), x, kernel)
     for name, form in BACKWARD.items():
-      row[f'{name}_backward'] = milliseconds(functools.partial(form, stride=1, dilation=dilation), x, kernel,
-                                              dy)
+      row[f'{name}_backward'] = milliseconds(functools.partial(form, stride=1, dilation=dilation), x, kernel, dy)
     found.append(row)
     print(' '.join(f'{k}={v:.3f}' if isinstance(v, float) else f'{k}={v}' for k, v in row.items()), flush=True)
   if argv:

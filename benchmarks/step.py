@@ -34,7 +34,7 @@ from vimnas_jax.main import MALLOC
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import provenance
 
-PLAIN = ('shifted', 'taps', 'mixed')
+PLAIN = ('shifted', 'taps', 'mixed')  # depthwise.FORMS, whose module imports JAX
 FORMS = ('fused', *PLAIN, 'reference', 'torch')
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 

@@ -8,7 +8,7 @@ and theta learns alone by the program of the search, phi's rate being 0: a centr
 step is otherwise the product's. A variant is a name of VARIANTS. OUT gets a line of results.jsonl for each (its cell,
 one-hotness, and what the tables that --csv and --nasbench301 name say of it) and SPACE_NAME_SEED.npz, phi's
 probabilities every thirteen steps. Steps of theta are shared by variants that follow one another with the same age,
-and with --theta by later calls as well, of the same revision and options.
+and with --theta by later calls as well, of the same revision and data.
 """
 
 import argparse
@@ -179,7 +179,9 @@ class Seed:
     return self.aged[1]
 
   def _kept(self, age, state, steps):
-    path = self.args.theta and pathlib.Path(self.args.theta, f'{self.args.space}_{self.args.seed}_{age}.msgpack')
+    size = ['shrunk'] * self.args.shrink + [f'c{self.args.channels}'] * bool(self.args.channels)
+    name = '_'.join([self.args.space, *size, str(self.args.seed), str(age)])
+    path = self.args.theta and pathlib.Path(self.args.theta, f'{name}.msgpack')
     if path and path.exists():
       return serialization.from_bytes(state, path.read_bytes())
     state = self.advance(state, self.first, 0, steps)

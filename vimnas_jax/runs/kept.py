@@ -21,14 +21,14 @@ import numpy as np
 from jax.experimental import serialize_executable
 
 from vimnas_jax import cpu, files
-from vimnas_jax.runs import provenance
+from vimnas_jax.runs import provenance, runfolder
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'numba', 'llvmlite')
 MOST = 16  # programs, of 6 MB for the DARTS space
 SETTINGS = ('JAX_', 'XLA_', 'VIMNAS_JAX_', 'NPROC', 'OMP_', 'TF_')  # of the environment
-# Fields of a configuration that no step is made of: where things lie, when they are written, what begins a run.
-FREE = ('data.dir', 'data.download', 'data.workers', 'seed', 'dry_run', 'log_steps', 'then', 'tensorboard', 'trust',
-        'max_hours', 'supernet_images')
+# Fields of a configuration that no step is made of: those in which a run that goes on may differ, and what begins a run
+# (its state is an argument of the step), what is said of it and what follows it.
+FREE = (*runfolder.FREE, 'seed', 'log_steps', 'then', 'max_hours', 'supernet_images')
 _HITS: list[str] = []
 _ALLOWED: list[str] = []
 
@@ -43,14 +43,13 @@ def identity(config, *more) -> str | None:
 
   None where something is the user's own code, which this cannot read to its end.
   """
-  flat = {name: value for name, value in files.flatten(config.to_dict()).items()
-          if name not in FREE and not name.startswith(('oracle.', 'checkpoint_', 'study.', 'report.'))}
+  flat = {name: value for name, value in files.flatten(config.to_dict()).items() if name not in FREE}
   if any(isinstance(value, str) and value.endswith('.py') for value in flat.values()):
     return None
   return json.dumps([flat, *map(str, more)], sort_keys=True, default=str)
 
 
-def compiled(step, args, identity: str | None, call=lambda compile: compile()):
+def compiled(step, args, identity: str | None, call=lambda f: f()):
   """The jitted `step` compiled for `args`, whose first is given away: read, or made and kept where `identity` allows.
 
   `step(*args)` gives (what the first argument becomes, {name: values}); `call` calls what compiles, and may do so in
@@ -61,7 +60,7 @@ def compiled(step, args, identity: str | None, call=lambda compile: compile()):
   return program or _made(path, step, args, call)
 
 
-def _made(path, step, args, call):
+def _made(path, step, args, call=lambda f: f()):
   _listen()
   before = len(_HITS)
   program = call(step.lower(*args).compile)
@@ -87,11 +86,8 @@ class _Kept:
         return jax.block_until_ready(self._program(state, *others))
       except Exception:  # whatever it is, the program that JAX makes will say it too
         self._path.unlink(missing_ok=True)
-        self._program, state = self._made(), jax.device_put(copied, placed)
+        self._program, state = _made(None, self._step, self._shapes), jax.device_put(copied, placed)
     return self._program(state, *others)
-
-  def _made(self):
-    return _made(None, self._step, self._shapes, lambda compile: compile())
 
   def memory_analysis(self):
     """As that of jax.stages.Compiled."""
