@@ -47,6 +47,24 @@ def test_parts_of_many_arrays_and_their_gradients_are_those_of_split(wide, dtype
 
 
 @needs_kernels
+def test_numbers_are_laid_out_in_order_alone_and_in_batches():
+  arrays, shapes = [jnp.arange(24.0).reshape(2, 12), jnp.arange(24.0, 30.0)], [(5,), (0, 3), (), (4, 3, 2)]
+  whole, at = np.arange(30.0, dtype=np.float32), [0, 5, 5, 6, 30]
+  expected = [whole[begin:end].reshape(shape) for begin, end, shape in zip(at, at[1:], shapes)]
+  for got in (leaves.laid_out(arrays, shapes), jax.jit(lambda arrays: leaves.laid_out(arrays, shapes))(arrays),
+              jax.vmap(lambda first: leaves.laid_out([first, arrays[1]], shapes))(arrays[0][None])):
+    for part, own in zip(got, expected, strict=True):
+      np.testing.assert_array_equal(np.reshape(part, own.shape), own)
+
+
+@needs_kernels
+def test_zeros_are_of_every_shape():
+  for own in (tree(0, jnp.float32), tree(0, jnp.float16)):
+    zeros = leaves.zeros_like(own)
+    jax.tree.map(lambda zero, x: np.testing.assert_array_equal(zero, np.zeros_like(x), strict=True), zeros, own)
+
+
+@needs_kernels
 def test_a_norm_is_that_of_optax_alone_and_in_batches(wide):
   for dtype, tolerance in (('float32', 1e-6), ('float64', 1e-14)):
     several = jax.tree.map(lambda *rows: jnp.stack(rows), tree(1, dtype), tree(2, dtype, 3.0))

@@ -17,13 +17,17 @@ def fits(arrays) -> bool:
 def split(arrays, counts):
   """`jax.lax.split(array, counts of it)` of every array: a list of lists."""
   shapes = tuple((count, *a.shape[1:]) for a, own in zip(arrays, counts, strict=True) for count in own)
-  parts = iter(_poured(shapes, tuple(a.shape for a in arrays), tuple(arrays)))
+  parts = iter(laid_out(arrays, shapes))
   return [[next(parts) for _ in own] for own in counts]
+
+
+def laid_out(arrays, shapes):
+  """The numbers of `arrays`, one array after the other, as arrays of `shapes`."""
+  return _poured(tuple(shapes), tuple(a.shape for a in arrays), tuple(arrays))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _poured(shapes, before, arrays):
-  """The numbers of `arrays`, whose shapes are `before`, one array after the other, as arrays of `shapes`."""
   del before
   return tuple(library.call(('pour',), 1, shapes, *arrays))
 

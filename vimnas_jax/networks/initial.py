@@ -1,11 +1,12 @@
 """Initial weights."""
 
-import collections
 import functools
 import math
 
 import jax
 import jax.numpy as jnp
+
+from vimnas_jax.networks import leaves
 
 
 def fan_in_uniform(fan_in: int):
@@ -49,20 +50,34 @@ def from_one_draw(init, key):
   global _postponed
   _postponed = []
   try:
-    leaves, tree = jax.tree.flatten(init())
+    arrays, tree = jax.tree.flatten(init())
     asked = {id(x): fan_in for x, fan_in in _postponed}
-    if sum(id(x) in asked for x in leaves) != len(asked):
+    drawn = [i for i, x in enumerate(arrays) if id(x) in asked]
+    if len(drawn) != len(asked):
       raise AssertionError('a stand-in was lost on its way: its weight would stay 0')
-    sizes = collections.Counter()
-    for x in leaves:
-      sizes[x.dtype] += x.size * (id(x) in asked)
-    drawn = {dtype: jax.random.uniform(key, (size,), dtype, -1.0, 1.0) for dtype, size in sizes.items() if size}
-    at = collections.Counter()
-    for i, x in enumerate(leaves):
-      if id(x) in asked:
-        part = drawn[x.dtype][at[x.dtype]:at[x.dtype] + x.size].reshape(x.shape)
-        at[x.dtype] += x.size
-        leaves[i] = _within(part, asked[id(x)])
-    return jax.tree.unflatten(tree, leaves)
+    for dtype in dict.fromkeys(arrays[i].dtype for i in drawn):
+      own = [i for i in drawn if arrays[i].dtype == dtype]
+      numbers = jax.random.uniform(key, (sum(arrays[i].size for i in own),), dtype, -1.0, 1.0)
+      parts = _cut(numbers, [arrays[i].shape for i in own], [asked[id(arrays[i])] for i in own])
+      for i, part in zip(own, parts, strict=True):
+        arrays[i] = part
+    return jax.tree.unflatten(tree, arrays)
   finally:
     _postponed = None
+
+
+def _cut(numbers, shapes, fan_ins):
+  """The vector `numbers` as arrays of `shapes`, one after the other, each divided by the square root of its fan-in.
+
+  Those of one fan-in are divided at once, and laid out by `leaves.laid_out`: XLA compiles a program for every array
+  that it makes, and with it all that the array is made of.
+  """
+  kinds = list(dict.fromkeys(fan_ins))
+  order = [i for kind in kinds for i, fan_in in enumerate(fan_ins) if fan_in == kind]
+  sizes = [math.prod(shape) for shape in shapes]
+  pieces = leaves.laid_out([numbers], [(size,) for size in sizes])
+  whole = leaves.laid_out([pieces[i] for i in order],
+                          [(sum(size for size, fan_in in zip(sizes, fan_ins) if fan_in == kind),) for kind in kinds])
+  divided = [_within(x, kind) for x, kind in zip(whole, kinds)]
+  parts = dict(zip(order, leaves.laid_out(divided, [shapes[i] for i in order]), strict=True))
+  return [parts[i] for i in range(len(shapes))]

@@ -1,5 +1,7 @@
 """What is done to all arrays of a tree at once. On a CPU one kernel does it: XLA would compile a program for each."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,6 +23,38 @@ def split(arrays: Sequence[jax.Array], counts: Sequence[Sequence[int]], fast: bo
     with jax.named_scope('kernels'):
       return fused.split(arrays, counts)
   return [jax.lax.split(a, own) if len(own) > 1 else [a] for a, own in zip(arrays, counts)]
+
+
+def laid_out(arrays: Sequence[jax.Array], shapes: Sequence[tuple[int, ...]]) -> list[jax.Array]:
+  """The numbers of `arrays`, of one type, one array after the other, as arrays of `shapes`.
+
+  Has no gradient on a CPU.
+  """
+  def plain(*arrays):
+    whole = jnp.concatenate([a.ravel() for a in arrays])
+    ends = itertools.accumulate(math.prod(shape) for shape in shapes)
+    return [whole[end - math.prod(shape):end].reshape(shape) for shape, end in zip(shapes, ends)]
+
+  fused = _kernels(arrays)
+  if not fused:
+    return plain(*arrays)
+  poured = jax.custom_batching.custom_vmap(lambda *arrays: list(fused.laid_out(arrays, shapes)))
+
+  @poured.def_vmap
+  def poured_each(size, batched, *arrays):
+    del size
+    return jax.vmap(plain, [0 if own else None for own in batched])(*arrays), [True] * len(shapes)
+
+  return poured(*arrays)
+
+
+def zeros_like(tree):
+  """A tree of zeros, of the shapes and types of `tree`. Has no gradient on a CPU."""
+  arrays, form = jax.tree.flatten(tree)
+  if not _kernels(arrays):
+    return jax.tree.map(jnp.zeros_like, tree)
+  whole = jnp.zeros(sum(a.size for a in arrays), arrays[0].dtype)
+  return form.unflatten(laid_out([whole], [a.shape for a in arrays]))
 
 
 def norm(tree) -> jax.Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vimnas_jax import cpu
 from vimnas_jax.errors import UserError
-from vimnas_jax.networks import ops
+from vimnas_jax.networks import leaves, ops
 from vimnas_jax.spaces import Cell
 
 
@@ -45,20 +45,22 @@ def carriers(cell: Cell, edges):
   return {op: [e for e in edges if op in cell.ops[e]] for op in names}
 
 
-def by_source(cell: Cell, weights):
+def by_source(cell: Cell, weights, fast=True):
   """Mixing weights, a Mixture or [samples, edges, ops], as {source node: {operation: [samples, its edges that leave the
   node]}}; PAST, SHIFT and SKIP, where they are given, stand for operations that every edge carries. DROPOUT is [].
+  `fast` as in `mixed`.
   """
   mixture = whole(weights)
   sources = {s: [e for e, (source, _) in enumerate(cell.edges) if source == s] for s in range(cell.nodes - 1)}
   groups = [(s, op, edges) for s, leaving in sources.items() for op, edges in carriers(cell, leaving).items()]
-  places = np.array([e * mixture.ops.shape[2] + cell.ops[e].index(op) for _, op, edges in groups for e in edges], int)
-  flat = jnp.asarray(mixture.ops).reshape(len(mixture.ops), -1)
-  picked = flat.at[:, places].get(mode='promise_in_bounds', unique_indices=True)
-  parts = jax.lax.split(picked, [len(edges) for *_, edges in groups], 1)
+  samples, _, count = mixture.ops.shape
+  numbers = np.arange(mixture.ops.size).reshape(samples, -1)
+  places = [numbers[:, [e * count + cell.ops[e].index(op) for e in edges]] for _, op, edges in groups]
+  order = np.concatenate([own.ravel() for own in places]) if places else np.zeros(0, int)
+  picked = jnp.asarray(mixture.ops).ravel().at[order].get(mode='promise_in_bounds', unique_indices=True)
   found = {s: {} for s in sources}
-  for (s, op, _), part in zip(groups, parts):
-    found[s][op] = part
+  for (s, op, _), own, part in zip(groups, places, leaves.split([picked], [[own.size for own in places]], fast)[0]):
+    found[s][op] = part.reshape(own.shape)
   for name, rows in ((PAST, mixture.past), (SHIFT, mixture.shift), (SKIP, mixture.skip)):
     for s, leaving in sources.items():
       if rows is not None:
@@ -111,6 +113,14 @@ def mixed(x, banks, into, params, weights, stride, pool_norm, fast=True, own_ops
       y = scale[:, i, None, None, None] * part
       outputs[e] = y if outputs[e] is None else outputs[e] + y
   return outputs
+
+
+def outlined(x, banks, into, stride):
+  """Zeros of the shapes that `mixed` gives: tracing operations takes seconds, and may be only for their parameters."""
+  n, h, w, c = x.shape
+  carried = {e for own in banks.values() for e in own}
+  zeros = jnp.zeros((n, -(-h // stride), -(-w // stride), c), x.dtype)
+  return [zeros if e in carried else y for e, y in enumerate(into)]
 
 
 def convolved(x, kernel, stride=1, affine=None, fast=True):

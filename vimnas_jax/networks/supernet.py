@@ -13,7 +13,18 @@ import jax.numpy as jnp
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import initial, layers, leaves, ops
-from vimnas_jax.networks.mixing import DROPOUT, PAST, SHIFT, SKIP, by_source, carriers, check_groups, convolved, mixed
+from vimnas_jax.networks.mixing import (
+  DROPOUT,
+  PAST,
+  SHIFT,
+  SKIP,
+  by_source,
+  carriers,
+  check_groups,
+  convolved,
+  mixed,
+  outlined,
+)
 from vimnas_jax.spaces import Cell, Space, Stage
 
 
@@ -22,6 +33,11 @@ class Module(nn.Module):
 
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
+
+  @property
+  def fast(self):
+    """Whether the CPU's kernels are used: not where only parameters are asked for, and kernels would be compiled."""
+    return self.kernels and not self.is_initializing()
 
   def weight(self, name, shape, fan_in):
     """A parameter with PyTorch's default initialisation, cast to the compute type."""
@@ -116,7 +132,10 @@ class MixedCell(Module):
           continue
         banks[op] = tuple(leaving.index(e) for e in edges)
         own[op] = params(op, edges, stride)
-      summed = mixed(x, banks, before, own, weights[source], stride, self.pool_norm, self.kernels, self.own_ops)
+      if self.is_initializing() and not self.own_ops:
+        summed = outlined(x, banks, before, stride)
+      else:
+        summed = mixed(x, banks, before, own, weights[source], stride, self.pool_norm, self.fast, self.own_ops)
       for target, y in zip(targets, summed):
         nodes[target] = y
       if self.partial > 1:
@@ -204,7 +223,7 @@ class MixedCell(Module):
     counts = {key: Counter(self.cell.edges[e][0] for e in edges) for key, (edges, _) in stacks.items()}
     places = [(key, name) for key, (_, stacked) in stacks.items() for name in stacked]
     parts = leaves.split([stacks[key][1][name] for key, name in places],
-                         [tuple(counts[key].values()) for key, _ in places], self.kernels)
+                         [tuple(counts[key].values()) for key, _ in places], self.fast)
     found = {key: {source: {} for source in own} for key, own in counts.items()}
     for (key, name), own in zip(places, parts):
       for source, part in zip(counts[key], own):
@@ -224,7 +243,7 @@ class MixedCell(Module):
   def _pointwise(self, name, x):
     width = x.shape[-1]
     kernel = self.weight(name, (width, self.stage.channels), width)
-    return convolved(x, kernel.reshape(1, 1, *kernel.shape), fast=self.kernels)
+    return convolved(x, kernel.reshape(1, 1, *kernel.shape), fast=self.fast)
 
 
 class Residual(Module):
@@ -238,7 +257,7 @@ class Residual(Module):
     """X [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
     def unit(name, x, kernel, stride):
       affine = [a.astype(self.dtype) for a in self.affine(name, kernel.shape[-1])]
-      return convolved(x, kernel, stride, affine, self.kernels)
+      return convolved(x, kernel, stride, affine, self.fast)
 
     return layers.residual(x, self.channels, self.weight, unit)
 
@@ -302,7 +321,7 @@ class Supernet(Module):
     x = x.astype(self.dtype)
     outputs = ()
     check_groups(len(x), weights)
-    weights = {name: by_source(cell, jax.tree.map(lambda rows: rows.astype(self.dtype), weights[name]))
+    weights = {name: by_source(cell, jax.tree.map(lambda rows: rows.astype(self.dtype), weights[name]), self.fast)
                for name, cell in self.space.cells.items()}
     noise = self.make_rng('noise') if self.space.noisy or self.dropout else None
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):

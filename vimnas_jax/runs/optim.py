@@ -23,7 +23,9 @@ def theta(config, steps: jax.Array | int, per_epoch: int = 1, clip: bool = True)
   """
   schedule = rate(config, steps, per_epoch)
   plain = optax.chain(_before(config, clip), optax.sgd(schedule, config.momentum or None, config.nesterov))
-  return Momentum(*plain, functools.partial(_moved, plain, config, schedule)) if clip and config.momentum else plain
+  if not (clip and config.momentum):
+    return plain
+  return Momentum(functools.partial(_begun, plain), plain.update, functools.partial(_moved, plain, config, schedule))
 
 
 class Momentum(NamedTuple):
@@ -38,6 +40,11 @@ class Momentum(NamedTuple):
   init: Callable[..., Any]
   update: Callable[..., Any]
   move: Callable[..., Any]
+
+
+def _begun(plain, params):
+  before, (trace, scale) = plain.init(params)
+  return before, (trace._replace(trace=leaves.zeros_like(params)), scale)
 
 
 def _moved(plain, config, schedule, grads, params, state):
