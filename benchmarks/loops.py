@@ -77,6 +77,7 @@ def windows(side, c):
              'kernel gradient': ('kernel_gradient', at, row, inside, row, VECTOR, weights, c, side, side)}
     for name, (which, *args) in calls.items():
       library.need([window + which], VECTOR, 'float32')
+      library.finish()
       address = table.TABLE[table.slot(window + which, VECTOR, 'float32')]
       run = functools.partial(_repeat, REPEATS, int(address), *args)
       run()
@@ -91,6 +92,7 @@ def products(side, c):
   n, found = side * side, {}
   a, b, out = _aligned(n * c), _aligned(n * c), _aligned(n * c)
   library.need(table.PRODUCTS, VECTOR, 'float32')
+  library.finish()
   multiply, multiply_add = (matrix_product(VECTOR, 'float32', how) for how in ('set', 'add'))
   panel = VECTOR * next(i for i in (3, 2, 1) if c % (i * VECTOR) == 0)
 

@@ -78,8 +78,10 @@ def build(spec):
 
   if spec['form'] in depthwise.FORMS:
     ops.ELSEWHERE = depthwise.FORMS[spec['form']]
+  cold = False
   if spec.get('devices', 1) == 1:
     cpu.run_here()  # as the command line does
+    cold = cpu.expect()
   c = config.defaults()
   c.space.name, c.method.name = spec['space'], 'vimnas'
   c = config.resolve(c)
@@ -101,8 +103,12 @@ def build(spec):
   def prepare(key, images):
     return augment.augment(key, images, mean=(0.5,) * 3, std=(0.25,) * 3, pad=4, flip=True, cutout=0)
 
-  now = jax.jit(lambda: state.create(state.root(0), net, method, space, tx.theta, tx.phi, images.shape[1:]),
-                out_shardings=parallel.replicated(mesh))()
+  start = jax.jit(lambda: state.create(state.root(0), net, method, space, tx.theta, tx.phi, images.shape[1:]),
+                  out_shardings=parallel.replicated(mesh))
+  start.trace()
+  if cold:
+    state.foretell(net, space, images.shape[1:], method.samples)
+  now = start()
   step = steps.search_steps(net, method, space, plan, lambda length: steps.optimisers(c, method, length),
                             prepare)['search']
   step = jax.jit(steps.on_device(step, parallel.batch(mesh)), donate_argnums=0,

@@ -5,12 +5,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ONE_EDGE, ROOT, SLOW
+from conftest import ONE_EDGE, QUICK, ROOT, SLOW
 from jax.experimental.compilation_cache import compilation_cache
 
 from vimnas_jax import config as config_lib
@@ -114,11 +115,22 @@ def test_a_run_is_named_by_its_configuration_unless_code_of_ones_own_is_in_it():
   assert name(f'space.name={ONE_EDGE}', 'search') is None
 
 
+@pytest.mark.parametrize('stays, size, threads', [('0', 1 << 22, 1), ('0', 0, 0), ('', 1 << 22, 0)])
+def test_memory_is_cleared_meanwhile_where_it_stays_with_the_process(monkeypatch, stays, size, threads):
+  monkeypatch.setenv('MALLOC_MMAP_MAX_', stays)
+  started = []
+  monkeypatch.setattr(threading.Thread, 'start', lambda self, start=threading.Thread.start: (started.append(self),
+                                                                                             start(self)))
+  with pytest.raises(KeyError), kept._cleared(size):
+    raise KeyError
+  assert len(started) == threads and not any(thread.is_alive() for thread in started)
+
+
 @SLOW
 def test_a_second_process_ends_as_the_first_did(tmp_path):
   found = []
   for at in ('first', 'second'):
-    env = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache')}
+    env = os.environ | {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'), 'XLA_FLAGS': QUICK}  # one device
     done = subprocess.run([sys.executable, '-m', 'vimnas_jax.main', '--config=quickstart:smoke', '--config.seed=1',
                            f'--workdir={tmp_path / at}'], cwd=ROOT, env=env, capture_output=True, text=True)
     assert not done.returncode, done.stdout + done.stderr

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, one_line
 
 from vimnas_jax import cpu
-from vimnas_jax.cpu import dense, library, mix, normed, table
+from vimnas_jax.cpu import dense, library, mix, normed, store, table
 from vimnas_jax.cpu import interface as xla
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import mixing
@@ -89,7 +89,7 @@ def test_the_rest_of_the_package_imports_the_door_alone():
 
 
 def test_machine_code_is_kept_for_this_jaxlib_alone(monkeypatch):
-  version, fingerprint = importlib.metadata.version, library._fingerprint.__wrapped__
+  version, fingerprint = importlib.metadata.version, store._fingerprint.__wrapped__
   before = fingerprint()
   assert fingerprint() == before
   for name in ('jaxlib', 'numba', 'llvmlite'):

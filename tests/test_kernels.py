@@ -1,10 +1,6 @@
-import concurrent.futures
-import ctypes
 import os
 import subprocess
 import sys
-import threading
-import time
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +10,7 @@ import reference
 from conftest import ROOT, SLOW
 from llvmlite import binding
 
-from vimnas_jax.cpu import ahead, bank, library, mix, table
+from vimnas_jax.cpu import bank, mix, table
 from vimnas_jax.networks import mixing
 from vimnas_jax.networks.ops import OPS, max_pool
 
@@ -167,105 +163,6 @@ def test_what_kernels_do_not_fit_runs_op_by_op(c, dtype):
   x, params, weights, _ = _inputs({'sep_conv_3x3': (0,)}, c, 1, 6, 1, dtype)
   (y,) = mixing.mixed(x, {'sep_conv_3x3': (0,)}, [None], params, weights, 1, True)
   assert y.shape == x.shape and y.dtype == dtype
-
-
-def test_what_a_chunk_is_followed_by_is_asked_for_once_it_has_to_be_compiled(tmp_path, monkeypatch):
-  asked = []
-  monkeypatch.setattr(library, '_folder', lambda: tmp_path / 'kernels')
-  monkeypatch.setattr(library, '_compiled', lambda name, vector, dtype: (name, b'code'))
-  monkeypatch.setattr(ahead, 'ask', lambda *args: asked.append(args))
-  for _ in range(2):
-    assert library._object('mix', 8, 'float32') == ('mix', b'code')
-  assert asked == [('mix', 8, 'float32', str(tmp_path))]
-  monkeypatch.setattr(table, 'BYTES', 32)
-  assert ahead.following('dense_forward', 4, 'float32') == [('dense_forward', 8), ('dense_backward', 4),
-                                                            ('dense_backward', 8)]
-  assert ahead.following('mix', 4, 'float64') == [('coefficients', 4), ('sums', 4)]
-  assert ahead.following('statistics', 2, 'float32') == []
-
-
-@SLOW
-def test_a_second_process_compiles_what_follows(tmp_path):
-  ahead._process.cache_clear()
-  try:
-    ahead.ask('pools_forward', 8, 'float32', str(tmp_path))
-    until = time.monotonic() + 120
-    while not (found := list(tmp_path.glob('kernels-*/pools_backward_float32x8'))) and time.monotonic() < until:
-      time.sleep(0.1)
-    symbol, code = library._read(found[0])
-    assert symbol and code
-  finally:
-    ahead._end(ahead._process(str(tmp_path)))
-    ahead._process.cache_clear()
-
-
-def test_machine_code_on_disk(tmp_path, monkeypatch):
-  """It is kept, read back, and compiled again where the file is damaged; no folder to write to is no error."""
-  monkeypatch.setattr(library, '_folder', lambda: tmp_path / 'kernels')
-  first = library._object('scale_loop', 8, 'float32')
-  (file,) = (tmp_path / 'kernels').iterdir()
-  assert library._object('scale_loop', 8, 'float32') == first
-  file.write_bytes(file.read_bytes()[:-7])
-  symbol, code = library._object('scale_loop', 8, 'float32')
-  address = library._load(symbol, code)
-  weight, inverse, out = np.full(1, 3, np.float32), np.arange(16, dtype=np.float32), np.zeros(16, np.float32)
-  call = ctypes.CFUNCTYPE(*[ctypes.c_int64] * 5)(address)
-  call(weight.ctypes.data, inverse.ctypes.data, out.ctypes.data, 2)
-  np.testing.assert_array_equal(out, 3 * inverse)
-  monkeypatch.setattr(library, '_folder', lambda: file / 'no folder')
-  assert library._object('scale_loop', 8, 'float32')[1]
-
-
-def test_one_of_two_processes_compiles(tmp_path, monkeypatch):
-  """The other reads what it wrote, or compiles too where the lock is held for long or there are no locks."""
-  fcntl = pytest.importorskip('fcntl')
-  compiled, tried = [], threading.Event()
-
-  def compile(*function):
-    compiled.append(function)
-    return 'symbol', b'code'
-
-  def taken(fcntl, file):
-    tried.set()
-    return lock(fcntl, file)
-
-  lock = library._taken
-  monkeypatch.setattr(library, '_folder', lambda: tmp_path / 'kernels')
-  monkeypatch.setattr(library, '_compiled', compile)
-  monkeypatch.setattr(library, '_taken', taken)
-  ask = ('scale_loop', 8, 'float32')
-  assert library._object(*ask) == ('symbol', b'code') and compiled == [ask]
-  (file,) = (tmp_path / 'kernels').iterdir()  # the lock is gone
-  written = file.read_bytes()
-
-  file.unlink()
-  tried.clear()
-  beside = file.with_name(f'{file.name}.lock')
-  with open(beside, 'wb') as held, concurrent.futures.ThreadPoolExecutor(1) as pool:
-    fcntl.flock(held, fcntl.LOCK_EX)
-    waiting = pool.submit(library._object, *ask)
-    assert tried.wait(20) and not waiting.done()
-    file.write_bytes(written)
-    held.close()
-    assert waiting.result(20) == ('symbol', b'code') and len(compiled) == 1
-
-  file.unlink()
-  monkeypatch.setattr(library, 'PATIENCE', 0)
-  with open(beside, 'wb') as held:
-    fcntl.flock(held, fcntl.LOCK_EX)
-    library._object(*ask)
-  assert len(compiled) == 2 and file.exists()
-
-  def unlocked(*_):
-    raise OSError('no locks available')
-
-  file.unlink()
-  monkeypatch.setattr(library, '_taken', unlocked)
-  library._object(*ask)
-  file.unlink()
-  monkeypatch.setitem(sys.modules, 'fcntl', None)  # as on Windows
-  library._object(*ask)
-  assert len(compiled) == 4 and file.exists()
 
 
 @SLOW

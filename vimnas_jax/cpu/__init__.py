@@ -72,11 +72,21 @@ def oneshot_kernels():
   return oneshot
 
 
-def expect():
-  """Says that kernels will be needed: where none are kept yet, what compiles them beside this process starts now."""
-  if _wanted():
-    from vimnas_jax.cpu import library
-    library.expect()
+def expect() -> bool:
+  """Says that kernels will be needed: where none are kept yet, what compiles them beside this process starts now.
+
+  Returns whether that is so: then what names them early is worth its time.
+  """
+  if not _wanted():
+    return False
+  from vimnas_jax.cpu import library
+  return library.expect()
+
+
+def foretelling():
+  """A context in which what is traced only names its kernels, for the processes that `expect` has started."""
+  from vimnas_jax.cpu import library
+  return library.foretelling()
 
 
 def needed() -> dict:

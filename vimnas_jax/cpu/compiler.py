@@ -1,7 +1,7 @@
-"""The second process of ahead.py: `python -m vimnas_jax.cpu.compiler FOLDER`.
+"""Another process of ahead.py: `python -m vimnas_jax.cpu.compiler FOLDER`.
 
-It compiles what its input says, a line `NAME VECTOR TYPE` each, into the cache FOLDER, and ends with its input, or when
-nothing has come for IDLE seconds.
+It compiles what its input says, a line `NAME VECTOR TYPE` each, into the cache FOLDER, unless another process does, and
+ends with its input, or when nothing has come for IDLE seconds.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ import threading
 
 import jax
 
-from vimnas_jax.cpu import library
+from vimnas_jax.cpu import store
 
-IDLE = 20
+IDLE = 60
 
 
 def main(folder: str):
@@ -30,7 +30,7 @@ def main(folder: str):
   with contextlib.suppress(queue.Empty):
     while line := lines.get(timeout=IDLE):
       name, vector, dtype = line.split()
-      library.keep(name, int(vector), dtype)
+      store.kept((name, int(vector), dtype), patience=0)
 
 
 if __name__ == '__main__':

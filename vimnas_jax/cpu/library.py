@@ -1,37 +1,37 @@
-"""The machine code of the CPU kernels: compiled by numba where it is new, else read from disk by LLVM alone.
+"""How programs of JAX call the CPU kernels, whose machine code store.py has.
 
-A function has a fixed slot in the table of addresses (table.py); so its object code is the same in every process and
-may be kept beside JAX's compiled programs. Importing numba and compiling take ten seconds and more, loading takes
-milliseconds.
+Tracing a program only says which functions it calls; other processes (ahead.py) compile them meanwhile. They are put
+into the table of addresses when the program is lowered.
 """
 
 import contextlib
+import contextvars
 import ctypes
 import functools
-import hashlib
-import importlib.metadata
-import os
 import pathlib
 import re
-import tempfile
+import sys
+import threading
 import time
 
 import jax
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from llvmlite import binding
 
-from vimnas_jax.cpu import ahead, interface, shards
-from vimnas_jax.cpu.table import FEATURES, RANKS, TABLE, slot, vector_length
+from vimnas_jax.cpu import ahead, interface, shards, store
+from vimnas_jax.cpu.table import RANKS, TABLE, slot, vector_length
 from vimnas_jax.errors import UserError
 
-# What numba's code calls to report exceptions, of which the kernels have none.
-RAISING = ('numba_gil_ensure', 'numba_gil_release', 'numba_do_raise', 'numba_unpickle',
-           'numba_runtime_build_excinfo_struct', 'NRT_Free')
-_NEEDED: set[tuple[str, int, str]] = set()  # functions in the table
+_NEEDED: set[store.Function] = set()  # functions that this process has called
+_PENDING: dict[store.Function, None] = {}  # those of them that are not in the table yet
+_FINISHING = threading.RLock()
+_CALLED: dict[int, tuple] = {}  # slot of a chunk: what its call needs
+_ASKED: set[store.Function] = set()  # of the other processes
+_FORETELLING = contextvars.ContextVar('foretelling', default=False)
 _TARGETS: set[str] = set()  # names that XLA knows
-PATIENCE = 30  # seconds that a process waits for what another compiles
+HEAD_START = 4  # seconds, as long as importing numba takes
+HANDLER = 'work', 'handler'  # what XLA calls, and what its threads do
 REMEDY = ('build the supernet with kernels=False (in a Method: Options(kernels=False)), or set VIMNAS_JAX_KERNELS=0')
 
 
@@ -53,21 +53,59 @@ def unfit() -> str:
   return ''
 
 
-def expect():
-  """Starts the process of ahead.py where the cache has no machine code yet: it takes seconds to begin."""
-  folder = _folder()
+def expect() -> bool:
+  """See cpu.expect."""
+  folder = store.folder()
   with contextlib.suppress(OSError):
     if folder and not folder.exists():
       ahead.begin(str(folder.parent))
+      return True
+  return False
+
+
+@contextlib.contextmanager
+def foretelling():
+  """See cpu.foretelling."""
+  token = _FORETELLING.set(True)
+  try:
+    yield
+  finally:
+    _FORETELLING.reset(token)
 
 
 def need(names, vector: int, dtype: str):
-  """Puts functions into the table that are not there yet."""
-  for name in names:
-    at = slot(name, vector, dtype)
-    _NEEDED.add((name, vector, dtype))
-    if not TABLE[at]:
-      TABLE[at] = _load(*_object(name, vector, dtype))
+  """Says that functions will be called; `finish` puts them into the table."""
+  for function in ((name, vector, dtype) for name in names):
+    if not TABLE[slot(*function)] and function not in _ASKED:
+      _ASKED.add(function)
+      ahead.ask(function)
+    if not _FORETELLING.get():
+      _NEEDED.add(function)
+      if not TABLE[slot(*function)]:
+        _PENDING[function] = None
+
+
+def finish():
+  """Puts all functions that are needed into the table.
+
+  It leaves them to the others for a moment: this process would have to import numba. Then what nobody compiles yet it
+  does itself, from the last one on: the others began with the first.
+  """
+  with _FINISHING:
+    until, folder = time.monotonic() + HEAD_START * ('numba' not in sys.modules), store.folder()
+    while _PENDING and folder and ahead.working(str(folder.parent)) and time.monotonic() < until:
+      for function in list(_PENDING):
+        _load(function, store.read(function))
+      time.sleep(0.02 if _PENDING else 0)
+    for patience in (0, store.PATIENCE):
+      for function in reversed(list(_PENDING)):
+        _load(function, store.kept(function, patience))
+
+
+def _load(function, found):
+  if found:
+    TABLE[slot(*function)] = store.load(*found)
+    _PENDING.pop(function, None)
 
 
 def needed() -> dict[str, list]:
@@ -79,6 +117,7 @@ def prepare(found: dict[str, list]):
   """See cpu.prepare."""
   for name, vector, dtype in found['functions']:
     need((name,), vector, dtype)
+  finish()
   for target in found['targets']:
     register(target)
 
@@ -96,8 +135,9 @@ def call(names, channels: int, outputs, *args, kinds=(), aliases=(), **attribute
   kind = np.dtype(args[0].dtype)
   vector = vector_length(channels, kind)
   need(names, vector, kind.name)
+  need(HANDLER, 1, 'float32')
   target = f'vimnas_jax_{names[0]}'
-  register(target)
+  _CALLED[slot(names[0], vector, kind.name)] = names, vector, kind.name
   attributes |= {'call': slot(names[0], vector, kind.name)}
 
   def run(shapes, chunks, *args):
@@ -142,6 +182,9 @@ def _evaluation(params):
 
 def _lower(context, *args, target, shapes, integers, aliases):
   del shapes
+  need(*_CALLED[dict(integers)['call']])  # JAX may have traced this while it was only foretold
+  finish()
+  register(target)
   rule = jax.ffi.ffi_lowering(target, operand_output_aliases=dict(aliases))
   return rule(context, *args, **{name: np.int64(value) for name, value in integers})
 
@@ -172,123 +215,6 @@ def register(target: str):
 
 def handler() -> int:
   """Address of what XLA calls."""
-  need(('work', 'handler'), 1, 'float32')
+  need(HANDLER, 1, 'float32')
+  finish()
   return int(TABLE[slot('handler', 1, 'float32')])
-
-
-def _object(name, vector, dtype):
-  """(symbol, object code) of a function."""
-  folder = _folder()
-  if not folder:
-    return _compiled(name, vector, dtype)
-  found = _read(folder / f'{name}_{dtype}x{vector}')
-  if found:
-    return found
-  ahead.ask(name, vector, dtype, str(folder.parent))
-  return keep(name, vector, dtype)
-
-
-def keep(name: str, vector: int, dtype: str) -> tuple[str, bytes]:
-  """(symbol, object code) of a function from its file in the cache, where this compiles it if need be."""
-  folder = _folder()
-  file = folder / f'{name}_{dtype}x{vector}'
-  with _locked(file):
-    found = _read(file)  # what another process wrote meanwhile
-    if found:
-      return found
-    symbol, code = _compiled(name, vector, dtype)
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      with tempfile.NamedTemporaryFile(dir=folder, delete=False) as f:
-        f.write(b'\n'.join((symbol.encode(), hashlib.sha256(code).hexdigest().encode(), code)))
-      os.replace(f.name, file)
-    except OSError:
-      pass  # a cache that cannot be written is no cache
-  return symbol, code
-
-
-def _compiled(name, vector, dtype):
-  from vimnas_jax.cpu import source  # imports numba
-  _machine()
-  return source.compile(name, vector, dtype)
-
-
-def _read(file):
-  """What _object has kept in `file`, or None."""
-  try:
-    symbol, _, code = file.read_bytes().partition(b'\n')
-  except OSError:
-    return None
-  check, _, code = code.partition(b'\n')
-  return (symbol.decode(), code) if check.decode(errors='replace') == hashlib.sha256(code).hexdigest() else None
-
-
-@contextlib.contextmanager
-def _locked(file):
-  """Has one process at a time compile what `file` will hold, the others wait; without locks, each compiles it.
-
-  A lock dies with its process; one that is held for longer than compiling takes is passed over.
-  """
-  own = file.with_name(f'{file.name}.lock')
-  with contextlib.ExitStack() as stack:
-    try:
-      import fcntl  # not on Windows
-      own.parent.mkdir(parents=True, exist_ok=True)
-      held = stack.enter_context(open(own, 'wb'))
-      until = time.monotonic() + PATIENCE
-      while not _taken(fcntl, held) and time.monotonic() < until:
-        time.sleep(0.02)
-    except (ImportError, OSError):
-      pass
-    try:
-      yield
-    finally:  # who waits for a file that is gone takes its lock, and finds the object code
-      with contextlib.suppress(OSError):
-        own.unlink(missing_ok=True)
-
-
-def _taken(fcntl, file):
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return False
-  return True
-
-
-@functools.cache
-def _fingerprint():
-  """Of all that decides the object code: this machine, the compilers, the sources."""
-  parts = [binding.get_host_cpu_name(), FEATURES.flatten(), os.environ.get('NUMBA_OPT', ''), jax.__version__,
-           *(importlib.metadata.version(p) for p in ('jaxlib', 'numba', 'llvmlite'))]
-  here = pathlib.Path(__file__).parent
-  parts += [path.read_text(encoding='utf-8') for path in (
-      pathlib.Path(__file__), here / 'interface.py', here / 'table.py', *sorted(here.glob('source/*.py')))]
-  return hashlib.sha256('\n'.join(parts).encode()).hexdigest()[:16]
-
-
-def _folder():
-  base = jax.config.jax_compilation_cache_dir
-  return pathlib.Path(base) / f'kernels-{_fingerprint()}' if base and '://' not in base else None
-
-
-_KEPT = []  # XLA and the table hold addresses of this code
-
-
-@functools.cache
-def _machine():
-  binding.initialize_native_target()
-  binding.initialize_native_asmprinter()
-  binding.add_symbol('vimnas_jax_table', TABLE.ctypes.data)
-  abort = ctypes.cast(ctypes.CDLL(None).abort, ctypes.c_void_p).value
-  for name in RAISING:
-    if not binding.address_of_symbol(name):
-      binding.add_symbol(name, abort)
-  return binding.Target.from_default_triple().create_target_machine(jit=True)
-
-
-def _load(symbol, code):
-  engine = binding.create_mcjit_compiler(binding.parse_assembly(''), _machine())
-  engine.add_object_file(binding.ObjectFileRef.from_data(code))
-  engine.finalize_object()
-  _KEPT.append(engine)
-  return engine.get_function_address(symbol)

@@ -7,13 +7,17 @@ it (`identity` None). It is for the command alone, which `allow`s it: where othe
 changed its functions. Only on one CPU device with its kernels, in a single process; the folder is that of JAX's cache.
 """
 
+import collections
 import contextlib
+import ctypes
 import functools
 import hashlib
 import json
 import os
 import pathlib
+import sys
 import tempfile
+import threading
 
 import jax
 import jax.monitoring
@@ -29,7 +33,7 @@ SETTINGS = ('JAX_', 'XLA_', 'VIMNAS_JAX_', 'NPROC', 'OMP_', 'TF_')  # of the env
 # Fields of a configuration that no step is made of: those in which a run that goes on may differ, and what begins a run
 # (its state is an argument of the step), what is said of it and what follows it.
 FREE = (*runfolder.FREE, 'seed', 'log_steps', 'then', 'max_hours', 'supernet_images')
-_HITS: list[str] = []
+_HITS: collections.Counter[int] = collections.Counter()  # of JAX's cache, by thread
 _ALLOWED: list[str] = []
 
 
@@ -62,9 +66,14 @@ def compiled(step, args, identity: str | None, call=lambda f: f()):
 
 def _made(path, step, args, call=lambda f: f()):
   _listen()
-  before = len(_HITS)
-  program = call(step.lower(*args).compile)
-  if path and len(_HITS) == before:  # what JAX has read from its cache cannot be written once more
+  lowered = step.lower(*args)
+
+  def compiled():
+    before = _HITS[threading.get_ident()]
+    return lowered.compile(), _HITS[threading.get_ident()] == before
+
+  program, new = call(compiled)
+  if path and new:  # what JAX has read from its cache cannot be written once more
     with contextlib.suppress(Exception):  # a program that cannot be kept is none the worse
       _write(path, program, args)
   return program
@@ -97,7 +106,7 @@ class _Kept:
 @functools.cache
 def _listen():
   jax.monitoring.register_event_listener(
-      lambda event, **_: _HITS.append(event) if event.endswith('/cache_hits') else None)
+      lambda event, **_: _HITS.update([threading.get_ident()] * event.endswith('/cache_hits')))
 
 
 def _path(identity, args) -> pathlib.Path | None:
@@ -135,7 +144,8 @@ def _write(path, program, args):
   """Keeps `program` with the shape of its values and the kernels that it calls."""
   payload, _, _ = serialize_executable.serialize(program)
   state, values = jax.tree.unflatten(program.out_tree, [0] * program.out_tree.num_leaves)
-  head = json.dumps({'values': values, 'kernels': cpu.needed()})
+  memory = getattr(program.memory_analysis(), 'temp_size_in_bytes', 0)
+  head = json.dumps({'values': values, 'kernels': cpu.needed(), 'memory': memory})
   if (jax.tree.structure(json.loads(head)['values']) != jax.tree.structure(values)
       or jax.tree.structure(state) != jax.tree.structure(args[0])):
     return
@@ -157,11 +167,34 @@ def _read(path, step, args):
       return None
     head, _, payload = body.partition(b'\n')
     found = json.loads(head)
-    cpu.prepare(found['kernels'])
-    shapes = jax.tree.structure((tuple(args), {})), jax.tree.structure((args[0], found['values']))
-    device, = jax.tree.leaves(args)[0].sharding.device_set
-    program = serialize_executable.deserialize_and_load(payload, *shapes, execution_devices=[device])
+    with _cleared(found['memory']):
+      cpu.prepare(found['kernels'])
+      shapes = jax.tree.structure((tuple(args), {})), jax.tree.structure((args[0], found['values']))
+      device, = jax.tree.leaves(args)[0].sharding.device_set
+      program = serialize_executable.deserialize_and_load(payload, *shapes, execution_devices=[device])
     path.touch()
     return _Kept(path, program, step, args)
   except Exception:  # of another jaxlib, say: it is compiled instead
     return None
+
+
+@contextlib.contextmanager
+def _cleared(size):
+  """Meanwhile another thread has the system clear the `size` bytes that the program will work in: seconds of its first
+  step. It is for where what is given back stays with the process (main.MALLOC).
+  """
+  if os.environ.get('MALLOC_MMAP_MAX_') != '0' or not 0 < size < sys.maxsize:
+    yield
+    return
+  library = ctypes.CDLL(None)
+  library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+  library.memset.argtypes, library.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
+  size += 1 << 20  # for the allocator's own, and the alignment
+  at = library.malloc(size)  # here, not in the thread: a thread has a heap of its own
+  thread = threading.Thread(target=lambda: at and library.memset(at, 0, size))
+  thread.start()
+  try:
+    yield
+  finally:
+    thread.join()
+    library.free(at)

@@ -1,11 +1,14 @@
 """What a search carries from step to step; a resume needs nothing else."""
 
+import contextlib
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from vimnas_jax import cpu
+from vimnas_jax.errors import UserError
 from vimnas_jax.networks import initial
 
 
@@ -41,6 +44,30 @@ def weights(key, net, space, image_shape):
   rows |= {name: jnp.full((1, count), 1 / count) for name, count in space.choices.items()}
   rngs, images = {'params': key, 'noise': key}, jnp.zeros((1, *image_shape))
   return initial.from_one_draw(lambda: net.init(rngs, images, rows)['params'], key)
+
+
+def foretell(net, space, image_shape, samples: int = 1):
+  """Traces the gradients of the smallest supernet like `net`, for the names of the kernels that its steps will call.
+
+  Other processes (cpu.expect) compile them from then on, while this one goes on.
+  """
+  if space.name.endswith('.py') or not net.kernels:
+    return
+  for cells in (1, 3):
+    with contextlib.suppress(UserError):
+      space.macro(cells, net.channels)
+      small, key = net.clone(cells=cells), jax.random.key(0)
+      rows = {name: jnp.ones((samples, *cell.shape)) for name, cell in space.cells.items()}
+      rows |= {name: jnp.ones((1, count)) for name, count in space.choices.items()}
+      images = jnp.zeros((samples, *image_shape))
+
+      def loss(theta, rows, small=small, key=key, images=images):
+        return small.apply({'params': theta}, images, rows, rngs={'noise': key}).sum()
+
+      with cpu.foretelling():
+        jax.eval_shape(lambda key, rows, small=small, loss=loss: jax.grad(loss, (0, 1))(
+            weights(key, small, space, image_shape), rows), key, rows)
+      return
 
 
 def create(key, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:

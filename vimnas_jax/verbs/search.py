@@ -27,13 +27,15 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
   console = metrics.Console()
-  cpu.expect()
+  cold = cpu.expect()
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     limit = budget.of(folder, config, share)
     loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
     feed.check_alike(loaded.train)
     damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
     run = prepared(config, loaded, console, limit, damaged, subset.read(folder), folder)
+    if cold:
+      state.foretell(run.net, run.space, run.image_shape, run.method.samples)
     run.data = loaded.fingerprint()
     differ = runfolder.write_config(folder, config, run.data, streamed=run.streams)
     if differ and (folder / 'result.json').exists():
