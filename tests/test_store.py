@@ -14,8 +14,12 @@ import numpy as np
 import pytest
 from conftest import SLOW
 
+from vimnas_jax import spaces
 from vimnas_jax.cpu import ahead, library, store, table
 from vimnas_jax.networks import mixing
+from vimnas_jax.networks.oneshot import OneShot
+from vimnas_jax.networks.supernet import Supernet
+from vimnas_jax.runs import state
 
 pytestmark = pytest.mark.skipif(mixing.kernels() is None, reason='the kernels are switched off')
 
@@ -189,3 +193,24 @@ def test_one_of_two_processes_compiles(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'fcntl', None)  # as on Windows
   store.kept(ask)
   assert len(compiled) == 4 and file.exists()
+
+
+@pytest.mark.parametrize('name, form, cells', [
+    ('darts', Supernet, 4), pytest.param('nb201', Supernet, 2, marks=SLOW),
+    pytest.param('oneshot1', OneShot, 4, marks=SLOW)])
+def test_what_is_foretold_is_what_a_supernet_calls(anew, name, form, cells):
+  space = spaces.get(name)
+  net = form(space=space, cells=cells, channels=8, num_classes=3)
+  state.foretell(net, space, (8, 8, 3), 2)
+  foretold = set(anew)
+  assert len(foretold) > 20 and not library.needed()['functions']
+  rows = {key: jnp.ones((2, *cell.shape)) for key, cell in space.cells.items()}
+  rows |= {key: jnp.ones((1, count)) for key, count in space.choices.items()}
+
+  def gradients(key):
+    theta = state.weights(key, net, space, (8, 8, 3))
+    return jax.grad(lambda *args: net.apply({'params': args[0]}, jnp.ones((4, 8, 8, 3)), args[1]).sum(), (0, 1))(
+        theta, rows)
+
+  jax.eval_shape(gradients, jax.random.key(0))
+  assert set(library.needed()['functions']) <= foretold
