@@ -106,6 +106,8 @@ class Cell(Module):
     convolutions = tuple(tuple(self.convolution(f'block{node}_conv{k}x{k}', (k, k, c, c), x.dtype) for k in own)
                          for node in range(1, blocks + 1))
     rows = tuple(weights.get(self.topology.row(node)) for node in range(1, blocks + 1))
+    if self.is_initializing():
+      return jnp.zeros((*x.shape[:3], c * blocks), x.dtype)
     with jax.named_scope('kernels'):
       return mixing.oneshot().mixed((ops.BN_EPS, order), x, mixture.ops, mixture.shift, (*rows, weights[OUTPUT]),
                                     projections, convolutions)
