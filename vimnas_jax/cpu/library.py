@@ -26,7 +26,7 @@ from vimnas_jax.errors import UserError
 _NEEDED: set[store.Function] = set()  # functions that this process has called
 _PENDING: dict[store.Function, None] = {}  # those of them that are not in the table yet
 _FINISHING = threading.RLock()
-_CALLED: dict[int, tuple] = {}  # slot of a chunk: what its call needs
+_CALLED: dict[int, dict[store.Function, None]] = {}  # slot of a chunk: the functions that its calls need
 _ASKED: set[store.Function] = set()  # of the other processes
 _FORETELLING = contextvars.ContextVar('foretelling', default=False)
 _TARGETS: set[str] = set()  # names that XLA knows
@@ -75,7 +75,11 @@ def foretelling():
 
 def need(names, vector: int, dtype: str):
   """Says that functions will be called; `finish` puts them into the table."""
-  for function in ((name, vector, dtype) for name in names):
+  _need((name, vector, dtype) for name in names)
+
+
+def _need(functions):
+  for function in functions:
     if not TABLE[slot(*function)] and function not in _ASKED:
       _ASKED.add(function)
       ahead.ask(function)
@@ -91,6 +95,8 @@ def finish():
   It leaves them to the others for a moment: this process would have to import numba. Then what nobody compiles yet it
   does itself, from the last one on: the others began with the first.
   """
+  if not _PENDING:
+    return
   with _FINISHING:
     until, folder = time.monotonic() + HEAD_START * ('numba' not in sys.modules), store.folder()
     while _PENDING and folder and ahead.working(str(folder.parent)) and time.monotonic() < until:
@@ -137,7 +143,7 @@ def call(names, channels: int, outputs, *args, kinds=(), aliases=(), **attribute
   need(names, vector, kind.name)
   need(HANDLER, 1, 'float32')
   target = f'vimnas_jax_{names[0]}'
-  _CALLED[slot(names[0], vector, kind.name)] = names, vector, kind.name
+  _CALLED.setdefault(slot(names[0], vector, kind.name), {}).update(dict.fromkeys((n, vector, kind.name) for n in names))
   attributes |= {'call': slot(names[0], vector, kind.name)}
 
   def run(shapes, chunks, *args):
@@ -182,7 +188,7 @@ def _evaluation(params):
 
 def _lower(context, *args, target, shapes, integers, aliases):
   del shapes
-  need(*_CALLED[dict(integers)['call']])  # JAX may have traced this while it was only foretold
+  _need(_CALLED[dict(integers)['call']])  # JAX may have traced this while it was only foretold
   finish()
   register(target)
   rule = jax.ffi.ffi_lowering(target, operand_output_aliases=dict(aliases))
