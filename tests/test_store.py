@@ -54,7 +54,7 @@ def test_what_is_needed_is_asked_for_at_once_and_in_the_table_in_the_end(anew, t
 
 
 def test_what_others_compile_is_waited_for(anew, tmp_path, monkeypatch):
-  monkeypatch.setattr(library, 'HEAD_START', 60)
+  monkeypatch.setattr(library, 'IMPORTING', library._waited + 60)
   monkeypatch.delitem(sys.modules, 'numba', raising=False)
   monkeypatch.setattr(ahead, 'working', lambda folder: True)
   monkeypatch.setattr(store, '_compiled', lambda name, vector, dtype: pytest.fail('it compiles itself'))

@@ -27,10 +27,11 @@ _NEEDED: set[store.Function] = set()  # functions that this process has called
 _PENDING: dict[store.Function, None] = {}  # those of them that are not in the table yet
 _FINISHING = threading.RLock()
 _CALLED: dict[int, dict[store.Function, None]] = {}  # slot of a chunk: the functions that its calls need
+_waited = 0.0  # seconds, for other processes
 _ASKED: set[store.Function] = set()  # of the other processes
 _FORETELLING = contextvars.ContextVar('foretelling', default=False)
 _TARGETS: set[str] = set()  # names that XLA knows
-HEAD_START = 4  # seconds, as long as importing numba takes
+IMPORTING = 4.0  # seconds that importing numba takes
 HANDLER = 'work', 'handler'  # what XLA calls, and what its threads do
 REMEDY = ('build the supernet with kernels=False (in a Method: Options(kernels=False)), or set VIMNAS_JAX_KERNELS=0')
 
@@ -92,17 +93,21 @@ def _need(functions):
 def finish():
   """Puts all functions that are needed into the table.
 
-  It leaves them to the others for a moment: this process would have to import numba. Then what nobody compiles yet it
-  does itself, from the last one on: the others began with the first.
+  It leaves them to the others until it has waited for as long as it takes to import numba. Then what nobody compiles
+  yet it does itself, from the last one on: the others began with the first.
   """
+  global _waited
   if not _PENDING:
     return
   with _FINISHING:
-    until, folder = time.monotonic() + HEAD_START * ('numba' not in sys.modules), store.folder()
-    while _PENDING and folder and ahead.working(str(folder.parent)) and time.monotonic() < until:
+    folder = store.folder()
+    while _PENDING and folder and 'numba' not in sys.modules and _waited < IMPORTING and ahead.working(
+        str(folder.parent)):
+      began = time.monotonic()
       for function in list(_PENDING):
         _load(function, store.read(function))
       time.sleep(0.02 if _PENDING else 0)
+      _waited += time.monotonic() - began
     for patience in (0, store.PATIENCE):
       for function in reversed(list(_PENDING)):
         _load(function, store.kept(function, patience))
