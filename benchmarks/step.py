@@ -153,7 +153,8 @@ def fresh(module, spec, cache) -> dict:
   `cache` is the folder of compiled programs. Raises UserError if it fails.
   """
   form = spec['form']
-  env = {k: v for k, v in os.environ.items() if k not in MALLOC}
+  env = {k: v for k, v in os.environ.items() if k not in (*MALLOC, 'PYTHONDONTWRITEBYTECODE')}
+  env['PYTHONPYCACHEPREFIX'] = str(pathlib.Path(cache, 'bytecode'))  # Python compiles its modules the first time alone
   env |= MALLOC if form != 'torch' and sys.platform == 'linux' else {}
   env |= {'JAX_PLATFORMS': 'cuda' if spec['device'] == 'gpu' else 'cpu', 'JAX_COMPILATION_CACHE_DIR': cache,
           'NPROC': str(spec['threads']), 'OMP_NUM_THREADS': str(spec['threads']), 'TF_CPP_MIN_LOG_LEVEL': '3'}

@@ -15,7 +15,6 @@ import hashlib
 import json
 import os
 import pathlib
-import sys
 import tempfile
 import threading
 
@@ -82,8 +81,8 @@ def _made(path, step, args, call=lambda f: f()):
 class _Kept:
   """A program that was read. If its first call fails, the program is made and called with a copy of the state."""
 
-  def __init__(self, path, program, step, args):
-    self._path, self._program, self._step, self._tried = path, program, step, False
+  def __init__(self, path, program, step, args, memory):
+    self._path, self._program, self._step, self._tried, self._memory = path, program, step, False, memory
     self._shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), args)
 
   def __call__(self, state, *others):
@@ -91,6 +90,7 @@ class _Kept:
       self._tried = True
       placed = jax.tree.map(lambda x: x.sharding, state)
       copied = jax.tree.map(np.array, state)  # in the host's memory: another on the device would tear the allocator's
+      self._memory.release()
       try:
         return jax.block_until_ready(self._program(state, *others))
       except Exception:  # whatever it is, the program that JAX makes will say it too
@@ -167,34 +167,44 @@ def _read(path, step, args):
       return None
     head, _, payload = body.partition(b'\n')
     found = json.loads(head)
-    with _cleared(found['memory']):
-      cpu.prepare(found['kernels'])
-      shapes = jax.tree.structure((tuple(args), {})), jax.tree.structure((args[0], found['values']))
-      device, = jax.tree.leaves(args)[0].sharding.device_set
-      program = serialize_executable.deserialize_and_load(payload, *shapes, execution_devices=[device])
-    path.touch()
-    return _Kept(path, program, step, args)
+    memory = _Memory(found['memory'])
   except Exception:  # of another jaxlib, say: it is compiled instead
+    return None
+  try:
+    cpu.prepare(found['kernels'])
+    shapes = jax.tree.structure((tuple(args), {})), jax.tree.structure((args[0], found['values']))
+    device, = jax.tree.leaves(args)[0].sharding.device_set
+    program = serialize_executable.deserialize_and_load(payload, *shapes, execution_devices=[device])
+    path.touch()
+    return _Kept(path, program, step, args, memory)
+  except Exception:
+    memory.release()
     return None
 
 
-@contextlib.contextmanager
-def _cleared(size):
-  """Meanwhile another thread has the system clear the `size` bytes that the program will work in: seconds of its first
-  step. It is for where what is given back stays with the process (main.MALLOC).
+class _Memory:
+  """As much as a program will work in: seconds of a first step go into clearing it, which another thread sees to here.
+
+  For where what is given back stays with the process (main.MALLOC): whoever asks for as much next gets it. So it is to
+  be given back, by `release`, right before the program runs.
   """
-  if os.environ.get('MALLOC_MMAP_MAX_') != '0' or not 0 < size < sys.maxsize:
-    yield
-    return
-  library = ctypes.CDLL(None)
-  library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-  library.memset.argtypes, library.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
-  size += 1 << 20  # for the allocator's own, and the alignment
-  at = library.malloc(size)  # here, not in the thread: a thread has a heap of its own
-  thread = threading.Thread(target=lambda: at and library.memset(at, 0, size))
-  thread.start()
-  try:
-    yield
-  finally:
-    thread.join()
-    library.free(at)
+
+  def __init__(self, size: int):
+    self._at, self._library = None, ctypes.CDLL(None)
+    if os.environ.get('MALLOC_MMAP_MAX_') != '0' or size <= 0:
+      return
+    size += 1 << 24  # for what may be taken of it before
+    malloc, clear = self._library.malloc, self._library.memset
+    malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    clear.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    self._at = malloc(size)  # in this thread: another has a heap of its own
+    if self._at:
+      self._thread = threading.Thread(target=clear, args=(self._at, 0, size))
+      self._thread.start()
+
+  def release(self):
+    """Gives it back, once."""
+    if self._at:
+      self._thread.join()
+      self._library.free(ctypes.c_void_p(self._at))
+    self._at = None
