@@ -190,16 +190,17 @@ class _Memory:
   """
 
   def __init__(self, size: int):
-    self._at, self._library = None, ctypes.CDLL(None)
+    self._at = None
     if os.environ.get('MALLOC_MMAP_MAX_') != '0' or size <= 0:
       return
+    self._library = ctypes.CDLL(None)
     size += 1 << 24  # for what may be taken of it before
     malloc, clear = self._library.malloc, self._library.memset
     malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     clear.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
     self._at = malloc(size)  # in this thread: another has a heap of its own
     if self._at:
-      self._thread = threading.Thread(target=clear, args=(self._at, 0, size))
+      self._thread = threading.Thread(target=clear, args=(self._at, 0, size), daemon=True)
       self._thread.start()
 
   def release(self):
