@@ -172,7 +172,7 @@ def test_all_that_is_here_holds_of_optimised_machine_code(bits):
   """Which users run; conftest has the compilers leave it unoptimised. With vectors of either length: where a machine
   has no 512 bits, LLVM makes two of 256 of them, and the code for sixteen channels is tested all the same.
   """
-  done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:xdist',
+  done = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-n', '0',
                          '-m', '', 'tests/test_kernels.py'], cwd=ROOT, capture_output=True, text=True, timeout=1800,
                         env={**os.environ, 'TESTS_OPTIMISED': '1', 'TESTS_VECTOR_BITS': str(bits)})
   assert done.returncode == 0 and ' passed' in done.stdout, done.stdout[-4000:] + done.stderr[-2000:]
