@@ -157,6 +157,13 @@ def test_same_bits_from_call_to_call():
     jax.tree.map(np.testing.assert_array_equal, first, other)
 
 
+def test_no_vector_reaches_over_two_maps_that_lie_side_by_side():
+  """Those of narrow edges, whose skip connections of stride 2 are one convolution from twice as many channels."""
+  banks = {'skip_connect': (0, 1)}
+  x, params, weights, key = _inputs(banks, 4, 2, 6, 1, jnp.float32)
+  _compare(banks, 2, 2, x, params, weights, key, 1e-4)
+
+
 @pytest.mark.parametrize('c, dtype', [(16, jnp.bfloat16), (6, jnp.float32)])
 def test_what_kernels_do_not_fit_runs_op_by_op(c, dtype):
   assert not bank.fits('sep_conv_3x3', c, dtype, 1)

@@ -24,9 +24,10 @@ def pack(kernel, vector):
   return jnp.swapaxes(kernel.reshape(k, k * c, d // width, width), 1, 2)
 
 
-def _call(names, outputs, x, kernel, *args, stride, kinds=(), **more):
+def _call(names, outputs, x, kernel, *args, stride, kinds=(), beside=(), **more):
+  # `beside`: widths of maps that lie side by side, of which no vector may span two
   k, c, d = kernel.shape[0], *kernel.shape[2:]
-  channels = np.gcd(c, d)
+  channels = int(np.gcd.reduce([c, d, *beside]))
   none, one = np.zeros(x.shape[-1], x.dtype), np.ones(x.shape[-1], x.dtype)
   return library.call(names, channels, outputs, x, pack(kernel, table.vector_length(channels, x.dtype)), none, one,
                       *args, kinds=(BATCH, WHOLE, WHOLE, WHOLE, *kinds), size=k, stride=stride, **more)
@@ -52,5 +53,6 @@ def backward(x, kernel, g, a, center, p, q, r, stride=1, whole=True, gate=None):
   turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)  # [k, k, d, c]
   dx, *dk = _call(BACKWARD, [x.shape, (parts, *kernel.shape)][:1 + whole], x, turned, a, center, p, q, r,
                   *(gate or (q, r)), *g, stride=stride, whole=int(whole), gated=int(gate is not None),
+                  beside=[each.shape[-1] for each in g],
                   kinds=(BATCH, WHOLE, SAMPLES, *(WHOLE,) * 4, *(BATCH,) * len(g)))
   return dx, *(mix.fold(*dk) if whole else (None,))
