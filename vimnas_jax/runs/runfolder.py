@@ -20,7 +20,7 @@ FREE = ('dry_run', 'data.dir', 'data.download', 'data.split', 'data.max_pixels',
         'tensorboard', *(f'oracle.{field}' for field in tabular.FIELDS))
 # Of runs older than these fields.
 BEFORE = {'limit.params': 0.0, 'limit.madds': 0.0, 'limit.latency_ms': 0.0, 'method.bound': 0.0,
-          'phi.until': 1.0}
+          'phi.until': 1.0, 'finalists': 0}
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
 

@@ -1,4 +1,5 @@
-"""The most probable architecture whose costs keep within limits, found exactly.
+"""The most probable architecture whose costs keep within limits, found exactly; and architectures as probable as
+their scores say, drawn.
 
 An architecture is a choice for every edge, or, where nodes keep a given number of edges, for every node: which edges,
 and their operations other than `none`. It is as probable as the product of what these score; that of the highest
@@ -7,7 +8,7 @@ of all beginnings only those are gone on with that no other beats in score and i
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -41,7 +42,22 @@ def best(space: Space, scores: Mapping[str, np.ndarray], costs: Mapping[str, np.
     kept = fits[_unbeaten(score[fits], cost[fits])]
     choices = [(*choices[i // len(more)], *kinds[i % len(more)]) for i in kept]
     score, cost = score[kept], cost[kept]
-  chosen = choices[int(score.argmax())]
+  return _genotype(space, scores, choices[int(score.argmax())])
+
+
+def draws(space: Space, scores: Mapping[str, np.ndarray], rng: np.random.Generator) -> Iterator[Genotype]:
+  """Architectures without end, each as probable as the product of its scores. Arguments as for `best`."""
+  free = {name: np.zeros((*cell.shape, 0)) for name, cell in space.cells.items()}
+  groups = []
+  for score, _, choices in _groups(space, scores, free):
+    shares = np.exp(score - score.max())
+    groups.append((shares / shares.sum(), choices))
+  while True:
+    chosen = [choices[rng.choice(len(choices), p=shares)] for shares, choices in groups]
+    yield _genotype(space, scores, tuple(itertools.chain(*chosen)))
+
+
+def _genotype(space, scores, chosen: _Choice) -> Genotype:
   weights = {name: np.zeros(cell.shape) for name, cell in space.cells.items()}
   for name, edge, op in chosen:
     weights[name][edge, op] = max(scores[name][edge, op], _LEAST)  # the space puts the strongest first

@@ -29,6 +29,9 @@ def check(config):
   if limits := [name for name in ('params', 'madds', 'latency_ms') if config.limit[name]]:
     raise UserError(f"config.choose='consensus' does not keep config.limit.{limits[0]}={config.limit[limits[0]]:g}, "
                     'which the mean of seeds may exceed although each of them keeps it: set config.choose=best')
+  if config.finalists:
+    raise UserError(f"config.choose='consensus' reads one architecture off the mean of all seeds, and config.finalists="
+                    f'{config.finalists} chooses one of each: set one of them to its default')
   method = methods.get(config.method, spaces.get(config.space.name))
   if method.derive or method.scores:
     how = 'by trials' if method.derive else 'by scores of its own, which have no mean'

@@ -92,7 +92,8 @@ class Constraint:
   def _costs(self, genotype, each) -> float:
     return each.fixed + latencies.of_genotype(self.space, genotype, each.rows)
 
-  def _keeps(self, genotype) -> bool:
+  def keeps(self, genotype: Genotype) -> bool:
+    """Whether the network of an architecture keeps all limits."""
     return all(self._costs(genotype, each) <= each.limit * (1 + 1e-9) for each in self.resources)  # of sums of floats
 
   def applied(self, method: Method) -> tuple[Method, str]:
@@ -112,9 +113,9 @@ class Constraint:
       genotype: the space's own choice.
       probs: {cell: [edges, ops]}, the noise-free probabilities.
     """
-    kept = self._keeps(genotype)
+    kept = self.keeps(genotype)
     found = genotype if kept else self._best(scores)
-    fits = found is not None and self._keeps(found)
+    fits = found is not None and self.keeps(found)
     taken = found if fits else genotype
     facts = {'network': {name: self.size[name] for name in ('cells', 'channels', 'imagenet')}, 'kept': kept or fits,
              'repaired': None if kept or not fits else {'from': self.space.write(genotype),

@@ -7,7 +7,7 @@ from vimnas_jax import draw, files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import budget, checkpoint, metrics, signals, steps
-from vimnas_jax.verbs import constraints, pages, standing
+from vimnas_jax.verbs import constraints, finalists, pages, standing
 
 
 class Unchanged:
@@ -57,19 +57,32 @@ def dead_warnings(dead, space, step, pretraining):
                             'vanishes; its architecture is no choice. Try another config.seed or a lower config.phi.lr')
 
 
-def write(folder, run, now, pace, command) -> dict:
+def write(folder, run, now, pace, command, console=None, stop=None) -> dict | None:
   """Writes genotype.json, the pictures, report.html and result.json of the final state `now`; returns the result.
 
+  Where config.finalists asks for it some architectures are trained before, and None is returned if a signal ended that,
+  all saved.
+
   `run` has the parts of the search: space, method, config, plan, limit, constraint, size, image_shape, class_names,
-  damaged, environment, start().
+  damaged, environment, start(); for finalists loaded, train, valid and mesh as well.
   `pace` is what its steps took, a loop.Pace, or None.
+  `console`, a metrics.Console, and `stop`, an entered signals.Stop, are for finalists alone.
   """
   space, method, config = run.space, run.method, run.config
   probs = jax.device_get(method.probs(now.phi, run.plan.clock(run.plan.steps)))
   scores = _scores(run, now, probs)
-  genotype, limits = space.genotype(scores), None
+  genotype, limits, final = space.genotype(scores), None, None
   if run.constraint:
     genotype, limits = run.constraint.chosen(scores, genotype, probs)
+  if config.finalists:
+    keeps = run.constraint and run.constraint.keeps
+    final = finalists.chosen(run, finalists.drawn(space, scores, genotype, config, keeps), folder,
+                             lambda one: rated(space, one, config, run.image_shape[0], run.size), console, stop)
+    if final is None:
+      return None
+    genotype = final[0]
+    if run.constraint and final[1]['chosen'] > 1:
+      genotype, limits = run.constraint.chosen(scores, genotype, probs)
   files.write(folder / 'genotype.json', genotype.to_json() + '\n')
   rows = metrics.read(folder / 'metrics.jsonl')
   arch = metrics.read(folder / 'arch.jsonl')
@@ -114,6 +127,8 @@ def write(folder, run, now, pace, command) -> dict:
     result['supernet'] = standing.accuracies(run, now.theta, probs, genotype, config.supernet_images)
   if limits:
     result['limit'] = limits
+  if final:
+    result['finalists'] = final[1]
   if run.limit:
     result['budget'] = run.limit.facts()
   result |= run.environment
@@ -176,6 +191,8 @@ def _lines(result, space):
   lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
   if 'limit' in result:
     lines += constraints.lines(result['limit'])
+  if 'finalists' in result:
+    lines += finalists.lines(result['finalists'])
   lines += budget.line(result)
   if result['steps'] < result.get('planned_steps', 0) and result.get('budget', {}).get('ended_after_step') is None:
     lines.append(f'length         {result["steps"]} of {result["planned_steps"]} steps: the method was at its end')

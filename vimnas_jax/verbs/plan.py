@@ -45,6 +45,9 @@ def plan(asked, workdir, notes=()) -> list[dict[str, Any]]:
     rehearsed = _rehearse(runs[0][1], notes, len(runs) > 1 and runs[1][1].task == 'retrain')
     told[0] |= {'steps': rehearsed.steps, 'seconds_a_step': rehearsed.seconds, 'seconds': rehearsed.total_seconds,
                 'bytes': rehearsed.bytes}
+    if runs[0][1].get('finalists'):
+      console.say(f'{runs[0][1].finalists} finalists, {runs[0][1].finalist_epochs:g} epochs each, follow every search: '
+                  'they are not timed, their networks are not known yet')
     if len(runs) > 1:
       console.say(f'{len(runs)} runs; the first alone was timed')
   console.say('a dry run: nothing was written')

@@ -86,12 +86,15 @@ def _same_architecture(folder, space, genotype):
 
 
 class Training:
-  """The parts of one training, and how it goes from a state to the end."""
+  """The parts of one training, and how it goes from a state to the end.
 
-  def __init__(self, config, space, genotype, loaded, mesh, limit=None, damaged=None):
+  `parts`, (train, valid), are the images that a search has cut already; config.train_portion, below 1, cuts none then.
+  """
+
+  def __init__(self, config, space, genotype, loaded, mesh, limit=None, damaged=None, parts=None):
     self.limit = limit
     self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
-    self.train, valid = data.halves(loaded, config.train_portion, config.data.limit, whole=True)
+    self.train, valid = parts or data.halves(loaded, config.train_portion, config.data.limit, whole=True)
     if loaded.valid and config.train_portion < 1:
       raise UserError(f'config.train_portion={config.train_portion:g} and config.data.validation='
                       f'{config.data.validation:g} both set images apart: set config.train_portion=1')

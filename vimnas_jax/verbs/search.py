@@ -13,7 +13,7 @@ from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import budget, feed, kept, loop, metrics, parallel, runfolder, signals, state, steps
-from vimnas_jax.verbs import constraints, outcome, standing, subset, told, trace
+from vimnas_jax.verbs import constraints, finalists, outcome, standing, subset, told, trace
 
 
 def search(config, workdir, command: str = '', loaded: data.Data | None = None,
@@ -54,13 +54,13 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
                 f'{run.total} steps of {config.batch_size}, {run.weights:,} weights')
     try:
       result = loop.to_the_end(run, folder, console, stop,
-                               lambda now, pace: outcome.write(folder, run, now, pace, command))
+                               lambda now, pace: outcome.write(folder, run, now, pace, command, console, stop))
     except budget.Shortened:
       run.take(limit.fitted())
       for line in told.shortage(loaded, run.train, run.total):
         console.say(line)
       result = loop.to_the_end(run, folder, console, stop,
-                               lambda now, pace: outcome.write(folder, run, now, pace, command))
+                               lambda now, pace: outcome.write(folder, run, now, pace, command, console, stop))
     if limit:
       limit.save()
     for line in outcome.summary(result, folder, run.space) if result else ():
@@ -76,6 +76,7 @@ def prepared(config, loaded, console, limit=None, damaged=None, recorded=None, f
     config, limit.told = limit.fitted(), console.say
   space = spaces.get(config.space.name)
   space = space.on_imagenet() if config.space.imagenet else space
+  finalists.check(config)
   tabular.check(space, config.oracle, console.say)
   side = min(loaded.image_shape[:2])
   if side < space.min_size:
@@ -116,7 +117,7 @@ class _Run:
 
   def __init__(self, config, space, method, loaded, mesh, limit=None, rows=None, damaged=None, constraint=None):
     self.constraint, self.together = constraint, 1  # searches that share a program (together.py)
-    self.data = ''  # the fingerprint, where it is known
+    self.data, self.loaded = '', loaded  # the fingerprint, where it is known
     self.config, self.space, self.method, self.mesh, self.limit = config, space, method, mesh, limit
     self.rows = rows
     self.train, self.valid = (data.halves(loaded, config.train_portion, config.data.limit) if rows is None else

@@ -5,7 +5,8 @@ The best is chosen by validation, never by test images. What says it is decided 
      (config.data.validation, or a train_portion below 1);
   2. the validation accuracy that a benchmark of the field has of the architecture, on the very data set that is
      searched, its images not shrunk;
-  3. the accuracy of the architecture in its supernet on config.supernet_images validation images of the search.
+  3. the validation accuracy of the finalist that each seed took, where config.finalists trains some;
+  4. the accuracy of the architecture in its supernet on config.supernet_images validation images of the search.
 Where none is to be had the search is refused. Of equals the seed that stands first is taken.
 
 With config.choose='consensus' none is the best: one architecture is read off all (verbs/consensus.py).
@@ -106,6 +107,8 @@ def _rule(searched, following) -> Rule:
   for benchmark in tabular.of(space, searched.oracle):
     if benchmark.accuracy and benchmark.known(searched.data.name) and searched.data.shrink == 1:
       return _looked_up(benchmark, benchmark.known(searched.data.name))
+  if searched.finalists:
+    return Rule('the validation accuracy of the finalist that it took', _of_finalist)
   if searched.supernet_images:
     kind = 'mixed' if space.topology else 'derived'
     count = searched.supernet_images // searched.batch_size * searched.batch_size  # whole batches are scored
@@ -114,6 +117,11 @@ def _rule(searched, following) -> Rule:
   raise UserError('config.seeds: nothing tells which seed found the best architecture, and test images may not: set '
                   'config.supernet_images=1000 (and config.train_portion=0.5 where the search keeps no validation '
                   'images), or config.then=retrain and config.data.validation=0.2')
+
+
+def _of_finalist(result) -> float:
+  facts = result['finalists']
+  return facts['rows'][facts['chosen'] - 1]['valid_top1']
 
 
 def _looked_up(benchmark, name) -> Rule:
@@ -136,7 +144,7 @@ def _result(asked, runs, rule, folder, command) -> dict:
   for member in members:
     try:
       rows.append(_row(member, float(rule.of(member.result))))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, IndexError):
       raise UserError(f'{files.printable(member.folder)}: result.json lacks {rule.words}: {_REMEDY}') from None
   best = max(range(len(rows)), key=lambda i: rows[i]['chosen_by'])  # the first of equals
   _lift(members[best], folder, list(asked.seeds))

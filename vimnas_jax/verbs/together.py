@@ -41,6 +41,9 @@ def check(config):
   if config.max_hours:
     raise UserError(f'config.at_once does not keep config.max_hours={config.max_hours:g}: {_ALONE}, or a number of '
                     'epochs')
+  if config.finalists:
+    raise UserError(f'config.at_once trains no finalists, and config.finalists={config.finalists} asks for some: '
+                    f'{_ALONE}, or config.finalists=0')
   if cpu.supernet_kernels():
     raise UserError('config.at_once is for GPUs and TPUs: on a CPU one seed after the other is faster, by kernels that '
                     f'have no batching rule: {_ALONE}, or VIMNAS_JAX_KERNELS=0 before the command')

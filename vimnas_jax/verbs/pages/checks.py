@@ -36,13 +36,20 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None, network:
     if not real(hot):
       told.append('One-hotness is not known or no number.')
     elif hot < DECIDED:
+      what = ('Validation images chose between some of what was left open.' if _tried(result) else
+              'What was taken there is little better than a guess.')
       told.append(f'Low one-hotness: {hot:.3f}, where 1 means that every edge has decided. {_open(result, space)}'
-                  'What was taken there is little better than a guess.')
+                  f'{what}')
   told += _gap(result) + damaged(result)
   if network:
     told += [f'Its network: {line[:1].lower()}{line[1:]}' for line in of_network(
         network, 'test' if 'test_top1' in network else 'valid')]
   return told
+
+
+def _tried(result) -> bool:
+  facts = result.get('finalists')
+  return isinstance(facts, dict) and bool(facts.get('rows'))
 
 
 def of_searches(runs: Sequence[tuple[str, Mapping, Space]]) -> list[str]:
@@ -60,7 +67,7 @@ def of_searches(runs: Sequence[tuple[str, Mapping, Space]]) -> list[str]:
       short.append(name)
     if result.get('derived'):
       continue
-    if real(hot) and hot < DECIDED:
+    if real(hot) and hot < DECIDED and not _tried(result):
       open_.append(name)
     if real(unchanged) and unchanged < SETTLED * steps:
       late.append(name)

@@ -73,12 +73,36 @@ def _answer(result, method) -> str:
     did = f'{method} trained nothing'
   if result.get('derived'):
     return f'{did}, then tried architectures, and took this one:'
+  if (facts := _finalists(result)) is not None:
+    return (f'{did}; of {counted(len(facts["rows"]), "finalist")}, trained for a short time, this one is right on most '
+            'validation images:')
   decided = html.real(hot) and hot >= checks.DECIDED
   settled = html.real(result.get('unchanged_steps')) and html.real(steps) and (
       result['unchanged_steps'] >= checks.SETTLED * steps)
   return f'{did} and ended with this one.' + (
       '' if not steps else ' It had decided before its end.' if decided and settled else
       ' It had not decided by its end.')
+
+
+def _finalists(result) -> Mapping | None:
+  """What a result has of finalists that were trained; None without any."""
+  facts = result.get('finalists')
+  return facts if isinstance(facts, dict) and isinstance(facts.get('rows'), list) and facts['rows'] else None
+
+
+def _trials(result) -> list[Any]:
+  """The finalists in a table, with what they cost."""
+  facts = _finalists(result)
+  if facts is None:
+    return []
+  rows = [(f'{number}{", taken" if number == facts.get("chosen") else ""}', row.get('genotype', html.NOTHING),
+           html.number(row.get('valid_top1'), 2), html.number(row.get('valid_loss'), 3), html.number(row.get('params')))
+          for number, row in enumerate(facts['rows'], 1)]
+  return [html.paragraphs(html.joined([
+      'Finalists: what was most probable at the end (1) and draws of the distribution, each trained from scratch for ',
+      html.number(facts.get('epochs'), 1), ' epochs. ', html.number(facts.get('valid_images')), ' validation images '
+      'chose. So short a training tells large differences, not small ones.'])),
+          html.table('Finalists', ('', 'architecture', 'validation %', 'loss', 'parameters'), rows)]
 
 
 def _accurate(network) -> str:
@@ -128,6 +152,7 @@ def _accuracy(folder, result, network) -> list[Any]:
         ('Supernet, all operations', html.number(row.get('mixed'), 2, '%'),
          f'of {counted(row.get("images"), "validation image")}, mixed by their probabilities'),
         ('Supernet, this cell alone', html.number(row.get('derived'), 2, '%'), 'with the weights of the search')]))
+  parts += _trials(result)
   parts += shared.benchmarks(result)
   if not parts:
     parts = html.paragraphs('A search ranks cells and trains none: how good this one is shows when its network is '

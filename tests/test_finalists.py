@@ -1,0 +1,172 @@
+"""config.finalists: some architectures of the distribution are trained for a short time, and one is taken."""
+
+import collections
+import itertools
+import json
+
+import numpy as np
+import pytest
+from conftest import ONE_EDGE, one_line
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import spaces
+from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.runs import loop, signals
+from vimnas_jax.spaces import within
+from vimnas_jax.verbs import finalists, pages, retrain, search, seeds
+
+
+@pytest.fixture
+def tiny():
+  c = config_lib.defaults()
+  c.data.name, c.data.image_size, c.data.num_train = 'synthetic', 8, 40
+  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = ONE_EDGE, 1, 8, 8, 1
+  c.devices, c.method.variant, c.method.samples, c.trust = 1, 'small', 2, ONE_EDGE
+  c.finalists, c.finalist_epochs = 2, 2.0
+  return c
+
+
+@pytest.mark.parametrize('name', ['nb201', 'darts', 's1'])
+def test_draws_are_as_probable_as_their_scores_say(name):
+  space, rng = spaces.get(name), np.random.default_rng(0)
+  scores = {cell: rng.dirichlet(np.full(rows.shape[1], 0.3), rows.shape[0]) for cell, rows in space.cells.items()}
+  found = list(itertools.islice(within.draws(space, scores, np.random.default_rng(1)), 4000))
+  assert found[:20] == list(itertools.islice(within.draws(space, scores, np.random.default_rng(1)), 20))
+  cell = next(iter(space.cells))
+  into = [edge for edge in space.cells[cell].edges if edge[1] == space.cells[cell].inputs]  # of the first node
+  options = collections.Counter(tuple(edge for edge in g.cells[cell] if edge[2] == into[0][1]) for g in found)
+  shares = {}
+  for ops in itertools.product(*([op for op in space.cells[cell].ops[e] if space.kept is None or op != 'none']
+                                 for e in range(len(into)))):
+    edges = [(op, *edge) for op, edge in zip(ops, into, strict=True)]
+    product = np.prod([scores[cell][e][space.cells[cell].ops[e].index(op)] for e, op in enumerate(ops)])
+    shares[frozenset(edges)] = product
+  for kept, share in shares.items():  # both edges of the first node are kept, or all are
+    expected = share / sum(shares.values())
+    measured = sum(count for option, count in options.items() if frozenset(option) == kept) / len(found)
+    assert abs(measured - expected) < 0.04, kept
+  for genotype in found[:50]:
+    assert space.read(space.write(genotype)).cells == genotype.cells
+
+
+def test_the_best_by_validation_is_taken_and_all_are_told(tiny, tmp_path, capsys, monkeypatch):
+  figures = iter([30.0, 40.0])
+  monkeypatch.setattr(retrain.evaluate.Scores, 'of', lambda *_: retrain.evaluate.Found(
+      next(figures), None, 1.0, np.eye(4, dtype=int), np.zeros(20, int)))
+  result = search.search(config_lib.resolve(tiny), tmp_path)
+  facts = result['finalists']
+  assert [row['valid_top1'] for row in facts['rows']] == [30.0, 40.0] and facts['chosen'] == 2
+  assert facts['epochs_in_all'] == 4 and facts['train_images'] == 16 and facts['valid_images'] == 20
+  assert result['genotype'] == facts['rows'][1]['genotype'] != facts['rows'][0]['genotype']
+  space = spaces.get(ONE_EDGE)
+  assert (tmp_path / 'genotype.json').read_text().strip() == space.read(result['genotype']).to_json()
+  probs = {name: np.array(rows) for name, rows in result['probs'].items()}
+  assert space.write(space.genotype(probs)) == facts['rows'][0]['genotype']  # what the search gives without
+  assert result['params'] == facts['rows'][1]['params']
+  said = capsys.readouterr().out
+  assert '30.00, 40.00 % of 20 validation images' in said and 'finalist 2 of 2, not the most probable' in said
+  assert 'they cost 4 epochs of their networks' in said
+  assert '2, taken' in (tmp_path / 'report.html').read_text()
+  again = search.search(config_lib.resolve(tiny), tmp_path)
+  assert again == json.loads((tmp_path / 'result.json').read_text()) == json.loads(json.dumps(result))
+
+
+def test_a_stop_among_finalists_loses_nothing(tiny, tmp_path, monkeypatch):
+  """Stopped in the training of the second, the same command goes on there and ends as one that was left alone."""
+  straight = search.search(config_lib.resolve(tiny), tmp_path / 'straight')
+  stop, trained = signals.Stop(), []
+  build = retrain.Training
+
+  def training(*args, **kwargs):
+    run = build(*args, **kwargs)
+    trained.append(run)
+    if len(trained) == 2:
+      step = run.step
+
+      class Stopping:
+        """The step, which asks for a stop when it is compiled."""
+
+        def lower(self, *args):
+          stop.asked = True
+          return step.lower(*args)
+
+      run.step = Stopping()
+    return run
+
+  monkeypatch.setattr(retrain, 'Training', training)
+  assert search.search(config_lib.resolve(tiny), tmp_path / 'cut', stop=stop) is None and len(trained) == 2
+  assert not (tmp_path / 'cut' / 'result.json').exists()
+  resumed = search.search(config_lib.resolve(tiny), tmp_path / 'cut')
+  assert len(trained) == 3  # the first finalist is not trained again
+  for result in (straight, resumed):
+    for row in result['finalists']['rows']:
+      del row['seconds_per_step']
+    del result['finalists']['seconds_estimated']
+  assert resumed['finalists'] == straight['finalists'] and resumed['genotype'] == straight['genotype']
+
+
+def test_a_finalist_that_diverges_is_out(tiny, tmp_path, monkeypatch):
+  count = itertools.count()
+
+  def advance(*args):
+    if next(count) == 1:  # the search itself is 0
+      raise Diverged('step 1: loss nan')
+    return real(*args)
+
+  real = loop.advance
+  monkeypatch.setattr(loop, 'advance', advance)
+  rows = search.search(config_lib.resolve(tiny), tmp_path)['finalists']['rows']
+  assert rows[0]['valid_top1'] == 0 and rows[1]['valid_top1'] > 0
+
+
+def test_a_distribution_that_has_decided_has_one_finalist(tiny, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(finalists, '_DRAWS', 0)
+  facts = search.search(config_lib.resolve(tiny), tmp_path)['finalists']
+  assert len(facts['rows']) == facts['chosen'] == 1 and facts['asked'] == 2 and facts['epochs_in_all'] == 2
+  said = capsys.readouterr().out
+  assert 'it has decided' in said and 'finalist 1 of 1; they cost' in said
+
+
+def test_limits_are_kept_by_every_finalist(tiny, tmp_path):
+  space = spaces.get('nb201')
+  tiny.space.name, tiny.finalists = 'nb201', 6
+  scores = {'cell': np.full((6, 5), 0.2)}
+  light = lambda genotype: sum(op == 'nor_conv_3x3' for op, _, _ in genotype.cells['cell']) < 2  # noqa: E731
+  first = space.genotype({'cell': np.eye(5)[[0] * 6]})
+  found = finalists.drawn(space, scores, first, config_lib.resolve(tiny), light)
+  assert len(found) == 6 and found[0] == first and all(map(light, found))
+  assert len({space.write(genotype) for genotype in found}) == 6
+
+
+@pytest.mark.parametrize('changes, word', [
+    ('finalists=1', 'give 2 or more'), ('finalists=-1', 'at least 0'), ('finalists=2 train_portion=1.0', '0.5'),
+    ('finalists=2 finalist_epochs=0.0', 'finalist_epochs=0'), ('finalists=2 max_hours=1.0', 'max_hours=1'),
+    ('finalists=2 space.name=oneshot1', 'NAS-Bench-101'),
+    ('finalists=2 method.name=rsps method.variant=None method.samples=None', 'trials of its own'),
+    ('finalists=2 seeds=(0,1) choose=consensus', 'mean of all seeds'), ('finalists=2 seeds=(0,1) at_once=True',
+                                                                       'no finalists')])
+def test_what_has_no_finalists_is_told_before_anything_runs(tiny, tmp_path, changes, word):
+  tiny.supernet_images = 8
+  c = config_lib.changed(tiny, changes)
+  with pytest.raises(UserError) as e:
+    if c.seeds:
+      seeds.search(c, tmp_path)
+    else:
+      search.search(config_lib.resolve(c), tmp_path)
+  assert word in one_line(e) and not list(tmp_path.iterdir())
+
+
+def test_a_page_warns_less_where_images_have_chosen():
+  space = spaces.get('nb201')
+  result = {'steps': 500, 'unchanged_steps': 400, 'one_hot': 0.5, 'dead': {}}
+  told = ' '.join(pages.checks.of_search(result, space, None))
+  assert 'little better than a guess' in told
+  told = ' '.join(pages.checks.of_search(result | {'finalists': {'rows': [{}]}}, space, None))
+  assert 'little better than a guess' not in told and 'Validation images chose' in told
+
+
+def test_of_seeds_that_of_the_best_finalist_is_taken(tiny, tmp_path):
+  tiny.seeds, tiny.supernet_images = (0, 1), 8
+  _, rule = seeds.planned(tiny, tmp_path, '')
+  assert 'finalist' in rule.words
+  assert rule.of({'finalists': {'chosen': 2, 'rows': [{'valid_top1': 90.0}, {'valid_top1': 91.0}]}}) == 91.0

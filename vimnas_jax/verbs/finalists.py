@@ -1,0 +1,169 @@
+"""Finalists of a search: some of what its distribution holds, trained from scratch for a short time; one is taken.
+
+The first is what the search would give without: the architecture that is read off the scores. The others are drawn,
+each as probable as the scores say, so that edges that are decided stay and those that are not differ. All are trained
+alike, on the half that the search trained its weights on, with the same seed, and the one that is right on most images
+of the validation half is taken, of equals the first. Test images are not asked.
+
+A network is that of the search's width and depth: SGD with Nesterov's momentum 0.9 from a rate of 0.05 along a cosine
+to 0, weight decay 3e-4, no auxiliary head, no drop path. What all cost, in epochs of such networks, is told.
+"""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+
+from vimnas_jax import config as config_lib
+from vimnas_jax import files, methods, spaces
+from vimnas_jax.errors import Diverged, UserError
+from vimnas_jax.runs import loop, metrics
+from vimnas_jax.spaces import within
+from vimnas_jax.verbs import retrain
+
+FOLDER, _FILE = 'finalists', 'trained.json'
+_DRAWS = 10_000  # among which others than the first are looked for
+_LIKE_THE_SEARCH = ('seed', 'dtype', 'devices', 'batch_size', 'trust', 'train_portion', 'log_steps', 'checkpoint_steps',
+                    'checkpoint_minutes', 'checkpoint_keep')
+
+
+def check(config):
+  """Raises UserError where a resolved `config` of a search cannot have finalists."""
+  if not config.finalists:
+    return
+  where, space = f'config.finalists={config.finalists}', spaces.get(config.space.name)
+  if config.finalists == 1:
+    raise UserError(f'{where}: one has none to be compared with: give 2 or more, or 0 for none')
+  if space.topology:
+    raise UserError(f'{where}: the networks of space {space.name!r} are those of NAS-Bench-101, trained there: set it '
+                    'to 0, and look them up with config.oracle.nasbench101')
+  if methods.get(config.method, space).derive:
+    raise UserError(f'{where}: method {config.method.name!r} finds its architecture by trials of its own, not by '
+                    'probabilities: set it to 0')
+  if config.train_portion == 1 and config.data.search_parts is None:
+    raise UserError(f'{where} are chosen by validation images, and config.train_portion=1 leaves none: set '
+                    'config.train_portion=0.5')
+  if not config.finalist_epochs:
+    raise UserError(f'{where}: config.finalist_epochs=0 trains none: give epochs above 0')
+  if config.max_hours:
+    raise UserError(f'{where} have no share of config.max_hours={config.max_hours:g}: set one of them to 0')
+  if jax.process_count() > 1:
+    raise UserError(f'{where} are trained by one process, here are {jax.process_count()}: set it to 0, or start one')
+
+
+def training(config):
+  """The resolved configuration of a finalist's training, of that of its search."""
+  c = config_lib.defaults()
+  c.task = 'retrain'
+  for field in _LIKE_THE_SEARCH:
+    c[field] = config[field]
+  c.space.update(config.space.to_dict())
+  c.data.update({**config.data.to_dict(), 'search_parts': None})
+  c.epochs = c.eval_epochs = config.finalist_epochs
+  c.theta.lr, c.theta.lr_end, c.theta.nesterov, c.theta.weight_decay = 0.05, 0.0, True, 3e-4
+  c.network.cells, c.network.channels, c.network.imagenet = (
+      config.space.cells, config.space.channels, config.space.imagenet)
+  c.network.auxiliary, c.network.drop_path = 0.0, 0.0
+  c.measure_batches = ()
+  return config_lib.resolve(c)
+
+
+def drawn(space, scores, first, config, keeps=None):
+  """`first`, and distinct architectures drawn of `scores`, in their order; config.finalists in all, if there are as
+  many among 10,000 draws. `keeps(genotype)` says which may be; None: all. A function of config.seed.
+  """
+  found = {space.write(first): first}
+  for genotype in itertools.islice(within.draws(space, scores, np.random.default_rng([config.seed, 1])), _DRAWS):
+    if len(found) == config.finalists:
+      break
+    if keeps is None or keeps(genotype):
+      found.setdefault(space.write(genotype), genotype)
+  return list(found.values())
+
+
+def chosen(run, genotypes, folder, rated, console, stop):
+  """Trains `genotypes` in `folder`/finalists, resuming what is there; the best by validation and the facts, or None if
+  a signal ended it, all saved.
+
+  Args:
+    run: the parts of the search: config, loaded, train, valid, mesh, damaged.
+    genotypes: those of `drawn`.
+    folder: the run folder.
+    rated: `rated(genotype)`: what a row has of an architecture besides.
+    console: metrics.Console.
+    stop: signals.Stop, entered.
+  """
+  config, space = training(run.config), spaces.get(run.config.space.name)
+  loaded, rows = dataclasses.replace(run.loaded, valid=None), []
+  whole = len(run.train) // config.batch_size * config.batch_size  # so that all steps are one program
+  train = run.train.take(np.arange(whole))
+  console.say(f'{len(genotypes)} finalists, {config.epochs:g} epochs each on {len(train):,} images')
+  if len(genotypes) < run.config.finalists:
+    console.say(f'note: config.finalists={run.config.finalists}, and {_DRAWS:,} draws of the distribution held '
+                f'{len(genotypes)} different architectures: it has decided')
+  for number, genotype in enumerate(genotypes, 1):
+    place = folder / FOLDER / str(number)
+    if (place / _FILE).exists():
+      row = files.read_json(place / _FILE, 'remove its folder, and the same command trains it again')
+    else:
+      if stop.asked:
+        return None
+      console.say(f'finalist {number} of {len(genotypes)}: {space.write(genotype)}')
+      place.mkdir(parents=True, exist_ok=True)
+      trained = retrain.Training(config, space, genotype, loaded, run.mesh, damaged=run.damaged,
+                                 parts=(train, run.valid))
+      row = _trained(trained, place, console, stop)
+      if row is None:
+        return None
+    if not isinstance(row.get('valid_top1'), int | float):
+      raise UserError(f'{files.printable(place / _FILE)} is damaged (valid_top1 is missing): remove its folder, and '
+                      'the same command trains it again')
+    if row.get('genotype') != space.write(genotype):
+      raise UserError(f'{files.printable(place)} holds another architecture than this finalist, '
+                      f'{space.write(genotype)}: move it away, and the same command trains this one')
+    rows.append({**row, **rated(genotype)})
+  return _best(rows, genotypes, run, config)
+
+
+def _trained(run, place, console, stop) -> dict | None:
+  """The row of one finalist, which is also in its folder; None if a signal ended its training."""
+  facts = {'genotype': run.space.write(run.genotype), 'train_images': len(run.train), 'steps': run.total}
+
+  def write(now, pace):
+    del now
+    last = metrics.read(place / 'curve.jsonl')[-1]
+    row = {**facts, 'valid_top1': round(last['top1'], 4), 'valid_loss': round(last['loss'], 6),
+           'seconds_per_step': pace and round(pace.seconds, 4)}
+    files.write_json(place / _FILE, row)
+    return row
+
+  try:
+    return loop.to_the_end(run, place, console, stop, write)
+  except Diverged as e:  # it is no reason to lose the others
+    console.say(f'this finalist is out: {e}')
+    row = {**facts, 'valid_top1': 0.0, 'valid_loss': None, 'seconds_per_step': None}
+    files.write_json(place / _FILE, row)
+    return row
+
+
+def _best(rows, genotypes, run, config):
+  best = max(range(len(rows)), key=lambda i: rows[i]['valid_top1'])  # the first of equals
+  seconds = [row['seconds_per_step'] and row['seconds_per_step'] * row['steps'] for row in rows]
+  return genotypes[best], {
+      'asked': run.config.finalists, 'epochs': config.epochs, 'epochs_in_all': config.epochs * len(rows),
+      'seconds_estimated': None if None in seconds else round(sum(seconds), 1),  # median step times steps, no compiling
+      'train_images': rows[0]['train_images'], 'valid_images': len(run.valid), 'chosen': best + 1,
+      'rows': rows}
+
+
+def lines(facts: dict) -> list[str]:
+  """What a user is told of the finalists at the end of a search."""
+  rows = facts['rows']
+  took, scores = facts['seconds_estimated'], ', '.join(f'{row["valid_top1"]:.2f}' for row in rows)
+  other = '' if len(rows) == 1 else ', the most probable' if facts['chosen'] == 1 else (
+      f', not the most probable, {rows[0]["genotype"]}')
+  return [f'finalists      {scores} % of {facts["valid_images"]:,} validation images, after {facts["epochs"]:g} epochs '
+          'each',
+          f'chosen         finalist {facts["chosen"]} of {len(rows)}{other}; they cost {facts["epochs_in_all"]:g} '
+          'epochs of their networks' + ('' if took is None else f', about {metrics.duration(took)}')]
