@@ -76,6 +76,8 @@ VARIANTS = {
     'darts': {'D1': Variant(1, 1.0, 1.0), 'D6': Variant(1, 5.0, 5.0), 'D9': Variant(6, 0.2, 0.4),
               'D10': Variant(6, 1.0, 1.0), 'D11': Variant(6, 0.02, 0.2), 'D12': Variant(6, 5.0, 5.0),
               'D13': Variant(6, 0.2, 0.4, fall=0.6), 'D14': Variant(6, 0.1, 0.2, fall=0.6),
+              'M3': Variant(3, 0.2, 0.4, fall=0.1, sharpen=16.0, until=0.3),
+              'M6': Variant(6, 0.2, 0.4, fall=0.1, sharpen=16.0, until=0.3),
               'K1': Variant(6, 0.2, 0.4, bound=1.5, sharpen=8.0),
               'K2': Variant(6, 0.2, 0.4, bound=1.5, sharpen=8.0, until=0.6),
               'K3': Variant(6, 0.02, 0.2, bound=1.5, sharpen=8.0),

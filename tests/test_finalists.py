@@ -4,6 +4,7 @@ import collections
 import itertools
 import json
 
+import markup
 import numpy as np
 import pytest
 from conftest import ONE_EDGE, one_line
@@ -66,7 +67,8 @@ def test_the_best_by_validation_is_taken_and_all_are_told(tiny, tmp_path, capsys
   said = capsys.readouterr().out
   assert '30.00, 40.00 % of 20 validation images' in said and 'finalist 2 of 2, not the most probable' in said
   assert 'they cost 4 epochs of their networks' in said
-  assert '2, taken' in (tmp_path / 'report.html').read_text()
+  page = markup.Whole((tmp_path / 'report.html').read_text(), tmp_path)
+  assert '2, taken' in page.text and 'chose. So short a training' in ' '.join(page.text)
   again = search.search(config_lib.resolve(tiny), tmp_path)
   assert again == json.loads((tmp_path / 'result.json').read_text()) == json.loads(json.dumps(result))
 
