@@ -9,7 +9,8 @@ from conftest import ONE_EDGE, SLOW
 from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.verbs import report, study
+from vimnas_jax.runs import metrics, runfolder
+from vimnas_jax.verbs import report, search, study
 
 
 @pytest.fixture
@@ -100,6 +101,20 @@ def test_a_study_retrains_what_it_finds_and_spaces_stand_side_by_side(tiny, tmp_
   tiny.supernet_images = 1000
   with pytest.raises(UserError, match='supernet_images=1000'):
     study.study(tiny, tmp_path / 'more')
+
+
+def test_a_run_that_goes_on_has_its_images_where_it_began_with_them(tiny, tmp_path, monkeypatch):
+  """Streamed or in memory: the choice is by what memory there is, which is another on the next day."""
+  tiny.task, read, began = 'search', [], []
+  config = config_lib.resolve(tiny)
+  (tmp_path / 'b').mkdir()
+  runfolder.write_config(tmp_path / 'b', config, 'data', streamed=True)
+  runs = [study.Run(where, '', config, None) for where in 'ab']
+  monkeypatch.setattr(study.data, 'get', lambda fields: read.append(fields.stream) or len(read))
+  monkeypatch.setattr(search, 'search', lambda config, place, command, loaded, stop, **more: began.append(
+      (place.name, loaded)) or {})
+  assert study.carry_out(runs, tmp_path, metrics.Console())
+  assert read == [None, True] and began == [('a', 1), ('b', 2)]
 
 
 def test_agreement_counts_edges_in_common():

@@ -72,19 +72,20 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop=None, notes=(
   parts = [(run, verb, config, place) for run in runs for verb, config, place in (
       (search.search, run.searched, folder / run.where),
       (retrain.retrain, run.following, folder / run.where / 'retrain')) if config is not None]
-  finished = [(place, config) for _, _, config, place in parts if runfolder.finished(place, config)]
-  done, loaded = {place for place, _ in finished}, {}
+  parts = [(run, verb, config, place, runfolder.as_begun(place, config).data) for run, verb, config, place in parts]
+  finished = [(place, config, fields) for _, _, config, place, fields in parts if runfolder.finished(place, config)]
+  done, loaded = {place for place, _, _ in finished}, {}
 
   def data_of(fields):
     nonlocal loaded
     if (key := _key(fields)) not in loaded:
       loaded = {key: data.get(fields)}
-      for place, config in finished:
-        if _key(config.data) == key:
+      for place, config, others in finished:
+        if _key(others) == key:
           runfolder.check(place, config, loaded[key].fingerprint())
     return loaded[key]
 
-  for run, verb, config, place in parts:
+  for run, verb, config, place, fields in parts:
     if place in done:
       continue
     console.say(f'run {runs.index(run) + 1} of {len(runs)}: {run.where}' +
@@ -92,7 +93,7 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop=None, notes=(
     more = {'notes': notes} if verb is search.search else {}
     if verb is search.search and run.following is not None:
       more['share'] = budget.SEARCH
-    if verb(config, place, run.command, data_of(config.data), stop, **more) is None:
+    if verb(config, place, run.command, data_of(fields), stop, **more) is None:
       return False
     notes = ()  # they are said once
   return True
