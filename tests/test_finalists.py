@@ -12,7 +12,7 @@ from conftest import ONE_EDGE, one_line
 from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
 from vimnas_jax.errors import Diverged, UserError
-from vimnas_jax.runs import loop, signals
+from vimnas_jax.runs import loop, runfolder, signals
 from vimnas_jax.spaces import within
 from vimnas_jax.verbs import finalists, pages, retrain, search, seeds
 
@@ -57,7 +57,7 @@ def test_the_best_by_validation_is_taken_and_all_are_told(tiny, tmp_path, capsys
   result = search.search(config_lib.resolve(tiny), tmp_path)
   facts = result['finalists']
   assert [row['valid_top1'] for row in facts['rows']] == [30.0, 40.0] and facts['chosen'] == 2
-  assert facts['epochs_in_all'] == 4 and facts['train_images'] == 16 and facts['valid_images'] == 20
+  assert facts['epochs_in_all'] == 4 and facts['train_images'] == 20 and facts['valid_images'] == 20
   assert result['genotype'] == facts['rows'][1]['genotype'] != facts['rows'][0]['genotype']
   space = spaces.get(ONE_EDGE)
   assert (tmp_path / 'genotype.json').read_text().strip() == space.read(result['genotype']).to_json()
@@ -77,29 +77,20 @@ def test_a_stop_among_finalists_loses_nothing(tiny, tmp_path, monkeypatch):
   """Stopped in the training of the second, the same command goes on there and ends as one that was left alone."""
   straight = search.search(config_lib.resolve(tiny), tmp_path / 'straight')
   stop, trained = signals.Stop(), []
-  build = retrain.Training
+  start = retrain.Training.start
 
-  def training(*args, **kwargs):
-    run = build(*args, **kwargs)
+  def starting(run):
     trained.append(run)
-    if len(trained) == 2:
-      step = run.step
+    stop.asked = stop.asked or len(trained) == 2
+    return start(run)
 
-      class Stopping:
-        """The step, which asks for a stop when it is compiled."""
-
-        def lower(self, *args):
-          stop.asked = True
-          return step.lower(*args)
-
-      run.step = Stopping()
-    return run
-
-  monkeypatch.setattr(retrain, 'Training', training)
+  monkeypatch.setattr(retrain.Training, 'start', starting)
   assert search.search(config_lib.resolve(tiny), tmp_path / 'cut', stop=stop) is None and len(trained) == 2
+  first = (tmp_path / 'cut' / 'finalists' / '1' / 'trained.json').stat().st_mtime_ns
   assert not (tmp_path / 'cut' / 'result.json').exists()
   resumed = search.search(config_lib.resolve(tiny), tmp_path / 'cut')
-  assert len(trained) == 3  # the first finalist is not trained again
+  assert (tmp_path / 'cut' / 'finalists' / '1' / 'trained.json').stat().st_mtime_ns == first
+  assert resumed['seconds_per_step'] > 0 and resumed['seconds_estimated'] is not None and resumed['bytes_per_step']
   for result in (straight, resumed):
     for row in result['finalists']['rows']:
       del row['seconds_per_step']
@@ -126,7 +117,7 @@ def test_a_distribution_that_has_decided_has_one_finalist(tiny, tmp_path, capsys
   facts = search.search(config_lib.resolve(tiny), tmp_path)['finalists']
   assert len(facts['rows']) == facts['chosen'] == 1 and facts['asked'] == 2 and facts['epochs_in_all'] == 2
   said = capsys.readouterr().out
-  assert 'it has decided' in said and 'finalist 1 of 1; they cost' in said
+  assert 'held 1 different architectures\n' in said and 'finalist 1 of 1; they cost' in said
 
 
 def test_limits_are_kept_by_every_finalist(tiny, tmp_path):
@@ -142,13 +133,15 @@ def test_limits_are_kept_by_every_finalist(tiny, tmp_path):
 
 @pytest.mark.parametrize('changes, word', [
     ('finalists=1', 'give 2 or more'), ('finalists=-1', 'at least 0'), ('finalists=2 train_portion=1.0', '0.5'),
-    ('finalists=2 finalist_epochs=0.0', 'finalist_epochs=0'), ('finalists=2 max_hours=1.0', 'max_hours=1'),
+    ('finalists=2 finalist_epochs=0.1', 'of 2 steps trains none'),
+    ('finalists=2 method.name=pdarts method.variant=None method.samples=None', 'scores of its own'),
+    ('finalists=2 max_hours=1.0 train_portion=1.0', 'max_hours=0 and config.train_portion=0.5'),
+    ('finalists=2 max_hours=1.0', 'max_hours=1'),
     ('finalists=2 space.name=oneshot1', 'NAS-Bench-101'),
     ('finalists=2 method.name=rsps method.variant=None method.samples=None', 'trials of its own'),
-    ('finalists=2 seeds=(0,1) choose=consensus', 'mean of all seeds'), ('finalists=2 seeds=(0,1) at_once=True',
-                                                                       'no finalists')])
+    ('finalists=2 seeds=(0,1) choose=consensus supernet_images=8', 'mean of all seeds'),
+    ('finalists=2 seeds=(0,1) at_once=True supernet_images=8', 'no finalists')])
 def test_what_has_no_finalists_is_told_before_anything_runs(tiny, tmp_path, changes, word):
-  tiny.supernet_images = 8
   c = config_lib.changed(tiny, changes)
   with pytest.raises(UserError) as e:
     if c.seeds:
@@ -163,7 +156,7 @@ def test_a_page_warns_less_where_images_have_chosen():
   result = {'steps': 500, 'unchanged_steps': 400, 'one_hot': 0.5, 'dead': {}}
   told = ' '.join(pages.checks.of_search(result, space, None))
   assert 'little better than a guess' in told
-  told = ' '.join(pages.checks.of_search(result | {'finalists': {'rows': [{}]}}, space, None))
+  told = ' '.join(pages.checks.of_search(result | {'finalists': {'rows': [{'valid_top1': 50.0}] * 2}}, space, None))
   assert 'little better than a guess' not in told and 'Validation images chose' in told
 
 
@@ -172,3 +165,50 @@ def test_of_seeds_that_of_the_best_finalist_is_taken(tiny, tmp_path):
   _, rule = seeds.planned(tiny, tmp_path, '')
   assert 'finalist' in rule.words
   assert rule.of({'finalists': {'chosen': 2, 'rows': [{'valid_top1': 90.0}, {'valid_top1': 91.0}]}}) == 91.0
+
+
+def test_test_images_do_not_choose_where_search_parts_leave_train_portion_at_1(tiny, tmp_path, monkeypatch):
+  tiny.train_portion, tiny.data.search_parts, tiny.data.num_test = 1.0, (0.5, 0.3), 7
+  asked, of = [], retrain.evaluate.Scores.of
+  monkeypatch.setattr(retrain.evaluate.Scores, 'of', lambda self, variables, split: asked.append(len(split)) or of(
+      self, variables, split))
+  facts = search.search(config_lib.resolve(tiny), tmp_path)['finalists']
+  assert asked == [12, 12] and facts['valid_images'] == 12 and facts['train_images'] == 20
+
+
+def test_finalists_are_trained_when_a_search_is_over_and_count_no_more_when_they_are_not_asked(tiny, tmp_path, capsys):
+  tiny.finalists = 0
+  before = search.search(config_lib.resolve(tiny), tmp_path)
+  assert 'finalists' not in before
+  tiny.finalists = 2
+  result = search.search(config_lib.resolve(tiny), tmp_path)
+  assert 'its finalists are trained now' in capsys.readouterr().out
+  assert len(result['finalists']['rows']) == 2 and result['state_sha256'] == before['state_sha256']
+  assert result['seconds_per_step'] == before['seconds_per_step']
+  held = json.loads((tmp_path / 'config.json').read_text())['config']
+  assert held['finalists'] == 2
+  tiny.finalist_epochs = 3.0
+  with pytest.raises(UserError, match='another finalist') as e:  # those of two epochs lie there
+    search.search(config_lib.resolve(tiny), tmp_path)
+  assert 'finalists away' in one_line(e)
+  tiny.finalists = 0
+  assert search.search(config_lib.resolve(tiny), tmp_path) == before
+  assert json.loads((tmp_path / 'result.json').read_text()) == json.loads(json.dumps(before))
+
+
+def test_a_finished_run_is_not_finished_where_other_finalists_are_asked(tiny, tmp_path):
+  config = config_lib.resolve(tiny)
+  runfolder.write_config(tmp_path, config, 'data')
+  (tmp_path / 'result.json').write_text('{}')
+  assert runfolder.finished(tmp_path, config)
+  tiny.finalists = 3
+  assert not runfolder.finished(tmp_path, config_lib.resolve(tiny))
+  tiny.finalists, tiny.finalist_epochs = 0, 7.0
+  assert not runfolder.finished(tmp_path, config_lib.resolve(tiny))
+
+
+def test_the_folder_of_another_finalist_is_refused(tiny, tmp_path):
+  (tmp_path / 'finalists' / '1').mkdir(parents=True)
+  (tmp_path / 'finalists' / '1' / 'asked.json').write_text('{"genotype": "another"}')
+  with pytest.raises(UserError, match='holds the training of another finalist'):
+    search.search(config_lib.resolve(tiny), tmp_path)

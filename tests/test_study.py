@@ -110,11 +110,20 @@ def test_a_run_that_goes_on_has_its_images_where_it_began_with_them(tiny, tmp_pa
   (tmp_path / 'b').mkdir()
   runfolder.write_config(tmp_path / 'b', config, 'data', streamed=True)
   runs = [study.Run(where, '', config, None) for where in 'ab']
-  monkeypatch.setattr(study.data, 'get', lambda fields: read.append(fields.stream) or len(read))
+  (tmp_path / 'c').mkdir()
+  runfolder.write_config(tmp_path / 'c', config, 'former data')
+  (tmp_path / 'c' / 'result.json').write_text('{}')
+
+  class Loaded:
+    train, fingerprint = None, 'data'.strip
+
+  monkeypatch.setattr(study.data, 'get', lambda fields: read.append(fields.stream) or Loaded)
   monkeypatch.setattr(search, 'search', lambda config, place, command, loaded, stop, **more: began.append(
-      (place.name, loaded)) or {})
+      place.name) or {})
   assert study.carry_out(runs, tmp_path, metrics.Console())
-  assert read == [None, True] and began == [('a', 1), ('b', 2)]
+  assert read == [None, True] and began == ['a', 'b']
+  with pytest.raises(UserError, match='another fingerprint'):  # the data of what is finished are compared
+    study.carry_out([study.Run('c', '', config, None), *runs], tmp_path, metrics.Console())
 
 
 def test_agreement_counts_edges_in_common():

@@ -17,10 +17,11 @@ from vimnas_jax.runs import hosts, provenance
 # compared by its contents.
 FREE = ('dry_run', 'data.dir', 'data.download', 'data.split', 'data.max_pixels', 'data.workers', 'data.max_corrupt',
         'checkpoint_steps', 'checkpoint_minutes', 'checkpoint_keep', 'checkpoint_hours', 'devices', 'trust', 'genotype',
-        'tensorboard', *(f'oracle.{field}' for field in tabular.FIELDS))
+        'tensorboard', 'finalists', 'finalist_epochs', *(f'oracle.{field}' for field in tabular.FIELDS))
+LATE = {'finalists': 0, 'finalist_epochs': None}  # what may be asked of a search that is over; what older runs had
 # Of runs older than these fields.
 BEFORE = {'limit.params': 0.0, 'limit.madds': 0.0, 'limit.latency_ms': 0.0, 'method.bound': 0.0,
-          'phi.until': 1.0, 'finalists': 0}
+          'phi.until': 1.0}
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
 
@@ -205,6 +206,8 @@ def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str |
   leaves no config.json.
   """
   if stored := check(folder, config, fingerprint, genotype):
+    if late := _late(stored, config):
+      files.write_json(folder / 'config.json', {**stored, 'config': {**stored['config'], **late}})
     flat = files.flatten(stored['config'])
     return [name for name, value in files.flatten(config.to_dict()).items()
             if name.startswith('oracle.') and flat.get(name) != value]
@@ -214,6 +217,14 @@ def write_config(folder: pathlib.Path, config, fingerprint: str, genotype: str |
       **({'method_fingerprint': method} if (method := _own_method(config)) else {}),
       **({'genotype': genotype} if genotype else {}), 'streamed': streamed, **environment()})
   return []
+
+
+def _late(stored, config) -> dict:
+  """The fields of LATE, with what is asked now, where a search was begun with others; else {}."""
+  asked = {name: config[name] for name in LATE if name in config}
+  if not asked or not (asked['finalists'] or stored['config'].get('finalists')):
+    return {}
+  return asked if any(stored['config'].get(name, before) != asked[name] for name, before in LATE.items()) else {}
 
 
 def _own_space(config) -> str | None:
@@ -228,12 +239,14 @@ def _own_method(config) -> str | None:
 
 
 def finished(folder: pathlib.Path, config) -> bool:
-  """Whether `folder` holds a finished run. Raises UserError if it is one of another configuration."""
+  """Whether `folder` holds a finished run, no other finalists being asked. Raises UserError if it is one of another
+  configuration.
+  """
   if not (folder / 'result.json').exists():
     return False
-  if not check(folder, config):
+  if not (stored := check(folder, config)):
     raise UserError(f'{files.printable(folder)} has a result.json and no config.json: restore it, or remove the folder')
-  return True
+  return not _late(stored, config)
 
 
 def environment() -> dict:

@@ -1,9 +1,9 @@
 """Finalists of a search: some of what its distribution holds, trained from scratch for a short time; one is taken.
 
-The first is what the search would give without: the architecture that is read off the scores. The others are drawn,
-each as probable as the scores say, so that edges that are decided stay and those that are not differ. All are trained
-alike, on the half that the search trained its weights on, with the same seed, and the one that is right on most images
-of the validation half is taken, of equals the first. Test images are not asked.
+The first is what the search would give without: the architecture that is read off the probabilities. The others are
+drawn, each as probable as these say, so that edges that are decided stay and those that are not differ. All are trained
+alike, on the images that the search trained its weights on, with the same seed, and the one that is right on most
+images of the validation half is taken, of equals the first. Test images are not asked.
 
 A network is that of the search's width and depth: SGD with Nesterov's momentum 0.9 from a rate of 0.05 along a cosine
 to 0, weight decay 3e-4, no auxiliary head, no drop path. What all cost, in epochs of such networks, is told.
@@ -22,14 +22,14 @@ from vimnas_jax.runs import loop, metrics
 from vimnas_jax.spaces import within
 from vimnas_jax.verbs import retrain
 
-FOLDER, _FILE = 'finalists', 'trained.json'
+FOLDER, _ASKED, _FILE, _PACE = 'finalists', 'asked.json', 'trained.json', 'pace.json'
 _DRAWS = 10_000  # among which others than the first are looked for
 _LIKE_THE_SEARCH = ('seed', 'dtype', 'devices', 'batch_size', 'trust', 'train_portion', 'log_steps', 'checkpoint_steps',
                     'checkpoint_minutes', 'checkpoint_keep')
 
 
 def check(config):
-  """Raises UserError where a resolved `config` of a search cannot have finalists."""
+  """Raises UserError where a resolved `config` of a search cannot have finalists, whatever its images."""
   if not config.finalists:
     return
   where, space = f'config.finalists={config.finalists}', spaces.get(config.space.name)
@@ -38,18 +38,63 @@ def check(config):
   if space.topology:
     raise UserError(f'{where}: the networks of space {space.name!r} are those of NAS-Bench-101, trained there: set it '
                     'to 0, and look them up with config.oracle.nasbench101')
-  if methods.get(config.method, space).derive:
-    raise UserError(f'{where}: method {config.method.name!r} finds its architecture by trials of its own, not by '
-                    'probabilities: set it to 0')
-  if config.train_portion == 1 and config.data.search_parts is None:
-    raise UserError(f'{where} are chosen by validation images, and config.train_portion=1 leaves none: set '
-                    'config.train_portion=0.5')
-  if not config.finalist_epochs:
-    raise UserError(f'{where}: config.finalist_epochs=0 trains none: give epochs above 0')
+  method = methods.get(config.method, space)
+  if method.derive or method.scores:
+    how = 'trials' if method.derive else 'scores'
+    raise UserError(f'{where} are drawn of probabilities, and method {config.method.name!r} finds its architecture by '
+                    f'{how} of its own: set it to 0')
   if config.max_hours:
-    raise UserError(f'{where} have no share of config.max_hours={config.max_hours:g}: set one of them to 0')
+    also = ' and config.train_portion=0.5' if config.train_portion == 1 and config.data.search_parts is None else ''
+    raise UserError(f'{where} have no share of config.max_hours={config.max_hours:g}: set config.max_hours=0{also}, or '
+                    'config.finalists=0')
   if jax.process_count() > 1:
     raise UserError(f'{where} are trained by one process, here are {jax.process_count()}: set it to 0, or start one')
+
+
+def check_parts(run):
+  """Raises UserError where the images of a search give finalists nothing to learn, or none to choose by."""
+  if not run.config.finalists:
+    return
+  where, epochs = f'config.finalists={run.config.finalists}', run.config.finalist_epochs
+  if not len(run.valid):
+    raise UserError(f'{where} are chosen by validation images, and config.train_portion={run.config.train_portion:g} '
+                    'leaves none: set config.train_portion=0.5')
+  if round(epochs * run.per_epoch) < 1:
+    raise UserError(f'{where}: config.finalist_epochs={epochs:g} of {run.per_epoch} steps trains none: raise it')
+
+
+def renew(folder, config, console):
+  """Takes result.json away from `folder` where the finalists in it are not those that `config` asks for: it is written
+  anew with them, without another search.
+  """
+  path = folder / 'result.json'
+  if not path.exists():
+    return
+  result = files.read_json(path, 'remove it, and the same command writes it again')
+  facts = result.get('finalists')
+  had = (facts.get('asked'), facts.get('epochs')) if isinstance(facts, dict) else None
+  asked = (config.finalists, config.finalist_epochs) if config.finalists else None
+  if had == asked:
+    return
+  console.say('the search is over, and its finalists ' + ('are trained now' if asked else 'count no more'))
+  took = {name: result.get(name) for name in ('seconds_per_step', 'bytes_per_step')}
+  (folder / FOLDER).mkdir(exist_ok=True)
+  files.write_json(folder / FOLDER / _PACE, took)
+  path.unlink(missing_ok=True)
+
+
+def pace(folder, now, config) -> loop.Pace | None:
+  """What the steps of the search took: `now`, which is kept beside its finalists where there are some, or where that is
+  None, as of a search that was over before, what was kept.
+  """
+  path = folder / FOLDER / _PACE
+  if now is not None:
+    if config.finalists:
+      path.parent.mkdir(exist_ok=True)
+      files.write_json(path, {'seconds_per_step': now.seconds, 'bytes_per_step': now.bytes})
+    return now
+  kept = files.read_json(path, 'remove it') if path.exists() else {}
+  return loop.Pace(kept['seconds_per_step'], kept.get('bytes_per_step')) if kept.get('seconds_per_step') else None
 
 
 def training(config):
@@ -87,74 +132,88 @@ def chosen(run, genotypes, folder, rated, console, stop):
   a signal ended it, all saved.
 
   Args:
-    run: the parts of the search: config, loaded, train, valid, mesh, damaged.
+    run: the parts of the search: config, loaded, train, valid, mesh, damaged, constraint.
     genotypes: those of `drawn`.
     folder: the run folder.
     rated: `rated(genotype)`: what a row has of an architecture besides.
     console: metrics.Console.
     stop: signals.Stop, entered.
+
+  Raises UserError where a folder holds the training of another finalist.
   """
   config, space = training(run.config), spaces.get(run.config.space.name)
   loaded, rows = dataclasses.replace(run.loaded, valid=None), []
-  whole = len(run.train) // config.batch_size * config.batch_size  # so that all steps are one program
-  train = run.train.take(np.arange(whole))
-  console.say(f'{len(genotypes)} finalists, {config.epochs:g} epochs each on {len(train):,} images')
+  console.say(f'{len(genotypes)} finalists, {config.epochs:g} epochs each on {len(run.train):,} images')
   if len(genotypes) < run.config.finalists:
     console.say(f'note: config.finalists={run.config.finalists}, and {_DRAWS:,} draws of the distribution held '
-                f'{len(genotypes)} different architectures: it has decided')
+                f'{len(genotypes)} different architectures' + (' within the limit' if run.constraint else ''))
   for number, genotype in enumerate(genotypes, 1):
     place = folder / FOLDER / str(number)
-    if (place / _FILE).exists():
-      row = files.read_json(place / _FILE, 'remove its folder, and the same command trains it again')
-    else:
+    trial = _Trial(config, space, genotype, loaded, run.mesh, damaged=run.damaged, parts=(run.train, run.valid))
+    _own(place, {'genotype': space.write(genotype), 'epochs': config.epochs, 'steps': trial.total})
+    if not (place / _FILE).exists():
       if stop.asked:
+        console.say('stopped, all saved: run the same command to go on')
         return None
       console.say(f'finalist {number} of {len(genotypes)}: {space.write(genotype)}')
-      place.mkdir(parents=True, exist_ok=True)
-      trained = retrain.Training(config, space, genotype, loaded, run.mesh, damaged=run.damaged,
-                                 parts=(train, run.valid))
-      row = _trained(trained, place, console, stop)
-      if row is None:
+      if _trained(trial, place, console, stop) is None:
         return None
+    row = files.read_json(place / _FILE, 'remove its folder, and the same command trains it again')
     if not isinstance(row.get('valid_top1'), int | float):
       raise UserError(f'{files.printable(place / _FILE)} is damaged (valid_top1 is missing): remove its folder, and '
                       'the same command trains it again')
-    if row.get('genotype') != space.write(genotype):
-      raise UserError(f'{files.printable(place)} holds another architecture than this finalist, '
-                      f'{space.write(genotype)}: move it away, and the same command trains this one')
     rows.append({**row, **rated(genotype)})
-  return _best(rows, genotypes, run, config)
+  best = max(range(len(rows)), key=lambda i: rows[i]['valid_top1'])  # the first of equals
+  seconds = [row['seconds_per_step'] and row['seconds_per_step'] * row['steps'] for row in rows]
+  return genotypes[best], {
+      'asked': run.config.finalists, 'epochs': config.epochs, 'epochs_in_all': config.epochs * len(rows),
+      'seconds_estimated': None if None in seconds else round(sum(seconds), 1),  # median step times steps, no compiling
+      'train_images': len(run.train), 'valid_images': len(run.valid), 'chosen': best + 1, 'rows': rows}
+
+
+def _own(place, asked: dict):
+  """Makes `place` the folder of the finalist that is `asked`. Raises UserError where it is that of another."""
+  path = place / _ASKED
+  if path.exists() and files.read_json(path, 'remove its folder') != asked:
+    raise UserError(f'{files.printable(place)} holds the training of another finalist than {asked["genotype"]} for '
+                    f'{asked["epochs"]:g} epochs: move {files.printable(place.parent)} away, and the same command '
+                    'trains those of now')
+  place.mkdir(parents=True, exist_ok=True)
+  files.write_json(path, asked)
+
+
+class _Trial(retrain.Training):
+  """The training of a finalist, in whole batches: all its steps are one program, and what is left out of an epoch is in
+  the next.
+  """
+
+  def take(self, config):
+    self.per_epoch = len(self.train) // config.batch_size
+    super().take(config)
+
+  def order(self, epoch):
+    return super().order(epoch)[:self.per_epoch]
 
 
 def _trained(run, place, console, stop) -> dict | None:
-  """The row of one finalist, which is also in its folder; None if a signal ended its training."""
-  facts = {'genotype': run.space.write(run.genotype), 'train_images': len(run.train), 'steps': run.total}
+  """Trains a finalist and writes its row into `place`; returns it, None if a signal ended its training."""
+  facts = {'genotype': run.space.write(run.genotype), 'steps': run.total}
 
   def write(now, pace):
     del now
     last = metrics.read(place / 'curve.jsonl')[-1]
-    row = {**facts, 'valid_top1': round(last['top1'], 4), 'valid_loss': round(last['loss'], 6),
+    row = {**facts, 'valid_top1': round(last['top1'], 4), 'valid_loss': last['loss'],
            'seconds_per_step': pace and round(pace.seconds, 4)}
     files.write_json(place / _FILE, row)
     return row
 
   try:
     return loop.to_the_end(run, place, console, stop, write)
-  except Diverged as e:  # it is no reason to lose the others
-    console.say(f'this finalist is out: {e}')
+  except Diverged:  # it is no reason to lose the others
+    console.say('this finalist is out: its loss or its weights did not stay finite')
     row = {**facts, 'valid_top1': 0.0, 'valid_loss': None, 'seconds_per_step': None}
     files.write_json(place / _FILE, row)
     return row
-
-
-def _best(rows, genotypes, run, config):
-  best = max(range(len(rows)), key=lambda i: rows[i]['valid_top1'])  # the first of equals
-  seconds = [row['seconds_per_step'] and row['seconds_per_step'] * row['steps'] for row in rows]
-  return genotypes[best], {
-      'asked': run.config.finalists, 'epochs': config.epochs, 'epochs_in_all': config.epochs * len(rows),
-      'seconds_estimated': None if None in seconds else round(sum(seconds), 1),  # median step times steps, no compiling
-      'train_images': rows[0]['train_images'], 'valid_images': len(run.valid), 'chosen': best + 1,
-      'rows': rows}
 
 
 def lines(facts: dict) -> list[str]:

@@ -64,7 +64,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   all saved.
 
   `run` has the parts of the search: space, method, config, plan, limit, constraint, size, image_shape, class_names,
-  damaged, environment, start(); for finalists loaded, train, valid and mesh as well.
+  damaged, environment, start(); for finalists loaded, train, valid and mesh too.
   `pace` is what its steps took, a loop.Pace, or None.
   `console`, a metrics.Console, and `stop`, an entered signals.Stop, are for finalists alone.
   """
@@ -74,6 +74,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   genotype, limits, final = space.genotype(scores), None, None
   if run.constraint:
     genotype, limits = run.constraint.chosen(scores, genotype, probs)
+  pace = finalists.pace(folder, pace, config)
   if config.finalists:
     keeps = run.constraint and run.constraint.keeps
     final = finalists.chosen(run, finalists.drawn(space, scores, genotype, config, keeps), folder,
@@ -205,7 +206,9 @@ def _lines(result, space):
         f', {row["derived"]:.2f} % with the architecture alone' if 'derived' in row else ''))
   for benchmark in tabular.BENCHMARKS:
     lines += benchmark.lines(result)
+  first = result.get('finalists', {}).get('chosen', 1) == 1
   if dead := {name: edges for name, edges in result['dead'].items() if edges}:
     named = ', '.join(f'{space.cells[name].label(e)} of {name!r}' for name, edges in dead.items() for e in edges)
-    lines.append(f'dead edges     {named}: phi gives all their operations the same value; the first of them was taken')
+    lines.append(f'dead edges     {named}: phi gives all their operations the same value' +
+                 ('; the first of them was taken' if first else ''))
   return lines

@@ -88,7 +88,7 @@ def _same_architecture(folder, space, genotype):
 class Training:
   """The parts of one training, and how it goes from a state to the end.
 
-  `parts`, (train, valid), are the images that a search has cut already; config.train_portion, below 1, cuts none then.
+  `parts`, (train, valid), are images that a search has cut: trained on and evaluated on, in place of any others.
   """
 
   def __init__(self, config, space, genotype, loaded, mesh, limit=None, damaged=None, parts=None):
@@ -100,8 +100,8 @@ class Training:
                       f'{config.data.validation:g} both set images apart: set config.train_portion=1')
     self.streams = isinstance(self.train, data.Streamed)
     self.damaged = damaged if self.streams else None
-    self.test = loaded.test if config.train_portion == 1 else valid
-    self.test_name = 'test' if config.train_portion == 1 else 'valid'
+    whole = config.train_portion == 1 and not parts
+    self.test, self.test_name = (loaded.test, 'test') if whole else (valid, 'valid')
     self.watched, self.watched_name = self.test, self.test_name
     if loaded.valid:
       self.watched, self.watched_name = data.limited(loaded.valid, config.data.limit, loaded.num_classes), 'valid'

@@ -37,6 +37,8 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     if cold:
       state.foretell(run.net, run.space, run.image_shape, run.method.samples)
     run.data = loaded.fingerprint()
+    if runfolder.check(folder, config, run.data):
+      finalists.renew(folder, config, console)
     differ = runfolder.write_config(folder, config, run.data, streamed=run.streams)
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
@@ -108,6 +110,7 @@ def prepared(config, loaded, console, limit=None, damaged=None, recorded=None, f
                       f'{share} leaves of {config.data.name!r}: change one of them')
   if config.supernet_images:
     standing.check(config, run.valid)
+  finalists.check_parts(run)
   run.abstract()  # traces the network: what does not fit is told now
   return run
 

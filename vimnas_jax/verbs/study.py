@@ -1,5 +1,6 @@
 """The study verb: several methods, each with several seeds, then the report that compares them."""
 
+import copy
 import json
 import pathlib
 import re
@@ -79,10 +80,13 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop=None, notes=(
   def data_of(fields):
     nonlocal loaded
     if (key := _key(fields)) not in loaded:
-      loaded = {key: data.get(fields)}
+      found = data.get(fields)
+      as_read = copy.deepcopy(fields)
+      as_read.stream = isinstance(found.train, data.Streamed)
+      loaded = {key: found, _key(as_read): found}
       for place, config, others in finished:
-        if _key(others) == key:
-          runfolder.check(place, config, loaded[key].fingerprint())
+        if _key(others) in loaded:
+          runfolder.check(place, config, found.fingerprint())
     return loaded[key]
 
   for run, verb, config, place, fields in parts:

@@ -36,7 +36,7 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None, network:
     if not real(hot):
       told.append('One-hotness is not known or no number.')
     elif hot < DECIDED:
-      what = ('Validation images chose between some of what was left open.' if _tried(result) else
+      what = ('Validation images chose between some of what was left open.' if shared.compared(result) else
               'What was taken there is little better than a guess.')
       told.append(f'Low one-hotness: {hot:.3f}, where 1 means that every edge has decided. {_open(result, space)}'
                   f'{what}')
@@ -45,11 +45,6 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None, network:
     told += [f'Its network: {line[:1].lower()}{line[1:]}' for line in of_network(
         network, 'test' if 'test_top1' in network else 'valid')]
   return told
-
-
-def _tried(result) -> bool:
-  facts = result.get('finalists')
-  return isinstance(facts, dict) and bool(facts.get('rows'))
 
 
 def of_searches(runs: Sequence[tuple[str, Mapping, Space]]) -> list[str]:
@@ -67,7 +62,7 @@ def of_searches(runs: Sequence[tuple[str, Mapping, Space]]) -> list[str]:
       short.append(name)
     if result.get('derived'):
       continue
-    if real(hot) and hot < DECIDED and not _tried(result):
+    if real(hot) and hot < DECIDED and not shared.compared(result):
       open_.append(name)
     if real(unchanged) and unchanged < SETTLED * steps:
       late.append(name)
@@ -123,8 +118,9 @@ def _dead(result: Mapping, space: Space) -> list[str]:
   dead = result.get('dead')
   named = [f'{space.cells[name].label(e)} of {name!r}' for name, edges in dead.items() if name in space.cells
            for e in edges if isinstance(e, int) and e < len(space.cells[name].edges)] if isinstance(dead, dict) else []
-  return [f'Dead edges: {", ".join(named)}. Nothing tells their operations apart, the first was taken: try another '
-          'config.seed or a lower config.phi.lr.'] if named else []
+  taken = '' if shared.compared(result) else ', the first was taken'
+  return [f'Dead edges: {", ".join(named)}. Nothing tells their operations apart{taken}: try another config.seed or a '
+          'lower config.phi.lr.'] if named else []
 
 
 def _open(result: Mapping, space: Space) -> str:

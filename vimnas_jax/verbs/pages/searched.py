@@ -73,9 +73,9 @@ def _answer(result, method) -> str:
     did = f'{method} trained nothing'
   if result.get('derived'):
     return f'{did}, then tried architectures, and took this one:'
-  if (facts := _finalists(result)) is not None:
-    return (f'{did}; of {counted(len(facts["rows"]), "finalist")}, trained for a short time, this one is right on most '
-            'validation images:')
+  if shared.compared(result):
+    return (f'{did}; of {counted(len(shared.finalists(result)), "finalist")}, trained for a short time, this one is '
+            'right on most validation images:')
   decided = html.real(hot) and hot >= checks.DECIDED
   settled = html.real(result.get('unchanged_steps')) and html.real(steps) and (
       result['unchanged_steps'] >= checks.SETTLED * steps)
@@ -84,25 +84,22 @@ def _answer(result, method) -> str:
       ' It had not decided by its end.')
 
 
-def _finalists(result) -> Mapping | None:
-  """What a result has of finalists that were trained; None without any."""
-  facts = result.get('finalists')
-  return facts if isinstance(facts, dict) and isinstance(facts.get('rows'), list) and facts['rows'] else None
-
-
 def _trials(result) -> list[Any]:
   """The finalists in a table, with what they cost."""
-  facts = _finalists(result)
-  if facts is None:
+  rows, facts = shared.finalists(result), result.get('finalists')
+  if not rows:
     return []
-  rows = [(f'{number}{", taken" if number == facts.get("chosen") else ""}', row.get('genotype', html.NOTHING),
-           html.number(row.get('valid_top1'), 2), html.number(row.get('valid_loss'), 3), html.number(row.get('params')))
-          for number, row in enumerate(facts['rows'], 1)]
+  lines = [(f'{number}{", taken" if number == facts.get("chosen") else ""}', row.get('genotype', html.NOTHING),
+            html.number(row.get('valid_top1'), 2), html.number(row.get('valid_loss'), 3),
+            html.number(row.get('params'))) for number, row in enumerate(rows, 1)]
+  took = facts.get('seconds_estimated')
+  cost = f', about {metrics.duration(took)}' if html.real(took) else ''
   return [html.paragraphs(html.joined([
       'Finalists: what was most probable at the end (1) and draws of the distribution, each trained from scratch for ',
-      html.number(facts.get('epochs'), 1), ' epochs. ', html.number(facts.get('valid_images')), ' validation images '
-      'chose. So short a training tells large differences, not small ones.'])),
-          html.table('Finalists', ('', 'architecture', 'validation %', 'loss', 'parameters'), rows)]
+      html.number(facts.get('epochs'), 1), ' epochs, ', html.number(facts.get('epochs_in_all'), 1), ' in all', cost,
+      '. ', html.number(facts.get('valid_images')), ' validation images chose. So short a training tells large '
+      'differences, not small ones.'])),
+          html.table('Finalists', ('', 'architecture', 'validation %', 'loss', 'parameters'), lines)]
 
 
 def _accurate(network) -> str:
@@ -287,7 +284,9 @@ def _curves(rows) -> list[Any]:
 def _limits(result, network) -> list[str]:
   told = ['One seed. Another may find another cell: a study with several seeds says how far they agree.']
   if not network:
-    told.append('The search trained no network of this cell alone. Its curves are those of the supernet.')
+    told.append('The network of this cell was trained for a short time alone. The curves are those of the supernet.' if
+                shared.finalists(result) else
+                'The search trained no network of this cell alone. Its curves are those of the supernet.')
   if any(benchmark.key in result for benchmark in tabular.BENCHMARKS):
     told.append('Figures of a benchmark are of the networks that it trained, with its own sizes, schedule and data '
                 'sets, whatever images were searched on here.')

@@ -133,6 +133,18 @@ def cells(space: Space, genotype: Genotype | None, probs: Mapping | None = None)
   return [html.legend({op: place for op, place in places.items() if op in used}), drawn]
 
 
+def finalists(result: Mapping) -> list[Mapping]:
+  """The finalists of a search, one after the other; [] without any that can be read."""
+  facts = result.get('finalists')
+  rows = facts.get('rows') if isinstance(facts, Mapping) else None
+  return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+
+
+def compared(result: Mapping) -> bool:
+  """Whether validation images chose the architecture of a search among others."""
+  return sum(bool(html.real(row.get('valid_top1')) and row['valid_top1']) for row in finalists(result)) > 1
+
+
 def benchmarks(result: Mapping) -> list[Any]:
   """What the benchmarks of the field say of a result: a line of words and a table for each that knows it."""
   parts: list[Any] = []
