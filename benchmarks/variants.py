@@ -70,6 +70,8 @@ VARIANTS = {
               'H3_1': Variant(3, 0.01, 0.1, bound=1.0), 'H3_2': Variant(3, 0.01, 0.1, bound=2.0),
               'J3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0),
               'L3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0, fall=0.1, until=0.8),
+              'N3_1': Variant(3, 0.1, 1.0, bound=1.5, sharpen=8.0, fall=0.1, until=0.8, variant='table'),
+              'N3_03': Variant(3, 0.03, 0.3, bound=1.5, sharpen=8.0, fall=0.1, until=0.8, variant='table'),
               'T3_1': Variant(3, 0.1, 1.0, bound=1.5, sharpen=8.0, variant='table'),
               'T3_03': Variant(3, 0.03, 0.3, bound=1.5, sharpen=8.0, variant='table'),
               'T3_3': Variant(3, 0.3, 3.0, bound=1.5, sharpen=8.0, variant='table')},
