@@ -20,8 +20,9 @@ training see the same phi; widths of `small` and `large`; sigma = softplus of th
 sparsity term is weighted as in an evidence lower bound, once per data set, hence 1 / 25,000 per image.
 
 Beyond the paper's text, as defaults (docs/recipe.md says why; `:strict` undoes them): eight samples of xi a step, no
-ReLU before the last BatchNorm, a centred phi, the mean of several networks, phi(eps) scaled up towards the end, three
-epochs of theta alone; and, switched off, a bound for every edge's row and BatchNorm over one sample at a time.
+ReLU before the last BatchNorm, a centred phi, the mean of several networks, a bound for every edge's row, phi(eps) held
+still for the last fifth and scaled up towards the end, three epochs of theta alone; and, switched off, BatchNorm over
+one sample at a time.
 """
 
 from typing import Any
@@ -50,29 +51,29 @@ FIELDS = {
     'networks': 32,  # phi(eps) is the mean of so many networks of the same form, each with its own eps and start
     'apart': 0.0,  # how far, 0 to 1, every network at first serves a group of the batch of its own
     'together': 1.0,  # part of the search after which, in a straight line, all serve the whole batch as their mean
-    'bound': 0.0,  # the length that an edge's row of phi(eps), less its mean, stays below before it is scaled up: an
+    'bound': 1.5,  # the length that an edge's row of phi(eps), less its mean, stays below before it is scaled up: an
     #               edge that runs ahead stays open until the others have turned; 0: none
-    'sharpen': 6.0,  # by how much phi(eps) has been scaled up at the end, from 1 at `sharpen_from`, by equal factors
+    'sharpen': 8.0,  # by how much phi(eps) has been scaled up at the end, from 1 at `sharpen_from`, by equal factors
     'sharpen_from': 0.6,  # part of the search
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
 # Chosen in docs/recipe.md, for two epochs of 390 steps; momentum as for theta, no decay.
-OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.01, 'lr_end': 0.1, 'steps': 780, 'fall': 0.3, 'momentum': 0.9,
+OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.01, 'lr_end': 0.1, 'steps': 780, 'fall': 0.1, 'until': 0.8, 'momentum': 0.9,
              'weight_decay': 0.0}
 PRETRAIN = 3.0
 PASSES = 1
 # The recipe of before, nearer to the text: one network, which begins anywhere, at one rate. The configurations of the
 # DARTS space, S1 to S4 and the one-shot spaces take it: slow, then firm, the DARTS space ends in skip connections and
 # pools (docs/recipe.md, section 11).
-SINGLE = {'method.centred': False, 'method.networks': 1, 'method.sharpen': 1.0, 'phi.lr': 0.1, 'phi.fall': 0.0,
-          'pretrain.epochs': 1.0}
+SINGLE = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, 'method.sharpen': 1.0, 'phi.lr': 0.1,
+          'phi.fall': 0.0, 'phi.until': 1.0, 'pretrain.epochs': 1.0}
 # What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
 # momentum of 0.9 and no decay are by analogy with theta.
 STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.centred': False,
-          'method.separate': False, 'method.sharpen': 1.0, 'method.networks': 1, 'phi.optimizer': 'sgd',
-          'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.steps': 0, 'phi.schedule': 'linear', 'phi.fall': 0.0,
-          'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
+          'method.separate': False, 'method.bound': 0.0, 'method.sharpen': 1.0, 'method.networks': 1,
+          'phi.optimizer': 'sgd', 'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.steps': 0, 'phi.schedule': 'linear',
+          'phi.fall': 0.0, 'phi.until': 1.0, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
 # Its section 4.1 trains theta as its DARTS search does on every space, NAS-Bench-201 included.
 STRICT_THETA = {'theta.weight_decay': 3e-4, 'theta.nesterov': False}
 # With STRICT, the settings and lengths of the paper's searches.
