@@ -47,9 +47,10 @@ def defaults() -> ConfigDict:
   c.dtype = 'float32'  # type the supernet computes in, 'float32' or 'bfloat16'; parameters stay float32
   c.remat = False  # True: the backward pass recomputes every cell; less memory, a forward pass more
   c.accumulate = 1  # parts that a batch goes through the supernet in, one after the other; BatchNorm sees one part
-  c.finalists = 0  # search: above 0, so many architectures of the distribution at its end are trained from scratch for
-  #                 a short time, and the one that validation images find best is taken (verbs/finalists.py)
+  c.finalists = 0  # search: above 0, so many architectures, the most probable ones at its end, are trained from scratch
+  #                 for a short time, and the one that validation images find best is taken (verbs/finalists.py)
   c.finalist_epochs = 4.0  # of each of them, at the search's width and depth, on the images that it trained on
+  c.finalist_margin = 0.0  # points of validation accuracy by which another than the most probable must be better
   c.supernet_images = 0  # search: validation images that the supernet is scored on at the end; 0 does without
   c.norm = 'global'  # search on several devices: BatchNorm by the images of all, 'global', or, 'device', by those of
   #                    each, which saves their talk and makes the result depend on how many there are; each device then

@@ -14,10 +14,11 @@ _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 
              'phi.lr', 'phi.lr_end', 'phi.steps', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad',
              'data.cutout', 'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup',
              'data.seed', 'checkpoint_minutes', 'checkpoint_hours', 'max_hours', 'data.workers', 'data.max_corrupt',
-             'finalists', 'finalist_epochs', 'limit.params', 'limit.madds', 'limit.latency_ms', 'limit.weight')
+             'finalists', 'finalist_epochs', 'finalist_margin', 'limit.params', 'limit.madds', 'limit.latency_ms',
+             'limit.weight')
 _OPEN = 'data.workers',  # None lets the code choose
 _MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'finalist_epochs': 1e6,
-         'finalists': 1000, 'data.smallest': 1, 'data.jitter': 1,
+         'finalists': 1000, 'finalist_margin': 100, 'data.smallest': 1, 'data.jitter': 1,
          'data.hue': 0.5, 'phi.fall': 1, 'phi.until': 1, 'data.validation': 0.9,
          'max_hours': 1e5}  # JAX folds longer seeds together
 _COUNTS = 2**31  # steps, images and pixels beyond it are no run but a slip

@@ -1,5 +1,5 @@
-"""The most probable architecture whose costs keep within limits, found exactly; and architectures as probable as
-their scores say, drawn.
+"""The most probable architecture whose costs keep within limits, found exactly; and all architectures, the most
+probable first.
 
 An architecture is a choice for every edge, or, where nodes keep a given number of edges, for every node: which edges,
 and their operations other than `none`. It is as probable as the product of what these score; that of the highest
@@ -7,6 +7,7 @@ product is the one that the space's own rule reads off. Costs add up. The choice
 of all beginnings only those are gone on with that no other beats in score and in every cost: the best is among them.
 """
 
+import heapq
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -45,16 +46,26 @@ def best(space: Space, scores: Mapping[str, np.ndarray], costs: Mapping[str, np.
   return _genotype(space, scores, choices[int(score.argmax())])
 
 
-def draws(space: Space, scores: Mapping[str, np.ndarray], rng: np.random.Generator) -> Iterator[Genotype]:
-  """Architectures without end, each as probable as the product of its scores. Arguments as for `best`."""
+def ranked(space: Space, scores: Mapping[str, np.ndarray]) -> Iterator[Genotype]:
+  """All architectures, those of a higher product of scores before those of a lower one. Arguments as for `best`."""
   free = {name: np.zeros((*cell.shape, 0)) for name, cell in space.cells.items()}
   groups = []
   for score, _, choices in _groups(space, scores, free):
-    shares = np.exp(score - score.max())
-    groups.append((shares / shares.sum(), choices))
-  while True:
-    chosen = [choices[rng.choice(len(choices), p=shares)] for shares, choices in groups]
-    yield _genotype(space, scores, tuple(itertools.chain(*chosen)))
+    order = np.argsort(-score, kind='stable')
+    groups.append((score[order], [choices[i] for i in order]))
+
+  def entry(at):
+    return -sum(score[i] for (score, _), i in zip(groups, at, strict=True)), at
+
+  heap = [entry((0,) * len(groups))]
+  while heap:
+    _, at = heapq.heappop(heap)
+    chosen = itertools.chain(*(kinds[i] for (_, kinds), i in zip(groups, at, strict=True)))
+    yield _genotype(space, scores, tuple(chosen))
+    last = max((i for i, which in enumerate(at) if which), default=0)
+    for i in range(last, len(groups)):  # every one has one way to it, from one that is at least as probable
+      if at[i] + 1 < len(groups[i][1]):
+        heapq.heappush(heap, entry((*at[:i], at[i] + 1, *at[i + 1:])))
 
 
 def _genotype(space, scores, chosen: _Choice) -> Genotype:

@@ -1,9 +1,10 @@
 """Finalists of a search: some of what its distribution holds, trained from scratch for a short time; one is taken.
 
 The first is what the search would give without: the architecture that is read off the probabilities. The others are
-drawn, each as probable as these say, so that edges that are decided stay and those that are not differ. All are trained
-alike, on the images that the search trained its weights on, with the same seed, and the one that is right on most
-images of the validation half is taken, of equals the first. Test images are not asked.
+the most probable after it, so that edges that are decided stay and those that are not differ. All are trained alike, on
+the images that the search trained its weights on, with the same seed. The one that is right on most images of the
+validation half is taken, of equals the first, if it is better than the first by config.finalist_margin; else the
+first. Test images are not asked.
 
 A network is that of the search's width and depth: SGD with Nesterov's momentum 0.9 from a rate of 0.05 along a cosine
 to 0, weight decay 3e-4, no auxiliary head, no drop path. What all cost, in epochs of such networks, is told.
@@ -13,7 +14,6 @@ import dataclasses
 import itertools
 
 import jax
-import numpy as np
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import files, methods, spaces
@@ -23,7 +23,7 @@ from vimnas_jax.spaces import within
 from vimnas_jax.verbs import retrain
 
 FOLDER, _ASKED, _FILE, _PACE = 'finalists', 'asked.json', 'trained.json', 'pace.json'
-_DRAWS = 10_000  # among which others than the first are looked for
+_MOST = 10_000  # among which others than the first are looked for, the most probable
 _LIKE_THE_SEARCH = ('seed', 'dtype', 'devices', 'batch_size', 'trust', 'train_portion', 'log_steps', 'checkpoint_steps',
                     'checkpoint_minutes', 'checkpoint_keep')
 
@@ -41,7 +41,7 @@ def check(config):
   method = methods.get(config.method, space)
   if method.derive or method.scores:
     how = 'trials' if method.derive else 'scores'
-    raise UserError(f'{where} are drawn of probabilities, and method {config.method.name!r} finds its architecture by '
+    raise UserError(f'{where} are chosen by probabilities, and method {config.method.name!r} finds its architecture by '
                     f'{how} of its own: set it to 0')
   if config.max_hours:
     also = ' and config.train_portion=0.5' if config.train_portion == 1 and config.data.search_parts is None else ''
@@ -72,8 +72,8 @@ def renew(folder, config, console):
     return
   result = files.read_json(path, 'remove it, and the same command writes it again')
   facts = result.get('finalists')
-  had = (facts.get('asked'), facts.get('epochs')) if isinstance(facts, dict) else None
-  asked = (config.finalists, config.finalist_epochs) if config.finalists else None
+  had = (facts.get('asked'), facts.get('epochs'), facts.get('margin')) if isinstance(facts, dict) else None
+  asked = (config.finalists, config.finalist_epochs, config.finalist_margin) if config.finalists else None
   if had == asked:
     return
   console.say('the search is over, and its finalists ' + ('are trained now' if asked else 'count no more'))
@@ -114,13 +114,13 @@ def training(config):
   return config_lib.resolve(c)
 
 
-def drawn(space, scores, first, config, keeps=None):
-  """`first`, and distinct architectures drawn of `scores`, in their order; config.finalists in all, if there are as
-  many among 10,000 draws. `keeps(genotype)` says which may be; None: all. A function of config.seed.
+def leading(space, scores, first, count, keeps=None):
+  """`first`, and the most probable of all other architectures by `scores`, in their order; `count` in all, if there are
+  as many among the 10,000 most probable ones. `keeps(genotype)` says which may be; None: all.
   """
   found = {space.write(first): first}
-  for genotype in itertools.islice(within.draws(space, scores, np.random.default_rng([config.seed, 1])), _DRAWS):
-    if len(found) == config.finalists:
+  for genotype in itertools.islice(within.ranked(space, scores), _MOST):
+    if len(found) == count:
       break
     if keeps is None or keeps(genotype):
       found.setdefault(space.write(genotype), genotype)
@@ -133,7 +133,7 @@ def chosen(run, genotypes, folder, rated, console, stop):
 
   Args:
     run: the parts of the search: config, loaded, train, valid, mesh, damaged, constraint.
-    genotypes: those of `drawn`.
+    genotypes: those of `leading`.
     folder: the run folder.
     rated: `rated(genotype)`: what a row has of an architecture besides.
     console: metrics.Console.
@@ -145,8 +145,8 @@ def chosen(run, genotypes, folder, rated, console, stop):
   loaded, rows = dataclasses.replace(run.loaded, valid=None), []
   console.say(f'{len(genotypes)} finalists, {config.epochs:g} epochs each on {len(run.train):,} images')
   if len(genotypes) < run.config.finalists:
-    console.say(f'note: config.finalists={run.config.finalists}, and {_DRAWS:,} draws of the distribution held '
-                f'{len(genotypes)} different architectures' + (' within the limit' if run.constraint else ''))
+    console.say(f'note: config.finalists={run.config.finalists}, and the {_MOST:,} most probable architectures hold '
+                f'{len(genotypes)} different ones' + (' within the limit' if run.constraint else ''))
   for number, genotype in enumerate(genotypes, 1):
     place = folder / FOLDER / str(number)
     trial = _Trial(config, space, genotype, loaded, run.mesh, damaged=run.damaged, parts=(run.train, run.valid))
@@ -163,12 +163,21 @@ def chosen(run, genotypes, folder, rated, console, stop):
       raise UserError(f'{files.printable(place / _FILE)} is damaged (valid_top1 is missing): remove its folder, and '
                       'the same command trains it again')
     rows.append({**row, **rated(genotype)})
-  best = max(range(len(rows)), key=lambda i: rows[i]['valid_top1'])  # the first of equals
+  best = taken([row['valid_top1'] for row in rows], run.config.finalist_margin)
   seconds = [row['seconds_per_step'] and row['seconds_per_step'] * row['steps'] for row in rows]
   return genotypes[best], {
-      'asked': run.config.finalists, 'epochs': config.epochs, 'epochs_in_all': config.epochs * len(rows),
+      'asked': run.config.finalists, 'epochs': config.epochs, 'margin': run.config.finalist_margin,
+      'epochs_in_all': config.epochs * len(rows),
       'seconds_estimated': None if None in seconds else round(sum(seconds), 1),  # median step times steps, no compiling
       'train_images': len(run.train), 'valid_images': len(run.valid), 'chosen': best + 1, 'rows': rows}
+
+
+def taken(scores, margin: float) -> int:
+  """Which of `scores` [n], validation accuracies, is taken: the highest, of equals the first, if it is above the first
+  of all by at least `margin`, else that.
+  """
+  best = max(range(len(scores)), key=lambda i: scores[i])
+  return best if scores[best] - scores[0] >= margin else 0
 
 
 def _own(place, asked: dict):
@@ -220,7 +229,8 @@ def lines(facts: dict) -> list[str]:
   """What a user is told of the finalists at the end of a search."""
   rows = facts['rows']
   took, scores = facts['seconds_estimated'], ', '.join(f'{row["valid_top1"]:.2f}' for row in rows)
-  other = '' if len(rows) == 1 else ', the most probable' if facts['chosen'] == 1 else (
+  first = ', the most probable' + (f', which none beat by {facts["margin"]:g}' if facts.get('margin') else '')
+  other = '' if len(rows) == 1 else first if facts['chosen'] == 1 else (
       f', not the most probable, {rows[0]["genotype"]}')
   return [f'finalists      {scores} % of {facts["valid_images"]:,} validation images, after {facts["epochs"]:g} epochs '
           'each',

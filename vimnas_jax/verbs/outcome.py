@@ -77,7 +77,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   pace = finalists.pace(folder, pace, config)
   if config.finalists:
     keeps = run.constraint and run.constraint.keeps
-    final = finalists.chosen(run, finalists.drawn(space, scores, genotype, config, keeps), folder,
+    final = finalists.chosen(run, finalists.leading(space, scores, genotype, config.finalists, keeps), folder,
                              lambda one: rated(space, one, config, run.image_shape[0], run.size), console, stop)
     if final is None:
       return None
