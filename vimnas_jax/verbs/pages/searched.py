@@ -74,8 +74,12 @@ def _answer(result, method) -> str:
   if result.get('derived'):
     return f'{did}, then tried architectures, and took this one:'
   if shared.compared(result):
-    return (f'{did}; of {counted(len(shared.finalists(result)), "finalist")}, trained for a short time, this one is '
-            'right on most validation images:')
+    rows, facts = shared.finalists(result), result['finalists']
+    best = max(html.real(row.get('valid_top1')) and row['valid_top1'] for row in rows)
+    least = facts.get('chosen') == 1 and html.real(facts.get('margin')) and facts['margin']
+    why = (f'none is better than this one, the most probable, by {least:g} points on validation images:'
+           if least and rows[0].get('valid_top1') != best else 'this one is right on most validation images:')
+    return f'{did}; of {counted(len(rows), "finalist")}, trained for a short time, {why}'
   decided = html.real(hot) and hot >= checks.DECIDED
   settled = html.real(result.get('unchanged_steps')) and html.real(steps) and (
       result['unchanged_steps'] >= checks.SETTLED * steps)
@@ -95,7 +99,7 @@ def _trials(result) -> list[Any]:
   took = facts.get('seconds_estimated')
   cost = f', about {metrics.duration(took)}' if html.real(took) else ''
   return [html.paragraphs(html.joined([
-      'Finalists: what was most probable at the end (1) and draws of the distribution, each trained from scratch for ',
+      'Finalists: what was most probable at the end (1) and what was next to it, each trained from scratch for ',
       html.number(facts.get('epochs'), 1), ' epochs, ', html.number(facts.get('epochs_in_all'), 1), ' in all', cost,
       '. ', html.number(facts.get('valid_images')), ' validation images chose. So short a training tells large '
       'differences, not small ones.'])),
