@@ -63,6 +63,7 @@ def test_another_than_the_first_must_be_better_by_the_margin(tiny, tmp_path, cap
   assert 'none is better than this one, the most probable, by 3 points' in told and 'right on most' not in told
   tiny.finalist_margin = 1.0  # another choice, without another training
   assert search.search(config_lib.resolve(tiny), tmp_path)['finalists']['chosen'] == 2 and len(figures) == 2
+  assert 'its finalists are compared anew' in capsys.readouterr().out
   told = ' '.join(' '.join(markup.Whole((tmp_path / 'report.html').read_text(), tmp_path).text).split())
   assert 'this one is right on most validation images' in told
 

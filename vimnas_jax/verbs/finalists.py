@@ -76,7 +76,8 @@ def renew(folder, config, console):
   asked = (config.finalists, config.finalist_epochs, config.finalist_margin) if config.finalists else None
   if had == asked:
     return
-  console.say('the search is over, and its finalists ' + ('are trained now' if asked else 'count no more'))
+  how = 'count no more' if not asked else 'are compared anew' if had and had[:2] == asked[:2] else 'are trained now'
+  console.say(f'the search is over, and its finalists {how}')
   took = {name: result.get(name) for name in ('seconds_per_step', 'bytes_per_step')}
   (folder / FOLDER).mkdir(exist_ok=True)
   files.write_json(folder / FOLDER / _PACE, took)
