@@ -9,9 +9,9 @@ import pytest
 from conftest import ONE_EDGE, one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import spaces
+from vimnas_jax import data, spaces
 from vimnas_jax.errors import Diverged, UserError
-from vimnas_jax.runs import loop, runfolder, signals
+from vimnas_jax.runs import loop, metrics, parallel, runfolder, signals
 from vimnas_jax.spaces import within
 from vimnas_jax.verbs import finalists, pages, retrain, search, seeds
 
@@ -66,6 +66,32 @@ def test_another_than_the_first_must_be_better_by_the_margin(tiny, tmp_path, cap
   assert 'its finalists are compared anew' in capsys.readouterr().out
   told = ' '.join(' '.join(markup.Whole((tmp_path / 'report.html').read_text(), tmp_path).text).split())
   assert 'this one is right on most validation images' in told
+
+
+def test_finalists_on_smaller_images_are_those_of_a_search_on_smaller_images(tiny, tmp_path, capsys):
+  """The images, the padding and the cut-out: trained by hand on shrunk data, a finalist has the same accuracy."""
+  tiny.data.pad, tiny.data.cutout, tiny.finalist_shrink = 2, 4, 2
+  config = config_lib.resolve(tiny)
+  facts = search.search(config, tmp_path)['finalists']
+  assert facts['shrink'] == 2 and 'on 20 images of 4x4' in capsys.readouterr().out
+  told = ' '.join(' '.join(markup.Whole((tmp_path / 'report.html').read_text(), tmp_path).text).split())
+  assert 'on images whose sides were divided by 2' in told
+  training = finalists.training(config)
+  assert (training.data.shrink, training.data.pad, training.data.cutout) == (2, 1, 2)
+  loaded = data.get(training.data)
+  assert loaded.image_shape[:2] == (4, 4)
+  space = spaces.get(ONE_EDGE)
+  run = finalists._Trial(training, space, space.read(facts['rows'][0]['genotype']), loaded,
+                         parallel.mesh(1, training.batch_size), parts=data.halves(loaded, 0.5))
+  (tmp_path / 'own').mkdir()
+  with signals.Stop() as stop:
+    loop.to_the_end(run, tmp_path / 'own', metrics.Console(), stop, lambda now, pace: {})
+  own, row = (metrics.read(place / 'curve.jsonl')[-1] for place in (tmp_path / 'own', tmp_path / 'finalists' / '1'))
+  assert (own['loss'], own['top1']) == (row['loss'], row['top1'])
+  tiny.finalist_shrink = 1  # asked of the search that is over, they are others
+  with pytest.raises(UserError, match='another finalist') as e:
+    search.search(config_lib.resolve(tiny), tmp_path)
+  assert 'finalists away' in one_line(e)
 
 
 def test_the_best_by_validation_is_taken_and_all_are_told(tiny, tmp_path, capsys, monkeypatch):
@@ -151,6 +177,9 @@ def test_limits_are_kept_by_every_finalist():
 @pytest.mark.parametrize('changes, word', [
     ('finalists=1', 'give 2 or more'), ('finalists=-1', 'at least 0'), ('finalists=2 train_portion=1.0', '0.5'),
     ('finalists=2 finalist_epochs=0.1', 'of 2 steps trains none'), ('finalist_margin=-1.0', 'at least 0'),
+    ('finalists=2 finalist_shrink=3', 'finalist_shrink=3 does not divide images of 8x8'),
+    ('finalists=2 finalist_shrink=0', 'above 0'), ('finalist_shrink=-2', 'above 0'),
+    ('finalists=2 finalist_shrink=8 space.name=nb201', 'finalist_shrink=8, of images of 8x8: images of 1 pixels'),
     ('finalists=2 method.name=pdarts method.variant=None method.samples=None', 'scores of its own'),
     ('finalists=2 max_hours=1.0 train_portion=1.0', 'max_hours=0 and config.train_portion=0.5'),
     ('finalists=2 max_hours=1.0', 'max_hours=1'),

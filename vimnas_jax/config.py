@@ -143,12 +143,12 @@ def _keep_own(c):
   alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
                       'measure_batches', 'then', 'then_changes', 'images', 'seeds', 'choose', 'at_once'),
            'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                       'then_changes', 'supernet_images', 'finalists', 'finalist_epochs', 'finalist_margin', 'images',
-                       'seeds', 'choose', 'at_once', 'limit', 'norm'),
+                       'then_changes', 'supernet_images', 'finalists', 'finalist_epochs', 'finalist_shrink',
+                       'finalist_margin', 'images', 'seeds', 'choose', 'at_once', 'limit', 'norm'),
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
-                        'then_changes', 'supernet_images', 'finalists', 'finalist_epochs', 'finalist_margin', 'network',
-                        'theta', 'label_smoothing', 'eval_epochs', 'epochs', 'images', 'max_hours', 'seeds', 'choose',
-                        'at_once', 'limit', 'norm', 'tensorboard')}
+                        'then_changes', 'supernet_images', 'finalists', 'finalist_epochs', 'finalist_shrink',
+                        'finalist_margin', 'network', 'theta', 'label_smoothing', 'eval_epochs', 'epochs', 'images',
+                        'max_hours', 'seeds', 'choose', 'at_once', 'limit', 'norm', 'tensorboard')}
   alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
   for field in alone.get(c.task, ()):
     del c[field]

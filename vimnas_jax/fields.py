@@ -50,6 +50,8 @@ def defaults() -> ConfigDict:
   c.finalists = 0  # search: above 0, so many architectures, the most probable ones at its end, are trained from scratch
   #                 for a short time, and the one that validation images find best is taken (verbs/finalists.py)
   c.finalist_epochs = 4.0  # of each of them, at the search's width and depth, on the images that it trained on
+  c.finalist_shrink = 1  # their images are the search's averaged over squares of so many pixels: 2 makes an epoch
+  #                        some four times as fast; padding of the crop and cut-out shrink with them
   c.finalist_margin = 0.0  # points of validation accuracy by which another than the most probable must be better
   c.supernet_images = 0  # search: validation images that the supernet is scored on at the end; 0 does without
   c.norm = 'global'  # search on several devices: BatchNorm by the images of all, 'global', or, 'device', by those of

@@ -9,7 +9,7 @@ from vimnas_jax.files import flatten
 SCHEDULES = ('cosine', 'cosine_epoch', 'linear_epoch', 'step_epoch')  # of theta's rate: optim.py
 _ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint_steps', 'theta.lr', 'eval_epochs',
           'eval_batch', 'checkpoint_keep', 'network.cells', 'network.channels', 'data.max_pixels', 'phi.eps',
-          'phi.until')
+          'phi.until', 'finalist_shrink')
 _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
              'phi.lr', 'phi.lr_end', 'phi.steps', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'data.pad',
              'data.cutout', 'data.limit', 'supernet_images', 'devices', 'seed', 'network.auxiliary', 'theta.warmup',

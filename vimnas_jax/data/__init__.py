@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import numpy as np
-
 from vimnas_jax import files
 from vimnas_jax.data import cifar, digits, folder, imagenet16, parts, pixels, splits, synthetic, tfds, userdata
 from vimnas_jax.data.account import LIST, describe, facts, own
@@ -106,7 +104,7 @@ def default_pad(name: str) -> int:
 
 def _shrunk(data: Data, by: int) -> Data:
   """Every image averaged over squares of `by` pixels, rounded. Raises UserError where they do not divide it."""
-  h, w, c = data.image_shape
+  h, w, _ = data.image_shape
   if by < 1 or h % by or w % by:
     raise UserError(f'config.data.shrink={by} does not divide images of {h}x{w}: choose a divisor, or 1')
   if by == 1:
@@ -114,11 +112,6 @@ def _shrunk(data: Data, by: int) -> Data:
   if data.side:
     raise UserError(f'config.data.shrink={by} does not go with config.data.photographs: lower config.data.image_size, '
                     'and set config.data.shrink=1')
-
-  def split(of: Split) -> Split:
-    squares = of.images.reshape(-1, h // by, by, w // by, by, c)
-    return dataclasses.replace(of, images=np.rint(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8))
-
-  return dataclasses.replace(data, train=split(data.train), test=split(data.test),
-                             search=tuple(map(split, data.search)) if data.search else None,
-                             valid=split(data.valid) if data.valid else None)
+  return dataclasses.replace(data, train=data.train.shrunk(by), test=data.test.shrunk(by),
+                             search=tuple(split.shrunk(by) for split in data.search) if data.search else None,
+                             valid=data.valid.shrunk(by) if data.valid else None)

@@ -41,6 +41,12 @@ class Split:
     """(images, labels) of a range of it."""
     return self.images[start:stop], self.labels[start:stop]
 
+  def shrunk(self, by: int) -> 'Split':
+    """Every image averaged over squares of `by` pixels, which divides both sides, and rounded."""
+    n, h, w, c = self.images.shape
+    squares = self.images.reshape(n, h // by, by, w // by, by, c)
+    return dataclasses.replace(self, images=np.rint(squares.mean((2, 4), dtype=np.float32)).astype(np.uint8))
+
   def renumbered(self, table: np.ndarray) -> 'Split':
     """The same images with labels `table[label]`."""
     return dataclasses.replace(self, labels=table[self.labels])

@@ -17,10 +17,10 @@ from vimnas_jax.runs import hosts, provenance
 # compared by its contents.
 FREE = ('dry_run', 'data.dir', 'data.download', 'data.split', 'data.max_pixels', 'data.workers', 'data.max_corrupt',
         'checkpoint_steps', 'checkpoint_minutes', 'checkpoint_keep', 'checkpoint_hours', 'devices', 'trust', 'genotype',
-        'tensorboard', 'finalists', 'finalist_epochs', 'finalist_margin',
+        'tensorboard', 'finalists', 'finalist_epochs', 'finalist_shrink', 'finalist_margin',
         *(f'oracle.{field}' for field in tabular.FIELDS))
 # What may be asked of a search that is over; what older runs had.
-LATE = {'finalists': 0, 'finalist_epochs': None, 'finalist_margin': None}
+LATE = {'finalists': 0, 'finalist_epochs': None, 'finalist_shrink': 1, 'finalist_margin': None}
 # Of runs older than these fields.
 BEFORE = {'limit.params': 0.0, 'limit.madds': 0.0, 'limit.latency_ms': 0.0, 'method.bound': 0.0,
           'phi.until': 1.0}

@@ -2,9 +2,9 @@
 
 The first is what the search would give without: the architecture that is read off the probabilities. The others are
 the most probable after it, so that edges that are decided stay and those that are not differ. All are trained alike, on
-the images that the search trained its weights on, with the same seed. The one that is right on most images of the
-validation half is taken, of equals the first, if it is better than the first by config.finalist_margin; else the
-first. Test images are not asked.
+the images that the search trained its weights on, which config.finalist_shrink makes smaller, with the same seed. The
+one that is right on most images of the validation half is taken, of equals the first, if it is better than the first by
+config.finalist_margin; else the first. Test images are not asked.
 
 A network is that of the search's width and depth: SGD with Nesterov's momentum 0.9 from a rate of 0.05 along a cosine
 to 0, weight decay 3e-4, no auxiliary head, no drop path. What all cost, in epochs of such networks, is told.
@@ -16,7 +16,7 @@ import itertools
 import jax
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import files, methods, spaces
+from vimnas_jax import data, files, methods, spaces
 from vimnas_jax.errors import Diverged, UserError
 from vimnas_jax.runs import loop, metrics
 from vimnas_jax.spaces import within
@@ -59,8 +59,26 @@ def check_parts(run):
   if not len(run.valid):
     raise UserError(f'{where} are chosen by validation images, and config.train_portion={run.config.train_portion:g} '
                     'leaves none: set config.train_portion=0.5')
+  if run.config.finalist_shrink > 1:
+    _check_shrink(run.config, run.loaded)
   if round(epochs * run.per_epoch) < 1:
     raise UserError(f'{where}: config.finalist_epochs={epochs:g} of {run.per_epoch} steps trains none: raise it')
+
+
+def _check_shrink(config, loaded):
+  (height, width, _), by = loaded.image_shape, config.finalist_shrink
+  where = f'config.finalist_shrink={by}'
+  if isinstance(loaded.train, data.Streamed) or loaded.side:
+    what = 'streamed' if isinstance(loaded.train, data.Streamed) else 'held larger than the network is given them'
+    raise UserError(f'{where} averages images that are held in memory as they are trained on, these are {what}: set it '
+                    'to 1')
+  if height % by or width % by:
+    raise UserError(f'{where} does not divide images of {height}x{width}: choose a divisor, or 1')
+  try:
+    spaces.get(config.space.name).stages(config.space.cells, config.space.channels, imagenet=config.space.imagenet,
+                                         side=min(height, width) // by)
+  except UserError as e:
+    raise UserError(f'{where}, of images of {height}x{width}: {e}') from None
 
 
 def renew(folder, config, console):
@@ -72,11 +90,13 @@ def renew(folder, config, console):
     return
   result = files.read_json(path, 'remove it, and the same command writes it again')
   facts = result.get('finalists')
-  had = (facts.get('asked'), facts.get('epochs'), facts.get('margin')) if isinstance(facts, dict) else None
-  asked = (config.finalists, config.finalist_epochs, config.finalist_margin) if config.finalists else None
+  had = (facts.get('asked'), facts.get('epochs'), facts.get('shrink', 1), facts.get('margin')) if isinstance(
+      facts, dict) else None
+  asked = (config.finalists, config.finalist_epochs, config.finalist_shrink,
+           config.finalist_margin) if config.finalists else None
   if had == asked:
     return
-  how = 'count no more' if not asked else 'are compared anew' if had and had[:2] == asked[:2] else 'are trained now'
+  how = 'count no more' if not asked else 'are compared anew' if had and had[:3] == asked[:3] else 'are trained now'
   console.say(f'the search is over, and its finalists {how}')
   took = {name: result.get(name) for name in ('seconds_per_step', 'bytes_per_step')}
   (folder / FOLDER).mkdir(exist_ok=True)
@@ -105,7 +125,9 @@ def training(config):
   for field in _LIKE_THE_SEARCH:
     c[field] = config[field]
   c.space.update(config.space.to_dict())
-  c.data.update({**config.data.to_dict(), 'search_parts': None})
+  by = config.finalist_shrink
+  c.data.update({**config.data.to_dict(), 'search_parts': None, 'shrink': config.data.shrink * by,
+                 'pad': config.data.pad // by, 'cutout': config.data.cutout // by})
   c.epochs = c.eval_epochs = config.finalist_epochs
   c.theta.lr, c.theta.lr_end, c.theta.nesterov, c.theta.weight_decay = 0.05, 0.0, True, 3e-4
   c.network.cells, c.network.channels, c.network.imagenet = (
@@ -143,15 +165,21 @@ def chosen(run, genotypes, folder, rated, console, stop):
   Raises UserError where a folder holds the training of another finalist.
   """
   config, space = training(run.config), spaces.get(run.config.space.name)
-  loaded, rows = dataclasses.replace(run.loaded, valid=None), []
-  console.say(f'{len(genotypes)} finalists, {config.epochs:g} epochs each on {len(run.train):,} images')
+  by, loaded, parts, rows = run.config.finalist_shrink, run.loaded, (run.train, run.valid), []
+  if by > 1:
+    parts = tuple(split.shrunk(by) for split in parts)
+  loaded = dataclasses.replace(loaded, valid=None, **({'train': parts[0], 'test': parts[1]} if by > 1 else {}))
+  height, width, _ = loaded.image_shape
+  console.say(f'{len(genotypes)} finalists, {config.epochs:g} epochs each on {len(run.train):,} images of '
+              f'{height}x{width}')
   if len(genotypes) < run.config.finalists:
     console.say(f'note: config.finalists={run.config.finalists}, and the {_MOST:,} most probable architectures hold '
                 f'{len(genotypes)} different ones' + (' within the limit' if run.constraint else ''))
   for number, genotype in enumerate(genotypes, 1):
     place = folder / FOLDER / str(number)
-    trial = _Trial(config, space, genotype, loaded, run.mesh, damaged=run.damaged, parts=(run.train, run.valid))
-    _own(place, {'genotype': space.write(genotype), 'epochs': config.epochs, 'steps': trial.total})
+    trial = _Trial(config, space, genotype, loaded, run.mesh, damaged=run.damaged, parts=parts)
+    _own(place, {'genotype': space.write(genotype), 'epochs': config.epochs, 'steps': trial.total,
+                 **({'shrink': by} if by > 1 else {})})
     if not (place / _FILE).exists():
       if stop.asked:
         console.say('stopped, all saved: run the same command to go on')
@@ -167,7 +195,7 @@ def chosen(run, genotypes, folder, rated, console, stop):
   best = taken([row['valid_top1'] for row in rows], run.config.finalist_margin)
   seconds = [row['seconds_per_step'] and row['seconds_per_step'] * row['steps'] for row in rows]
   return genotypes[best], {
-      'asked': run.config.finalists, 'epochs': config.epochs, 'margin': run.config.finalist_margin,
+      'asked': run.config.finalists, 'epochs': config.epochs, 'shrink': by, 'margin': run.config.finalist_margin,
       'epochs_in_all': config.epochs * len(rows),
       'seconds_estimated': None if None in seconds else round(sum(seconds), 1),  # median step times steps, no compiling
       'train_images': len(run.train), 'valid_images': len(run.valid), 'chosen': best + 1, 'rows': rows}
@@ -186,8 +214,8 @@ def _own(place, asked: dict):
   path = place / _ASKED
   if path.exists() and files.read_json(path, 'remove its folder') != asked:
     raise UserError(f'{files.printable(place)} holds the training of another finalist than {asked["genotype"]} for '
-                    f'{asked["epochs"]:g} epochs: move {files.printable(place.parent)} away, and the same command '
-                    'trains those of now')
+                    f'{asked["epochs"]:g} epochs on such images: move {files.printable(place.parent)} away, and the '
+                    'same command trains those of now')
   place.mkdir(parents=True, exist_ok=True)
   files.write_json(path, asked)
 
@@ -234,6 +262,6 @@ def lines(facts: dict) -> list[str]:
   other = '' if len(rows) == 1 else first if facts['chosen'] == 1 else (
       f', not the most probable, {rows[0]["genotype"]}')
   return [f'finalists      {scores} % of {facts["valid_images"]:,} validation images, after {facts["epochs"]:g} epochs '
-          'each',
+          'each' + (f', sides divided by {facts["shrink"]}' if facts['shrink'] > 1 else ''),
           f'chosen         finalist {facts["chosen"]} of {len(rows)}{other}; they cost {facts["epochs_in_all"]:g} '
           'epochs of their networks' + ('' if took is None else f', about {metrics.duration(took)}')]

@@ -98,11 +98,14 @@ def _trials(result) -> list[Any]:
             html.number(row.get('params'))) for number, row in enumerate(rows, 1)]
   took = facts.get('seconds_estimated')
   cost = f', about {metrics.duration(took)}' if html.real(took) else ''
+  by = facts.get('shrink')
+  smaller = f' on images whose sides were divided by {by}' if html.real(by) and by > 1 else ''
   return [html.paragraphs(html.joined([
       'Finalists: what was most probable at the end (1) and what was next to it, each trained from scratch for ',
-      html.number(facts.get('epochs'), 1), ' epochs, ', html.number(facts.get('epochs_in_all'), 1), ' in all', cost,
-      '. ', html.number(facts.get('valid_images')), ' validation images chose. So short a training tells large '
-      'differences, not small ones.'])),
+      html.number(facts.get('epochs'), 1), ' epochs', smaller, ', ',
+      html.number(facts.get('epochs_in_all'), 1), ' in all', cost, '. ',
+      html.number(facts.get('valid_images')), ' validation images chose. So short a training tells large differences, '
+      'not small ones.'])),
           html.table('Finalists', ('', 'architecture', 'validation %', 'loss', 'parameters'), lines)]
 
 
