@@ -6,11 +6,13 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from conftest import SLOW, Cut, one_line
+from conftest import ONE_EDGE, SLOW, Cut, one_line
 from ml_collections import ConfigDict
 from test_search_resume import asked
 
+from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import budget, checkpoint, loop, metrics, parallel, signals
 from vimnas_jax.verbs import search
@@ -167,6 +169,23 @@ def test_what_is_compiled_for_a_plan_serves_a_shorter_one(tmp_path, monkeypatch)
     told.clear()
     assert loop.to_the_end(run, tmp_path, console, stop, lambda now, pace: int(now.step)) == run.total < 20
   assert not any('compil' in line for line in told), told
+
+
+def test_a_search_that_was_ended_early_tells_the_probabilities_that_it_had(tmp_path, monkeypatch):
+  """Not those of its planned end, to which phi would have been scaled up by then."""
+  c = config_lib.defaults()
+  c.data.name, c.data.image_size, c.data.num_train = 'synthetic', 8, 80
+  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = ONE_EDGE, 1, 8, 8, 1
+  c.devices, c.method.variant, c.method.samples, c.trust = 1, 'small', 2, ONE_EDGE
+  c.method.sharpen, c.phi.lr, c.phi.steps, c.epochs, c.max_hours = 50.0, 1.0, 0, 2.0, 1.0
+  c.pretrain.epochs = 0.0
+  monkeypatch.setattr(budget.Budget, 'over', lambda self, step: step >= 6)
+  result = search.search(config_lib.resolve(c), tmp_path)
+  assert result['budget']['ended_after_step'] == result['steps'] == 6 < result['planned_steps']
+  last = metrics.read(tmp_path / 'arch.jsonl')[-1]
+  assert last['step'] == 6 and result['one_hot'] == pytest.approx(last['one_hot'], abs=1e-4) and last['one_hot'] < 0.9
+  for name, rows in last['probs'].items():
+    np.testing.assert_allclose(result['probs'][name], rows, atol=2e-5)
 
 
 @SLOW

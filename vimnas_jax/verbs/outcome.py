@@ -69,7 +69,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   `console`, a metrics.Console, and `stop`, an entered signals.Stop, are for finalists alone.
   """
   space, method, config = run.space, run.method, run.config
-  probs = jax.device_get(method.probs(now.phi, run.plan.clock(run.plan.steps)))
+  probs = jax.device_get(method.probs(now.phi, run.plan.clock(int(now.step))))
   scores = _scores(run, now, probs)
   genotype, limits, final = space.genotype(scores), None, None
   if run.constraint:
@@ -160,7 +160,7 @@ def _scores(run, now, probs):
     key = jax.random.fold_in(jax.random.key(run.config.seed), 0)
     return signals.interruptible(lambda: jax.device_get(run.method.derive(rate, now.phi, key)))  # it may take minutes
   scores = run.method.scores
-  return jax.device_get(scores(now.phi, run.plan.clock(run.plan.steps))) if scores else probs
+  return jax.device_get(scores(now.phi, run.plan.clock(int(now.step)))) if scores else probs
 
 
 def summary(result, folder, space) -> list[str]:
