@@ -13,7 +13,7 @@ import vimnas_jax
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, files, methods, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import resources
+from vimnas_jax.methods import Clock, resources
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import checkpoint, runfolder
 from vimnas_jax.spaces import Cell, Space, darts, within
@@ -161,12 +161,28 @@ def test_methods_that_the_penalty_does_not_move_say_so(name):
 def test_a_penalty_stands_beside_that_of_the_method():
   space = spaces.get('nb201')
   method = methods.get(ConfigDict({'name': 'vimnas', **methods.fields('vimnas')}), space)._replace(
-      probs=lambda phi: {'cell': jnp.full((6, 5), 0.2)}, penalty=lambda phi, weights: phi['params'])
+      probs=lambda phi, clock: {'cell': jnp.full((6, 5), 0.2)}, penalty=lambda phi, weights, clock: phi['params'])
   limited = [resources.Resource('params', 10.0, 5.0, {'cell': np.arange(30.0).reshape(6, 5)})]
   more = resources.limited(method, space, limited, 2.0)
   excess = (5 + 0.2 * 435) / 10 - 1
-  assert float(more.penalty({'params': 3.0, 'fixed': {}}, {})) == pytest.approx(3 + 2 * excess)
+  assert float(more.penalty({'params': 3.0, 'fixed': {}}, {}, Clock(0, 1))) == pytest.approx(3 + 2 * excess)
   assert resources.limited(method, space, limited, 0.0) is method
+
+
+def test_the_penalty_is_of_the_probabilities_of_its_step():
+  """Not of those of the end, to which phi is scaled up later."""
+  space, costs = spaces.get('nb201'), {'cell': np.arange(30.0).reshape(6, 5)}
+  limited = [resources.Resource('params', 10.0, 5.0, costs)]
+  slopes = []
+  for sharpen, at in ((1.0, 0), (8.0, 0), (8.0, 10)):
+    config = ConfigDict({'name': 'vimnas', **methods.fields('vimnas'), 'variant': 'table', 'sharpen': sharpen})
+    made = resources.limited(methods.get(config, space), space, limited, 1.0)
+    phi = made.init(jax.random.key(0), space)
+    slopes.append(np.asarray(jax.grad(lambda params, phi=phi, made=made, at=at: made.penalty(
+        {**phi, 'params': params}, {}, Clock(at, 10)))(phi['params'])['cell']['mu']))
+  assert np.abs(slopes[0]).max() > 0
+  np.testing.assert_allclose(slopes[1], slopes[0], atol=1e-6)
+  np.testing.assert_allclose(slopes[2], 8 * slopes[0], atol=1e-5)
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def spread(made, space, alpha, steps=200):
     def step(at, _):
       params, opt = at
       grads = jax.grad(lambda p: made.penalty({**phi, 'params': p}, made.sample(
-          {**phi, 'params': p}, KEY, Clock(0, 1))[0]))(params)
+          {**phi, 'params': p}, KEY, Clock(0, 1))[0], Clock(0, 1)))(params)
       moved, opt = tx.update(grads, opt)
       return (optax.apply_updates(params, moved), opt), None
     return jax.lax.scan(step, (params, tx.init(params)), None, steps)[0][0]

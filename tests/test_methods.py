@@ -71,7 +71,7 @@ def test_variants_have_their_size_and_learn_everywhere(variant, count):
   def gradient(params):
     at = {**phi, 'params': params}
     weights, _ = method.sample(at, jax.random.key(4), Clock(0, 1))
-    penalty = method.penalty(at, weights) if method.penalty else 0
+    penalty = method.penalty(at, weights, Clock(0, 1)) if method.penalty else 0
     return (weights['cell'] * jnp.arange(30.0).reshape(1, 6, 5)).sum() + penalty
 
   grads = gradient(phi['params'])
@@ -198,6 +198,20 @@ def test_noise_has_unit_variance_and_samples_differ():
   assert noise.shape[1] == 4
   assert abs(float(noise.var()) - 7 / 8) < 0.02
   assert abs(float(jnp.mean(noise[:, 0] * noise[:, 1]))) < 0.02
+
+
+def test_the_sparsity_is_of_the_means_that_the_step_mixes_by():
+  """Scaled up as they are at its time."""
+  space, method = spaces.get('nb201'), _make('vimnas', variant='dropout', sharpen=8.0, sharpen_from=0.5, bound=0.0,
+                                             centred=False)
+  phi = jax.jit(lambda key: method.init(key, space))(jax.random.key(3))
+  mu = method.logits(phi)['cell']
+  early, late = (float(method.penalty(phi, {}, Clock(at, 10))) for at in (5, 10))
+  net = phi['params']['cell']['sigma']
+  sigma = jax.nn.softplus(vimnas.network(net, phi['fixed']['eps']['cell'])[0].mean(0))
+  weight = early / float(vimnas.dropout_kl(mu, sigma).sum())
+  assert late == pytest.approx(weight * float(vimnas.dropout_kl(8 * mu, sigma).sum()), rel=1e-5)
+  assert late != pytest.approx(early, rel=1e-2)
 
 
 def test_sparsity_prefers_noise():

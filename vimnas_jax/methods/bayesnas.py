@@ -101,8 +101,8 @@ def make(config: ConfigDict) -> Method:
     return {name: (s * phi['fixed'][name]['on'])[None] for name, s in phi['params'].items()}, {
         'switches': sum(row['on'].sum() for row in phi['fixed'].values())}
 
-  def penalty(phi, weights):
-    del weights
+  def penalty(phi, weights, clock):
+    del weights, clock
     return sum((jax.lax.stop_gradient(pull(s, phi['fixed'][name])) * s).sum() for name, s in phi['params'].items())
 
   def pull(s, row):

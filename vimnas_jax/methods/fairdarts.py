@@ -71,7 +71,8 @@ def make(config: ConfigDict) -> Method:
       found[name] = jnp.where(real, rows, jnp.where(first, 0, config.threshold)[:, None])
     return found
 
-  def penalty(phi, weights):
+  def penalty(phi, weights, clock):
+    del clock
     real = {name: own['real'] for name, own in phi['fixed'].items()}
     total = sum((jnp.square(weights[name][0] - 0.5) * real[name]).sum() for name in real)
     return -config.zero_one * total / sum(rows.sum() for rows in real.values())

@@ -64,8 +64,8 @@ def limited(method: Method, space: Space, resources: Sequence[Resource], weight:
   """The method with `weight` times the excess of its noise-free probabilities added to the loss of phi."""
   own = method.penalty
 
-  def penalty(phi, weights):
-    more = weight * excess(space, method.probs(phi), resources)
-    return more + own(phi, weights) if own else more
+  def penalty(phi, weights, clock):
+    more = weight * excess(space, method.probs(phi, clock), resources)
+    return more + own(phi, weights, clock) if own else more
 
   return method._replace(penalty=penalty) if weight and resources else method

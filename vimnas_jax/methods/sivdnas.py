@@ -81,8 +81,8 @@ def make(config: ConfigDict) -> Method:
     rate = jnp.concatenate([log_delta.ravel() for _, log_delta in both.values()]).mean()
     return {name: jax.nn.softmax(alpha) for name, (alpha, _) in both.items()}, {'log_delta': rate}
 
-  def penalty(phi, weights):
-    del weights
+  def penalty(phi, weights, clock):
+    del weights, clock
     return config.sparsity * sum(expected_kl(own['log_delta'], jnp.exp(own['log_spread'])).sum()
                                  for own in phi['params'].values())
 

@@ -77,7 +77,8 @@ def make(config: ConfigDict) -> Method:
       weights[name] = jax.nn.softmax((alpha[None] + noise) / tau)
     return weights, {'tau': tau}
 
-  def penalty(phi, weights):
+  def penalty(phi, weights, clock):
+    del clock
     costs = phi['fixed']
     total = sum((weights[name].mean(0) * cost).sum() for name, cost in costs.items())
     return config.resource * jnp.log(1 + total)

@@ -232,7 +232,7 @@ class Method(NamedTuple):
     carry: `carry(state) -> phi`: phi with what it holds of the state that a search starts with, such as a place for
       snapshots; where the graph is searched too, its rows are in state.phi['params'] then. Or None.
     stopped: `stopped(phi) -> bool []`: whether the search is at its end before its last step; or None.
-    penalty: `penalty(phi, weights) -> scalar`, added to the loss of phi; None for nothing.
+    penalty: `penalty(phi, weights, clock) -> scalar`, added to the loss of phi; None for nothing.
     after: `after(phi, clock) -> phi`, called at the end of every step with the clock after it: SGAS commits edges; or
       None.
     derive: `derive(rate, phi, key) -> {cell: [edges, ops]}`: scores that the architecture is read off in place of
@@ -264,7 +264,7 @@ class Method(NamedTuple):
   grow: Callable[[Phi, jax.Array], Phi] | None = None
   carry: Callable[[State], Phi] | None = None
   stopped: Callable[[Phi], jax.Array] | None = None
-  penalty: Callable[[Phi, Weights], jax.Array] | None = None
+  penalty: Callable[[Phi, Weights, Clock], jax.Array] | None = None
   after: Callable[[Phi, Clock], Phi] | None = None
   derive: Callable[[Rate, Phi, jax.Array], Rows] | None = None
   asks: str = 'supernet'

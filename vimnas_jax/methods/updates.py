@@ -57,7 +57,7 @@ def objective(method: Method, problem: Problem, clock: Clock, sample: Sample | N
     with jax.named_scope('phi'):
       weights, info = draw(phi, key, clock)
     loss, accuracy = problem.loss(theta, weights, key, images, labels)
-    return loss + penalty(phi, weights) if penalty else loss, (loss, accuracy, info)
+    return loss + penalty(phi, weights, clock) if penalty else loss, (loss, accuracy, info)
 
   return f
 
@@ -129,7 +129,7 @@ def _switched(method: Method, pretrain: Sample, searching: jax.Array) -> Method:
 
   own_penalty = method.penalty
   return method._replace(sample=sample, penalty=own_penalty and (
-      lambda phi, weights: jnp.where(searching, own_penalty(phi, weights), 0.0)))
+      lambda phi, weights, clock: jnp.where(searching, own_penalty(phi, weights, clock), 0.0)))
 
 
 _MISSING = {'past': 1.0, 'shift': 0.0, 'skip': 0.0, 'dropout': 0.0}  # what a Mixture that does not say it has

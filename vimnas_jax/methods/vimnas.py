@@ -184,10 +184,10 @@ def make(config: ConfigDict) -> Method:
       weights[name] = jax.nn.softmax(m + xi)
     return weights, info
 
-  def penalty(phi, weights):
+  def penalty(phi, weights, clock):
     del weights
-    mu, s = logits(phi), sigma(phi)
-    return config.sparsity * sum(dropout_kl(mu[name], s[name]).sum() for name in mu)
+    mu, s, scale = logits(phi), sigma(phi), sharper(clock.progress)
+    return config.sparsity * sum(dropout_kl(scale * mu[name], s[name]).sum() for name in mu)
 
   def features(phi):
     return {name: jnp.moveaxis(network(p['mu'], phi['fixed']['eps'][name])[1][0], -1, 0)

@@ -164,8 +164,8 @@ def _moves(method: Method, space: Space) -> bool:
   """
   asked = []
 
-  def penalty(phi, weights):
-    del weights
+  def penalty(phi, weights, clock):
+    del weights, clock
     asked.append(bool(jax.tree.leaves(phi['params'])))
     return jnp.zeros(())
 
