@@ -9,7 +9,7 @@ from vimnas_jax import config as config_lib
 from vimnas_jax import data, files, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import loop, runfolder
-from vimnas_jax.verbs import report, seeds, study
+from vimnas_jax.verbs import export, records, report, retrain, seeds, study
 
 
 @pytest.fixture
@@ -94,6 +94,36 @@ def test_the_best_lies_on_top_and_the_first_of_equals_is_taken(tiny, tmp_path, m
   (tmp_path / 'seed_5' / 'result.json').write_text(text.replace('derived', 'x'))
   with pytest.raises(UserError, match='seed_5: result.json lacks the accuracy'):
     seeds.search(tiny, tmp_path)
+
+
+def test_the_network_of_another_architecture_is_not_counted_for_what_was_found_since(tiny, tmp_path, monkeypatch):
+  """As where finalists were asked of a search whose network had been trained."""
+  space, (one, other) = spaces.get('nb201'), itertools.islice(spaces.nb201.everything(), 2)
+  tiny.space.name, tiny.seeds, tiny.then, tiny.supernet_images = 'nb201', (0,), 'retrain', 0
+  tiny.data.validation = 0.25
+  tiny.train_portion = 0.5
+  place = tmp_path / 'seed_0'
+  for folder, genotype in ((place, other), (place / 'retrain', one)):
+    (folder / 'export').mkdir(parents=True)
+    files.write(folder / 'genotype.json', genotype.to_json() + '\n')
+  (place / 'export').rmdir()
+  assert not runfolder.follows(place) and runfolder.follows(tmp_path)
+  monkeypatch.setattr(runfolder, 'finished', lambda *_: True)
+  with pytest.raises(UserError, match='another architecture than its search has found since: move it away') as e:
+    seeds.search(tiny, tmp_path)
+  one_line(e)
+  with pytest.raises(UserError, match='another architecture than its search has found since: give that folder'):
+    export.locate(place)
+  with pytest.raises(UserError, match='the same command trains this one'):
+    retrain._same_architecture(place / 'retrain', space, other)
+  files.write_json(place / 'config.json', {'config': {}})
+  result = {'space': 'nb201', 'method': 'vimnas', 'data': 'synthetic', 'genotype': space.write(other), 'seed': 0,
+            'steps': 1, 'pretrain_steps': 0, 'unchanged_steps': 0, 'params': 7, 'one_hot': 1.0, 'epochs': 1.0}
+  files.write_json(place / 'result.json', result)
+  files.write_json(place / 'retrain' / 'result.json', {'params': 7, 'test_top1': 91.0})
+  assert 'retrained' not in records.read([place])[0].result
+  files.write(place / 'genotype.json', one.to_json() + '\n')
+  assert records.read([place])[0].result['retrained']['test_top1'] == 91
 
 
 def test_a_stop_ends_all_and_hours_are_shared(tiny, tmp_path, monkeypatch):

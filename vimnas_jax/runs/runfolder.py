@@ -251,6 +251,17 @@ def finished(folder: pathlib.Path, config) -> bool:
   return not _late(stored, config)
 
 
+def follows(folder: pathlib.Path) -> bool:
+  """Whether the training in `folder`/retrain is of the architecture that the search in `folder` holds, which finalists
+  may have changed since; also where there is none of either. Raises UserError where a file is damaged.
+  """
+  paths = [place / 'genotype.json' for place in (folder, folder / 'retrain')]
+  if not all(path.exists() for path in paths):
+    return True
+  found, trained = (dict(spaces.Genotype.from_json(files.read_text(path)).cells) for path in paths)
+  return found == trained
+
+
 def environment() -> dict:
   """Versions, device and git revision, as far as they can be had."""
   devices = jax.devices()

@@ -27,6 +27,7 @@ from vimnas_jax.data import augment, pixels
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.network import Network
+from vimnas_jax.runs import runfolder
 from vimnas_jax.spaces import Genotype, Space
 
 FILES = ('model.json', 'weights.safetensors', 'network.jaxexport')
@@ -165,7 +166,11 @@ def locate(folder) -> pathlib.Path:
   """
   folder = pathlib.Path(folder)
   inside = (folder / 'export', folder / 'retrain' / 'export')
-  folder = next((place for place in inside if place.is_dir()), folder)
+  place = next((place for place in inside if place.is_dir()), folder)
+  if place == inside[1] and not runfolder.follows(folder):
+    raise UserError(f'{files.printable(place.parent)} holds the network of another architecture than its search has '
+                    'found since: give that folder itself for the old network, or move it away and train the new one')
+  folder = place
   for name in FILES[:2]:
     if not (folder / name).is_file():
       raise UserError(f'{files.printable(folder)} holds no exported network ({name} is missing): give the folder '

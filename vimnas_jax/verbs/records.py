@@ -9,7 +9,7 @@ import numpy as np
 
 from vimnas_jax import files, spaces, tabular
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import metrics
+from vimnas_jax.runs import metrics, runfolder
 from vimnas_jax.spaces import Genotype, Space
 
 _REMEDY = 'finish this run, or leave it out'
@@ -21,8 +21,8 @@ class Run(NamedTuple):
   Attributes:
     folder: its run folder.
     config: what it was asked, {field: value}.
-    result: its result.json; where the folder has a finished retraining, in `retrain`, with the result of that as
-      'retrained'.
+    result: its result.json; where the folder has a finished retraining of its architecture, in `retrain`, with the
+      result of that as 'retrained'.
     space: its space.
   """
 
@@ -52,7 +52,7 @@ def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
       known[key] = spaces.named(name, where, trust)
     architecture(known[key], result['genotype'], path)
     trained = folder / 'retrain' / 'result.json'
-    if trained.exists():
+    if trained.exists() and runfolder.follows(folder):
       result['retrained'] = _checked(trained, files.read_json(trained, _REMEDY), _TRAINED)
     runs.append(Run(folder, files.flatten(config), result, known[key]))
   return runs

@@ -81,8 +81,11 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
 def _same_architecture(folder, space, genotype):
   path = folder / 'genotype.json'
   if path.exists() and dict(Genotype.from_json(files.read_text(path)).cells) != dict(genotype.cells):
+    remedy = 'give another --workdir'
+    if folder.name == 'retrain' and not runfolder.follows(folder.parent):
+      remedy = f'move {files.printable(folder)} away, and the same command trains this one'
     raise UserError(f'{files.printable(path)} holds another architecture than config.genotype, which is '
-                    f'{space.write(genotype)}: give another --workdir')
+                    f'{space.write(genotype)}: {remedy}')
 
 
 class Training:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data
+from vimnas_jax import data, files
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import budget, metrics, runfolder
 from vimnas_jax.verbs import report, retrain, search
@@ -91,6 +91,9 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop=None, notes=(
 
   for run, verb, config, place, fields in parts:
     if place in done:
+      if verb is retrain.retrain and not runfolder.follows(place.parent):
+        raise UserError(f'{files.printable(place)} holds the network of another architecture than its search has found '
+                        'since: move it away, and the same command trains the new one')
       continue
     console.say(f'run {runs.index(run) + 1} of {len(runs)}: {run.where}' +
                 (', retraining' if verb is retrain.retrain else ''))
