@@ -28,6 +28,15 @@ def asked(**fields):
   return config_lib.resolve(c)
 
 
+def test_what_a_kill_left_is_removed_and_files_of_others_are_not(tmp_path):
+  for name in ('result.json.123.part', 'movie.mp4.part', 'cifar-10-python.tar.gz.part', '.part', 'a.x1.part'):
+    (tmp_path / name).write_text('x')
+  with runfolder.opened(tmp_path):
+    pass
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['.part', 'a.x1.part', 'cifar-10-python.tar.gz.part',
+                                                             'movie.mp4.part']
+
+
 def test_a_folder_has_one_writer_and_its_lock_dies_with_the_process(tmp_path):
   other = subprocess.Popen([sys.executable, '-c', HOLD, str(tmp_path / 'a')], cwd=ROOT, stdout=subprocess.PIPE,
                            text=True)

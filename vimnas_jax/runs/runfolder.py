@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 
 import jax
 
@@ -66,7 +67,9 @@ def opened(workdir):
       lock.truncate(0)
       lock.write(f'{os.getpid()} {platform.node()}\n'.encode())
       lock.flush()
-    for left in path.glob(f'*{files.PART}'):  # by a kill in the middle of a write
+    for left in path.glob(f'*.*{files.PART}'):  # by a kill in the middle of a write; others' own are left alone
+      if not re.fullmatch(rf'.+\.\d+{re.escape(files.PART)}', left.name):
+        continue
       with contextlib.suppress(OSError):
         left.unlink()
     hosts.together('the run folder is open')
