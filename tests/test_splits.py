@@ -7,9 +7,11 @@ import pytest
 from conftest import data_config, one_line
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data
+from vimnas_jax import data, spaces
 from vimnas_jax.data import splits
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import parallel
+from vimnas_jax.verbs import retrain
 
 
 def md5(rows):
@@ -49,6 +51,21 @@ def test_cifar10_is_halved_as_the_file_says(monkeypatch, tmp_path, loaded):
   assert [numbers(part) for part in data.halves(loaded, 0.5, c.data.limit)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
   c.data.limit = 2
   assert numbers(data.halves(found, 0.5, c.data.limit)[0]) == [0, 5]
+
+
+def test_a_retraining_is_on_all_images_whatever_a_search_validated_with(loaded):
+  train = data.Split(np.zeros((8, 8, 8, 3), np.uint8), loaded.train.labels)
+  found = dataclasses.replace(loaded, train=train, test=train, mean=(0.5,) * 3, std=(0.5,) * 3,
+                              search=(train.take(slice(5)), train.take(slice(5, 8))))
+  c = config_lib.defaults()
+  c.task, c.space.name, c.data.name, c.batch_size = 'retrain', 'nb201', 'cifar10', 2
+  c.network.cells, c.network.channels, c.network.auxiliary = 1, 8, 0.0
+  space = spaces.get('nb201')
+  genotype = space.read('|nor_conv_1x1~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|')
+  for portion, want in ((1.0, (8, 'test')), (0.5, (5, 'valid'))):
+    c.train_portion = portion
+    run = retrain.Training(config_lib.resolve(c), space, genotype, found, parallel.mesh(1, 2))
+    assert (len(run.train), run.test_name) == want
 
 
 @pytest.mark.parametrize('name', ['cifar100', 'imagenet16-120'])

@@ -1,5 +1,6 @@
 """The retrain verb: an architecture in, a trained, evaluated and exported network out."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -97,6 +98,8 @@ class Training:
   def __init__(self, config, space, genotype, loaded, mesh, limit=None, damaged=None, parts=None):
     self.limit = limit
     self.config, self.space, self.genotype, self.loaded, self.mesh = config, space, genotype, loaded, mesh
+    if config.train_portion == 1:  # of all images: config.data.split says what a search validates with
+      loaded = dataclasses.replace(loaded, search=None)
     self.train, valid = parts or data.halves(loaded, config.train_portion, config.data.limit, whole=True)
     if loaded.valid and config.train_portion < 1:
       raise UserError(f'config.train_portion={config.train_portion:g} and config.data.validation='

@@ -27,7 +27,7 @@ def write(folder, run, now, pace, command, console) -> dict:
       'command': command, 'task': 'retrain', 'space': run.space.name, 'data': run.config.data.name,
       'genotype': run.space.write(run.genotype), 'seed': run.config.seed,
       'steps': int(now.step), 'planned_steps': run.total, 'epochs': run.config.epochs,
-      'params': run.size.params, 'madds': run.size.madds,
+      'train_images': len(run.train), 'params': run.size.params, 'madds': run.size.madds,
       'seconds_per_step': pace and round(pace.seconds, 4), 'bytes_per_step': pace and pace.bytes,
       **measured, 'state_sha256': checkpoint.digest(now)}
   if run.limit:
