@@ -11,7 +11,7 @@ from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.tabular import nasbench101
-from vimnas_jax.verbs import outcome, report
+from vimnas_jax.verbs import outcome, pages, report
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
 NB201 = spaces.get('nb201')
@@ -103,6 +103,36 @@ def test_code_that_a_run_names_runs_only_where_it_is_trusted(tmp_path):
   shutil.copy(EXAMPLE, evil)  # the same bytes as the file that the user names
   c = config_lib.resolve(config_lib.changed(config_lib.defaults(), f'task=report report.runs={tmp_path} trust={mine}'))
   assert list(report.report(c, tmp_path / 'r')) == ['a']
+
+
+@pytest.mark.parametrize('changes, prints, apart', [
+    ({}, {}, False), ({'finalists': 4, 'finalist_epochs': 1.0}, {}, True), ({'finalists': 0}, {}, False),
+    ({'finalist_margin': 3.0}, {}, False), ({'data': {'dir': 'elsewhere'}}, {}, False), ({'epochs': 2.0}, {}, True),
+    ({}, {'data_fingerprint': 'b'}, True), ({}, {'data_fingerprint': 'b', 'streamed': True}, False),
+    ({'phi': {'until': 0.8}}, {}, True), ({'phi': {'until': 1.0}}, {}, False), ({'trust': 'x'}, {}, False),
+    ({'space': {'name': 'b.py'}}, {}, False), ({'space': {'name': 'b.py'}}, {'space_fingerprint': 'b'}, True)])
+def test_runs_are_one_experiment_where_only_the_seed_differs(tmp_path, changes, prints, apart):
+  """Whether finalists were trained counts, though they may be asked for later; a field that one run is too old to have
+  does where it is known what it did; so do data of other contents, and not how a file of one's own is called."""
+  runs = [made(tmp_path / 'a' / f'seed_{seed}', seed=seed) for seed in (0, 1)]
+  config = {'seed': 0, 'epochs': 1.0, 'data': {'dir': 'x'}, 'space': {'name': 'a.py'}}
+  about = {'data_fingerprint': 'a', 'space_fingerprint': 'a', 'streamed': False}
+  (runs[0] / 'config.json').write_text(json.dumps({'config': config, **about}))
+  (runs[1] / 'config.json').write_text(json.dumps({'config': config | {'seed': 1} | changes, **about | prints}))
+  assert list(report.compare(runs, tmp_path / 'r')) == (['a', 'a #2'] if apart else ['a'])
+  told = report.across(runs, tmp_path / 'c', chosen=pages.Chosen(1, 'a rule', {0: 40.0, 1: 41.0}))
+  assert list(told) == ['a']  # seeds of one command are one, however they were begun
+
+
+def test_what_finalists_cost_and_how_long_runs_were_is_told_of_all(tmp_path):
+  facts = {'rows': [{'valid_top1': 40.0}] * 4, 'epochs_in_all': 4.0, 'chosen': 1}
+  runs = [made(tmp_path / 'a' / f'seed_{seed}', seed=seed, finalists=facts, steps=8 - 4 * seed, planned_steps=8)
+          for seed in (0, 1)]
+  row = report.compare(runs, tmp_path / 'r')['a']
+  assert row['finalist_epochs']['mean'] == 4 and row['epochs'] == 0.75
+  assert 'finalists, epochs' in (tmp_path / 'r' / 'report.md').read_text()
+  told = (tmp_path / 'r' / 'report.html').read_text()
+  assert 'finalists, epochs on top' in told and 'had decided before their end' not in told
 
 
 def test_spaces_of_one_name_do_not_write_over_each_other(tmp_path):

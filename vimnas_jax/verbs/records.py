@@ -12,6 +12,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.runs import metrics, runfolder
 from vimnas_jax.spaces import Genotype, Space
 
+_PRINTS = ('data_fingerprint', 'space_fingerprint', 'method_fingerprint', 'streamed')
 _REMEDY = 'finish this run, or leave it out'
 
 
@@ -24,12 +25,15 @@ class Run(NamedTuple):
     result: its result.json; where the folder has a finished retraining of its architecture, in `retrain`, with the
       result of that as 'retrained'.
     space: its space.
+    prints: what config.json has of the contents of its data, and of a space and a method of one's own, and whether
+      images were streamed.
   """
 
   folder: pathlib.Path
   config: dict[str, Any]
   result: dict[str, Any]
   space: Space
+  prints: dict[str, Any]
 
 
 def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
@@ -41,7 +45,8 @@ def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
   known, runs, trust = {}, [], tuple(trust)
   for folder in map(pathlib.Path, folders):
     path, held = folder / 'result.json', folder / 'config.json'
-    result, config = files.read_json(path, _REMEDY), files.read_json(held, _REMEDY).get('config')
+    result, about = files.read_json(path, _REMEDY), files.read_json(held, _REMEDY)
+    config = about.get('config')
     if not isinstance(config, dict):
       raise UserError(f'{files.printable(held)} is damaged (config is missing): {_REMEDY}')
     _checked(path, result, _FIELDS)
@@ -54,7 +59,7 @@ def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
     trained = folder / 'retrain' / 'result.json'
     if trained.exists() and runfolder.follows(folder):
       result['retrained'] = _checked(trained, files.read_json(trained, _REMEDY), _TRAINED)
-    runs.append(Run(folder, files.flatten(config), result, known[key]))
+    runs.append(Run(folder, files.flatten(config), result, known[key], {name: about.get(name) for name in _PRINTS}))
   return runs
 
 

@@ -1,7 +1,6 @@
 """The report verb: runs side by side, as a table and as pictures."""
 
 import itertools
-import json
 import pathlib
 import re
 import statistics
@@ -74,11 +73,11 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   Where `oracles` names the files of a benchmark that covers the space, its figures are read from them, whether the runs
   had them or not; NAS-Bench-101 gives regret_test.png and regret_valid.png too.
 
-  Runs whose folders have the same parent, and whose configurations differ in the seed alone, are one experiment with
-  several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row}; a row has
-  means and standard deviations (over seeds, n - 1) of what report.md shows. A run whose folder has a finished
-  retraining, in `retrain`, is shown with its accuracy. Raises UserError if a run is not readable or the runs are of
-  several spaces.
+  Runs whose folders have the same parent, on the same data, and whose configurations differ in the seed alone, are one
+  experiment with several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row};
+  a row has means and standard deviations (over seeds, n - 1) of what report.md shows. A run whose folder has a finished
+  retraining of what it found, in `retrain`, is shown with its accuracy. Raises UserError if a run is not readable or
+  the runs are of several spaces.
 
   Args:
     runs: run folders.
@@ -94,7 +93,7 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
 
 
 def _compare(runs, folder, oracles, command='', chosen=None):
-  groups, space = _experiments(runs), runs[0].space
+  groups, space = _experiments(runs, chosen is not None), runs[0].space
   console = metrics.Console()
   benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {}) if not benchmark.always]
   looked_up = {benchmark.key: benchmark.load(oracles, console.say) for benchmark in benchmarks}
@@ -125,19 +124,46 @@ def _compare(runs, folder, oracles, command='', chosen=None):
   return rows
 
 
-def _experiments(runs) -> dict:
-  """{name: [run]}, in the order of the runs."""
-  groups = {}
+def _experiments(runs, one: bool = False) -> dict:
+  """{name: [run]}, in the order of the runs; where they are known to be `one` experiment that alone."""
+  groups: list[list[records.Run]] = []
   for run in runs:
-    alike = {k: v for k, v in run.config.items() if k != 'seed' and k not in runfolder.FREE}
-    key = run.folder.resolve().parent, json.dumps(alike, sort_keys=True)
-    groups.setdefault(key, []).append(run)
+    parent = run.folder.resolve().parent
+    of = next((members for members in groups
+               if one or (members[0].folder.resolve().parent == parent and _alike(members[0], run))), None)
+    if of is None:
+      groups.append([run])
+    else:
+      of.append(run)
   names = {}
-  for (parent, _), members in groups.items():
-    called = files.printable(parent.name)
+  for members in groups:
+    called = files.printable(members[0].folder.resolve().parent.name)
     same = sum(name.partition(' #')[0] == called for name in names)
     names[f'{called} #{same + 1}' if same else called] = members
   return names
+
+
+def _alike(one, other) -> bool:
+  """Whether two runs differ in the seed alone.
+
+  Fields that one of them is too old to have count where it is known what it did. Of code of one's own the contents
+  count, and of data too where both were read in the same way.
+  """
+  mine, its = map(_fields, (one, other))
+  for name in mine.keys() & its.keys():
+    code = str(mine[name]).endswith('.py') and str(its[name]).endswith('.py')
+    if mine[name] != its[name] and not (code and name in ('space.name', 'method.name', 'data.name')):
+      return False
+  prints = ['space_fingerprint', 'method_fingerprint']
+  prints += ['data_fingerprint'] * (one.prints['streamed'] == other.prints['streamed'])
+  return not any(one.prints[name] and other.prints[name] and one.prints[name] != other.prints[name] for name in prints)
+
+
+def _fields(run) -> dict:
+  found = runfolder.BEFORE | {name: value for name, value in run.config.items()
+                              if name != 'seed' and name not in runfolder.FREE}
+  late = {name: run.config.get(name, before) for name, before in runfolder.LATE.items()}
+  return found | (late if late['finalists'] else dict.fromkeys(late))
 
 
 def _regrets(space, table, members, kind):
@@ -170,11 +196,11 @@ def spread(values) -> dict | None:
 
 
 def _row(space, results) -> dict:
-  per_epoch = _per_epoch(results[0])
+  lengths = [r['steps'] / per_epoch if (per_epoch := _per_epoch(r)) else 0.0 for r in results]
   row = {
       'method': results[0]['method'], 'data': results[0]['data'], 'seeds': [r['seed'] for r in results],
       'genotypes': [r['genotype'] for r in results],
-      'epochs': results[0]['steps'] / per_epoch if per_epoch else 0.0,
+      'epochs': statistics.fmean(lengths),
       'one_hot': spread([r['one_hot'] for r in results]),
       'unchanged_steps': spread([r['unchanged_steps'] for r in results]),
       'params': spread([r['params'] for r in results]),
@@ -185,6 +211,8 @@ def _row(space, results) -> dict:
       'pools': spread([_count(space, r['genotype'], 'pool') for r in results]),
       'convolutions': spread([_count(space, r['genotype'], 'conv') for r in results]),
   }
+  if all(isinstance(r.get('finalists'), dict) for r in results):
+    row['finalist_epochs'] = spread([r['finalists'].get('epochs_in_all') for r in results])
   if all('supernet' in r for r in results):
     row |= {f'supernet_{kind}': spread([r['supernet'].get(kind) for r in results]) for kind in ('mixed', 'derived')}
   if all('retrained' in r for r in results):

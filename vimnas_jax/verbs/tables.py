@@ -49,13 +49,15 @@ def _cell(spread, digits=2, scale=1.0) -> str:
 
 # columns that only some reports have: key of a row -> heading, what its values are divided by
 _COLUMNS = {'seconds_per_step': ('s a step', 1.0), 'seconds_estimated': ('minutes', 60.0),
-            'bytes_per_step': ('MiB', 2.0 ** 20), 'supernet_mixed': ('supernet %', 1.0),
-            'supernet_derived': ('architecture in it %', 1.0), 'retrained': ('retrained %', 1.0)}
+            'bytes_per_step': ('MiB', 2.0 ** 20), 'finalist_epochs': ('finalists, epochs', 1.0),
+            'supernet_mixed': ('supernet %', 1.0), 'supernet_derived': ('architecture in it %', 1.0),
+            'retrained': ('retrained %', 1.0)}
 _TRAINED = ' or '.join(benchmark.name for benchmark in tabular.BENCHMARKS if not benchmark.predicts)
 _PREDICTED = ' '.join(f'{benchmark.name}: {benchmark.predicts}.' for benchmark in tabular.BENCHMARKS
                       if benchmark.predicts)
 LEGEND = textwrap.fill(f"""\
-Means and standard deviations over seeds. Epochs count pretraining. Agreement: the share of edges, with their
+Means and standard deviations over seeds. Epochs count pretraining; those of finalists, of derived networks that were
+trained to choose between them, come on top, and so do their minutes. Agreement: the share of edges, with their
 operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at the width and depth of
 the search. Minutes: seconds of a step times steps, without compiling. MiB: of a step on one device, as XLA accounts for
 it, the data set included. Supernet: its accuracy on validation images at the end of the search, mixed by the

@@ -47,6 +47,13 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None, network:
   return told
 
 
+def decided(result: Mapping) -> bool:
+  """Whether a search decided by its probabilities, before its end."""
+  steps, unchanged, hot = (result.get(name) for name in ('steps', 'unchanged_steps', 'one_hot'))
+  return bool(real(steps) and steps and not result.get('derived') and real(hot) and hot >= DECIDED
+              and real(unchanged) and unchanged >= SETTLED * steps)
+
+
 def of_searches(runs: Sequence[tuple[str, Mapping, Space]]) -> list[str]:
   """Warnings of searches side by side, (name, result, its space) each; what several have in common in one line."""
   told, short, open_, late = [], [], [], []

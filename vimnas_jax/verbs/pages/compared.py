@@ -17,7 +17,8 @@ _ACCURACIES = {'retrained': 'trained from scratch, %', 'supernet_mixed': 'supern
 _MEASURES = {'one_hot': ('one-hotness', 3, 1), 'unchanged_steps': ('unchanged for, steps', 0, 1),
              'skips': ('skip connections', 1, 1), 'pools': ('pools', 1, 1), 'convolutions': ('convolutions', 1, 1),
              'params': ('parameters, M', 3, 1e6), 'seconds_per_step': ('seconds a step', 3, 1),
-             'seconds_estimated': ('minutes', 1, 60), 'bytes_per_step': ('memory, MiB', 0, 2 ** 20)}
+             'seconds_estimated': ('minutes', 1, 60), 'finalist_epochs': ('finalists, epochs on top', 1, 1),
+             'bytes_per_step': ('memory, MiB', 0, 2 ** 20)}
 
 
 class Chosen(NamedTuple):
@@ -50,7 +51,8 @@ def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], pl
                       f'What do {searches} on {data} find in {names}, and how far do they agree?')
   lead = [*(_choice(folder, runs, data, names, chosen) if chosen else (question, _answer(spaces))),
           html.warnings(checks.of_searches([(name, run.result, run.space) for name, run in _each(spaces)]),
-                        'no run shows a sign of collapse, and all had decided before their end.')]
+                        'no run shows a sign of collapse' + (', and all had decided before their end.' if all(
+                            checks.decided(run.result) for run in runs) else '.'))]
   tables, agree, cells, curves = [], [], [], []
   for name, (rows, groups) in spaces.items():
     title = html.tag('h3', html.link(f'{places[name]}/{shared.FILE}', shared.name_of(name)) if places.get(name) else

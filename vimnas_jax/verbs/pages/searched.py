@@ -67,7 +67,7 @@ def _rounded(epochs):
 
 
 def _answer(result, method) -> str:
-  steps, hot = result.get('steps'), result.get('one_hot')
+  steps = result.get('steps')
   did = f'{method} searched {counted(steps, "step")} ({counted(_rounded(result.get("epochs")), "epoch")})'
   if not steps:
     did = f'{method} trained nothing'
@@ -80,11 +80,8 @@ def _answer(result, method) -> str:
     why = (f'none is better than this one, the most probable, by {least:g} points on validation images:'
            if least and rows[0].get('valid_top1') != best else 'this one is right on most validation images:')
     return f'{did}; of {counted(len(rows), "finalist")}, trained for a short time, {why}'
-  decided = html.real(hot) and hot >= checks.DECIDED
-  settled = html.real(result.get('unchanged_steps')) and html.real(steps) and (
-      result['unchanged_steps'] >= checks.SETTLED * steps)
   return f'{did} and ended with this one.' + (
-      '' if not steps else ' It had decided before its end.' if decided and settled else
+      '' if not steps else ' It had decided before its end.' if checks.decided(result) else
       ' It had not decided by its end.')
 
 
