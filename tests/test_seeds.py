@@ -136,10 +136,15 @@ def test_a_stop_ends_all_and_hours_are_shared(tiny, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(loop, 'to_the_end', stopped)
     assert seeds.search(tiny, tmp_path) is None and calls == ['seed_0']
+  tmp_path /= 'limited'
   runs, rule = seeds.planned(config_lib.changed(tiny, 'max_hours=3.0'), tmp_path, 'python -m x --workdir=y')
   assert [run.searched.max_hours for run in runs] == [1.5, 1.5] and [run.searched.seed for run in runs] == [0, 3]
   assert runs[1].command == (f"python -m x --config.task=search '--config.seeds=()' --config.seed=3 "
                              f'--config.max_hours=1.5 --workdir={tmp_path}/seed_3')
+  (tmp_path / 'seed_0').mkdir(parents=True)
+  files.write_json(tmp_path / 'seed_0' / 'config.json', {'config': {'max_hours': 1.5}})
+  runs, _ = seeds.planned(config_lib.changed(tiny, 'max_hours=3.0 seeds=(0,3,5)'), tmp_path, 'told by a program')
+  assert [run.searched.max_hours for run in runs] == [1.5, 1.0, 1.0]  # a seed more, and what has begun goes on
 
 
 @SLOW

@@ -63,6 +63,9 @@ def search(asked, workdir, command: str = '', stop=None, notes=()) -> dict | Non
     _free(folder)
     console.say(f'{len(runs)} seeds: {", ".join(map(str, asked.seeds))}; ' + (
         f'the best is chosen by {rule.words}' if rule else f'one architecture is read off {consensus.RULE}'))
+    if kept := [run for run in runs if run.searched.max_hours != _hours(asked)]:
+      console.say('; '.join(f'{run.where} goes on with config.max_hours={run.searched.max_hours:g}' for run in kept) +
+                  ', as begun')
     if asked.at_once and not together.searched(runs, folder, console, stop, notes):
       return None
     if not study.carry_out(runs, folder, console, stop, notes):
@@ -79,12 +82,11 @@ def planned(asked, folder: pathlib.Path, command: str) -> tuple[list[study.Run],
   """The runs of config.seeds in `folder`, and what chooses, None for a consensus. Raises UserError on bad input."""
   config_lib.resolve(asked)
   runs, agreed = [], asked.choose == 'consensus'
-  hours = asked.max_hours / len(asked.seeds) * (budget.SEARCH if agreed and asked.then else 1.0)
   for seed in asked.seeds:
-    own = f'seeds=() {"at_once=False " * asked.at_once}seed={seed} max_hours={hours!r}'
+    place = folder / f'seed_{seed}'
+    own = f'seeds=() {"at_once=False " * asked.at_once}seed={seed} max_hours={_hours(asked, place)!r}'
     own += " choose=best then=''" if agreed else ''
     one = config_lib.changed(asked, own)
-    place = folder / f'seed_{seed}'
     runs.append(study.Run(
         place.name, study.as_command(command, own, place) if command.startswith('python ') else command,
         config_lib.resolve(one), config_lib.following(one, one.then_changes, place) if one.then else None))
@@ -95,6 +97,17 @@ def planned(asked, folder: pathlib.Path, command: str) -> tuple[list[study.Run],
     consensus.following(asked, folder)
     return runs, None
   return runs, _rule(runs[0].searched, runs[0].following)
+
+
+def _hours(asked, place=None) -> float:
+  """The share of config.max_hours that a seed has; of one that has begun in the folder `place` what it began with."""
+  path = place and place / 'config.json'
+  if asked.max_hours and path and path.exists():
+    config = files.read_json(path, 'restore it, or remove its folder').get('config')
+    kept = config.get('max_hours') if isinstance(config, dict) else None
+    if type(kept) in (int, float) and kept:
+      return float(kept)
+  return asked.max_hours / len(asked.seeds) * (budget.SEARCH if asked.choose == 'consensus' and asked.then else 1.0)
 
 
 def _rule(searched, following) -> Rule:
