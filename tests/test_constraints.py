@@ -248,7 +248,7 @@ def test_latencies_are_measured_once_and_a_run_keeps_its_own(tiny, tmp_path, mon
     return constraints.of(c, space, loaded, said.append, tmp_path / 'run.json')
 
   first = made()
-  assert len(asked) == 4 * 3 and len({(p.op, p.channels, p.side) for p in asked}) == 12 and len(said) == 1
+  assert len(asked) == 4 * 3 and len({(p.op, p.channels, p.sides) for p in asked}) == 12 and len(said) == 1
   (each,) = first.resources
   assert each.fixed == 7.0  # the quickest cell has none everywhere
   rows = each.rows['cell']

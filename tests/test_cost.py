@@ -206,6 +206,26 @@ def test_supernets():
   assert cost.supernet(NB201, cells=5, channels=16, num_classes=10) == 1_686_106
 
 
+@pytest.mark.parametrize('name, imagenet', [('nb201', False), ('darts', False), ('darts', True)])
+def test_images_that_are_no_squares_cost_by_their_area(name, imagenet):
+  """Exactly, but for the linear layer, where every stride divides both sides."""
+  space, side = spaces.get(name), 64 if imagenet else 16
+  genotype = space.genotype({cell: np.random.default_rng(0).random(rows.shape) for cell, rows in space.cells.items()})
+  size = {'cells': 3, 'channels': 8, 'num_classes': 10, 'imagenet': imagenet}
+  square, wide, high = (cost.count(space, genotype, image_size=sides, **size)
+                        for sides in (side, (side, 3 * side), (3 * side, side)))
+  assert wide == high and wide.params == square.params
+  head = {madds for madds in range(100_000) if wide.madds - madds == 3 * (square.madds - madds)}
+  assert len(head) == 1 and not head.pop() % 10  # times ten classes
+  assert cost.count(space, genotype, image_size=(side, side), **size) == square
+  shares = cost.shares(space, image_size=(side, 3 * side), **size)
+  total = shares.fixed.madds + sum(
+      shares.rows[cell][space.cells[cell].edges.index((source, target))][
+          space.cells[cell].ops[space.cells[cell].edges.index((source, target))].index(op)].madds
+      for cell, edges in genotype.cells.items() for op, source, target in edges)
+  assert total == wide.madds
+
+
 def test_one_input_channel_saves_two_thirds_of_the_stem():
   genotype = genotypes.get('DARTS_V2')
   grey, colour = (cost.count(DARTS, genotype, cells=8, channels=16, num_classes=10, in_channels=c) for c in (1, 3))

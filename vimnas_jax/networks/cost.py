@@ -6,6 +6,7 @@ additions and biases count as no multiply-adds.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -39,7 +40,7 @@ class _At:
     space: the search space.
     edges: of every cell type, [(op, source, target)].
     classes: outputs of the linear layer.
-    size: height and width of the maps, in pixels.
+    sides: height and width of the maps, in pixels.
     widths: channels of the last two outputs, older first; at the beginning those of the image.
     partial: in how many parts a node's channels are taken, of which one goes through the operations.
     auxiliary: whether every edge has a skip connection beside its operations.
@@ -48,52 +49,71 @@ class _At:
   space: Space
   edges: Mapping[str, Sequence[tuple[str, int, int]]]
   classes: int
-  size: int
+  sides: tuple[int, int]
   widths: tuple[int, ...]
   partial: int = 1
   auxiliary: bool = False
 
+  @property
+  def pixels(self) -> int:
+    """Of a map."""
+    return math.prod(self.sides)
+
+  def stride(self, by: int):
+    """Goes on with maps of every `by`th pixel, the first included."""
+    self.sides = _strided(self.sides, by)
+
+
+def _strided(sides, by: int) -> tuple[int, int]:
+  height, width = sides
+  return -(-height // by), -(-width // by)
+
+
+def _both(image_size: int | tuple[int, int]) -> tuple[int, int]:
+  return (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+
 
 def _stem(at: _At, stage: Stage) -> Iterator[_Part]:
   c = stage.channels
-  yield _Part(9 * at.widths[-1] * c, at.size ** 2, c, in_cell=False)
+  yield _Part(9 * at.widths[-1] * c, at.pixels, c, in_cell=False)
   at.widths = (c, c)
 
 
 def _stem0(at, stage):
   c = stage.channels
   for before, after in ((at.widths[-1], c // 2), (c // 2, c)):
-    at.size = -(-at.size // 2)
-    yield _Part(9 * before * after, at.size ** 2, after, in_cell=False)
+    at.stride(2)
+    yield _Part(9 * before * after, at.pixels, after, in_cell=False)
   at.widths = (c,)
 
 
 def _stem1(at, stage):
   c = stage.channels
-  at.size = -(-at.size // stage.stride)
-  yield _Part(9 * at.widths[-1] * c, at.size ** 2, c, in_cell=False)
+  at.stride(stage.stride)
+  yield _Part(9 * at.widths[-1] * c, at.pixels, c, in_cell=False)
   at.widths = (at.widths[-1], c)
 
 
 def _residual(at, stage):
   c, width = stage.channels, at.widths[-1]
-  reduced, halved = -(-at.size // stage.stride), at.size // stage.stride
-  yield _Part(9 * width * c + 9 * c * c, reduced * reduced, 2 * c, in_cell=False)
-  yield _Part(width * c, halved * halved, in_cell=False)
-  at.widths, at.size = (c, c), halved
+  halved = at.sides[0] // stage.stride, at.sides[1] // stage.stride
+  at.stride(stage.stride)
+  yield _Part(9 * width * c + 9 * c * c, at.pixels, 2 * c, in_cell=False)
+  yield _Part(width * c, math.prod(halved), in_cell=False)
+  at.widths, at.sides = (c, c), halved
 
 
 def _cell(at, stage):
   c, cell = stage.channels, at.space.cells[stage.cell]
   if cell.preprocess:  # a FactorizedReduce costs what the 1x1 convolution does
     for width in at.widths[-cell.inputs:]:
-      yield _Part(width * c, at.size ** 2, c)
-  at.size = -(-at.size // stage.stride)
+      yield _Part(width * c, at.pixels, c)
+  at.stride(stage.stride)
   for op, source, _ in at.edges[stage.cell]:
-    yield from _operation(at.space, op, c // at.partial, stage.stride if source < cell.inputs else 1, at.size ** 2)
+    yield from _operation(at.space, op, c // at.partial, stage.stride if source < cell.inputs else 1, at.pixels)
   for source, _ in cell.edges if at.auxiliary else ():
     yield from _operation(at.space, 'skip_connect', c // at.partial, stage.stride if source < cell.inputs else 1,
-                          at.size ** 2)
+                          at.pixels)
   at.widths = (at.widths[-1], c * len(cell.output))
 
 
@@ -106,9 +126,9 @@ _STAGES = {'stem': _stem, 'stem0': _stem0, 'stem1': _stem1, 'residual': _residua
 
 
 def _parts(space: Space, edges: dict, stages: Sequence[Stage], num_classes: int, in_channels: int,
-           size: int, partial: int = 1, auxiliary: bool = False) -> Iterator[_Part]:
-  """The layers of the network whose cells have `edges`: {cell: [(op, source, target)]}; `size` is the image's side."""
-  at = _At(space, edges, num_classes, size, (in_channels,), partial, auxiliary)
+           image_size, partial: int = 1, auxiliary: bool = False) -> Iterator[_Part]:
+  """The layers of the network whose cells have `edges`: {cell: [(op, source, target)]}."""
+  at = _At(space, edges, num_classes, _both(image_size), (in_channels,), partial, auxiliary)
   for stage in stages:
     yield from _STAGES[stage.kind](at, stage)
 
@@ -130,8 +150,8 @@ def _layers(op, channels, stride, pixels):
   return *(_Part(size, uses) for size, uses in counted.weights), _Part(0, 0, counted.norms)
 
 
-def count(space: Space, genotype: Genotype, *, cells: int, channels: int, num_classes: int, image_size: int = 32,
-          in_channels: int = 3, imagenet: bool = False) -> Cost:
+def count(space: Space, genotype: Genotype, *, cells: int, channels: int, num_classes: int,
+          image_size: int | tuple[int, int] = 32, in_channels: int = 3, imagenet: bool = False) -> Cost:
   """Parameters and multiply-adds of the network that `genotype` stands for, as it is trained and evaluated.
 
   BatchNorm has scale and bias everywhere; the auxiliary head, which only training uses, is left out. The published
@@ -145,21 +165,21 @@ def count(space: Space, genotype: Genotype, *, cells: int, channels: int, num_cl
     cells: number of cells (DARTS) or cells per group (NAS-Bench-201), as in `space.macro`.
     channels: width of the first cell, as in `space.macro`.
     num_classes: outputs of the linear layer.
-    image_size: height and width of the images, in pixels.
+    image_size: (height, width) of the images in pixels, or the one number that both are.
     in_channels: channels of the images.
     imagenet: whether the network is the one for ImageNet.
   """
   space.validate(genotype)
-  stages = space.stages(cells, channels, imagenet=imagenet, side=image_size)
+  stages = space.stages(cells, channels, imagenet=imagenet, side=min(_both(image_size)))
   return _total(_parts(space, genotype.cells, stages, num_classes, in_channels, image_size))
 
 
 class Place(NamedTuple):
-  """Where an operation of a cell stands: width and side of the maps that it takes, and its stride."""
+  """Where an operation of a cell stands: width and (height, width) of the maps that it takes, and its stride."""
 
   op: str
   channels: int
-  side: int
+  sides: tuple[int, int]
   stride: int
 
 
@@ -177,25 +197,26 @@ class Shares(NamedTuple):
   places: Mapping[str, tuple[tuple[tuple[Place, ...], ...], ...]]
 
 
-def shares(space: Space, *, cells: int, channels: int, num_classes: int, image_size: int = 32, in_channels: int = 3,
-           imagenet: bool = False) -> Shares:
+def shares(space: Space, *, cells: int, channels: int, num_classes: int, image_size: int | tuple[int, int] = 32,
+           in_channels: int = 3, imagenet: bool = False) -> Shares:
   """How the cost of a network is made up; arguments and errors as those of `count`, whose figures these add up to."""
-  at = _At(space, dict.fromkeys(space.cells, ()), num_classes, image_size, (in_channels,))
+  at = _At(space, dict.fromkeys(space.cells, ()), num_classes, _both(image_size), (in_channels,))
   fixed: list[_Part] = []
-  stages = []  # (cell, channels, side, stride) of every cell
-  for stage in space.stages(cells, channels, imagenet=imagenet, side=image_size):
+  stages = []  # (cell, channels, sides, stride) of every cell
+  for stage in space.stages(cells, channels, imagenet=imagenet, side=min(at.sides)):
     if stage.kind == 'cell':
-      stages.append((stage.cell, stage.channels, at.size, stage.stride))
+      stages.append((stage.cell, stage.channels, at.sides, stage.stride))
     fixed += _STAGES[stage.kind](at, stage)
   rows, places = {}, {}
   for name, cell in space.cells.items():
     places[name] = tuple(tuple(tuple(
-        Place(op, width, side if source < cell.inputs else -(-side // stride), stride if source < cell.inputs else 1)
-        for kind, width, side, stride in stages if kind == name) for op in names)
+        Place(op, width, *((sides, stride) if source < cell.inputs else (_strided(sides, stride), 1)))
+        for kind, width, sides, stride in stages if kind == name) for op in names)
         for (source, _), names in zip(cell.edges, cell.ops))
     rows[name] = tuple(tuple(_total(
         part for place in of
-        for part in _operation(space, place.op, place.channels, place.stride, (-(-place.side // place.stride)) ** 2))
+        for part in _operation(space, place.op, place.channels, place.stride,
+                               math.prod(_strided(place.sides, place.stride))))
         for of in edge) for edge in places[name])
   return Shares(_total(fixed), rows, places)
 
@@ -234,8 +255,9 @@ def supernet(space: Space, *, cells: int, channels: int, num_classes: int, in_ch
   return sum(part.weights + part.biases + (0 if part.in_cell else 2 * part.norms) for part in parts)
 
 
-def supernet_madds(space: Space, *, cells: int, channels: int, num_classes: int, image_size: int = 32,
-                   in_channels: int = 3, partial: int = 1, auxiliary: bool = False) -> int:
+def supernet_madds(space: Space, *, cells: int, channels: int, num_classes: int,
+                   image_size: int | tuple[int, int] = 32, in_channels: int = 3, partial: int = 1,
+                   auxiliary: bool = False) -> int:
   """Multiply-adds of the search network for one image, with every candidate operation on every edge."""
   return _total(_supernet(space, cells, channels, num_classes, in_channels, image_size, partial, auxiliary)).madds
 
@@ -249,28 +271,28 @@ def _supernet(space, cells, channels, num_classes, in_channels, size, partial=1,
   return _parts(space, edges, stages, num_classes, in_channels, size, partial, auxiliary)
 
 
-def _oneshot(space: Space, stages: Sequence[Stage], num_classes: int, in_channels: int, size: int) -> Iterator[_Part]:
-  """The layers of the one-shot network of a space whose graph is searched; `size` is the image's side."""
-  at = _At(space, {}, num_classes, size, (in_channels,))
+def _oneshot(space: Space, stages: Sequence[Stage], num_classes: int, in_channels: int, size) -> Iterator[_Part]:
+  """The layers of the one-shot network of a space whose graph is searched."""
+  at = _At(space, {}, num_classes, _both(size), (in_channels,))
   for stage in stages:
     yield from _ONESHOT[stage.kind](at, stage)
 
 
 def _pool(at, stage):
   del stage
-  at.size = at.size // 2 + 1
+  at.sides = at.sides[0] // 2 + 1, at.sides[1] // 2 + 1
   yield from ()
 
 
 def _stack(at, stage):
   c, width, blocks = stage.channels, at.widths[-1], at.space.topology.blocks
-  yield _Part(2 * blocks * width * c, at.size ** 2, 2 * blocks * c)  # into the blocks, and past them
-  yield _Part(blocks * (9 + 1) * c * c, at.size ** 2, 2 * blocks * c)
+  yield _Part(2 * blocks * width * c, at.pixels, 2 * blocks * c)  # into the blocks, and past them
+  yield _Part(blocks * (9 + 1) * c * c, at.pixels, 2 * blocks * c)
   at.widths = (blocks * c,)
 
 
 def _classifier(at, stage):
-  yield _Part(at.widths[-1] * stage.channels, at.size ** 2)
+  yield _Part(at.widths[-1] * stage.channels, at.pixels)
   yield _Part(stage.channels * at.classes, 1, biases=at.classes)
 
 

@@ -124,7 +124,7 @@ def _result(asked, config, members, genotype, probs, command) -> dict:
       **{name: first[name] for name in ('space', 'method', 'data', 'classes')}, 'genotype': space.write(genotype),
       'one_hot': outcome.one_hotness(probs, space), 'entropy': outcome.entropy(probs, space),
       'probs': {name: np.round(rows, 5).tolist() for name, rows in probs.items()},
-      **outcome.rated(space, genotype, config, shape[0], size), 'seeds': list(asked.seeds),
+      **outcome.rated(space, genotype, config, tuple(shape[:2]), size), 'seeds': list(asked.seeds),
       'per_seed': [{name: member.result[name] for name in ('seed', 'genotype', 'one_hot', 'params')} |
                    {'folder': member.folder.name} for member in members]}
 

@@ -46,7 +46,7 @@ class Constraint:
     self.size = {'cells': config.limit.cells, 'channels': config.limit.channels, 'num_classes': loaded.num_classes,
                  'imagenet': config.limit.imagenet}
     self.image_shape, self.table = loaded.image_shape, None
-    shares = cost.shares(space, **self.size, image_size=min(loaded.image_shape[:2]), in_channels=loaded.image_shape[-1])
+    shares = cost.shares(space, **self.size, image_size=loaded.image_shape[:2], in_channels=loaded.image_shape[-1])
     self.resources = []
     for name, limit in asked.items():
       if name == 'latency_ms':

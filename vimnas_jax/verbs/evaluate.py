@@ -149,7 +149,7 @@ def evaluate(config, workdir, command: str = '') -> dict:
     _same_size(model, loaded, config)
     test, notes = matched(model, loaded, config)
     size = cost.count(model.space, model.genotype, cells=model.net.cells, channels=model.net.channels,
-                      num_classes=model.net.num_classes, image_size=min(model.image_shape[:2]),
+                      num_classes=model.net.num_classes, image_size=model.image_shape[:2],
                       in_channels=model.image_shape[-1], imagenet=model.net.imagenet)
     streams = isinstance(test, data.Streamed)
     runfolder.write_config(folder, config, loaded.fingerprint(), export.fingerprint(given), streams)

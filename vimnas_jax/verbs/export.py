@@ -211,7 +211,7 @@ def read(folder, trusted: Iterable = ()) -> Model:
       space = spaces.named(facts['space'], where)
     genotype = space.validate(Genotype.from_json(json.dumps(facts['genotype'])))
     size = {name: facts[name] for name in _SIZES}
-    counted = cost.count(space, genotype, **size, image_size=min(facts['image_shape'][:2]),
+    counted = cost.count(space, genotype, **size, image_size=tuple(facts['image_shape'][:2]),
                          in_channels=facts['image_shape'][-1])
   except UserError as e:
     raise UserError(str(e) if '--config.trust' in str(e) else f'{where} is damaged ({e}): {_REMEDY}') from None

@@ -136,13 +136,15 @@ def _of(table, space, place: cost.Place) -> float:
   if place.op in ('none', 'noise'):
     return 0.0
   own = f' of {_called(space)}' if place.op in space.own_ops else ''
-  name = f'{place.op}{own} channels={place.channels} side={place.side} stride={place.stride}'
+  height, width = place.sides
+  side = f'{height}' if height == width else f'{height}x{width}'
+  name = f'{place.op}{own} channels={place.channels} side={side} stride={place.stride}'
   return table.milliseconds(name, lambda: _operation(space, place))
 
 
 def _operation(space, place) -> float:
   edge = Edge(op=place.op, stride=place.stride, own_ops=space.own_ops, kernels=True)
-  x = jax.device_put(np.random.default_rng(0).normal(size=(1, place.side, place.side, place.channels))
+  x = jax.device_put(np.random.default_rng(0).normal(size=(1, *place.sides, place.channels))
                      .astype(np.float32))
   variables = _filled(jax.eval_shape(lambda: edge.init(jax.random.key(0), x, True)))
   own = _median(jax.jit(lambda v, x: edge.apply(v, x, False)), variables, x)

@@ -78,7 +78,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   if config.finalists:
     keeps = run.constraint and run.constraint.keeps
     final = finalists.chosen(run, finalists.leading(space, scores, genotype, config.finalists, keeps), folder,
-                             lambda one: rated(space, one, config, run.image_shape[0], run.size), console, stop)
+                             lambda one: rated(space, one, config, run.image_shape[:2], run.size), console, stop)
     if final is None:
       return None
     genotype = final[0]
@@ -109,7 +109,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
       'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
-      **rated(space, genotype, config, run.image_shape[0], run.size),
+      **rated(space, genotype, config, run.image_shape[:2], run.size),
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
       'seconds_per_step': pace and round(pace.seconds, 4),
       'seconds_estimated': pace and round(pace.seconds * int(now.step), 1),  # median step times steps, no compile
@@ -138,11 +138,11 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   return result
 
 
-def rated(space, genotype, config, image_size: int, size) -> dict:
+def rated(space, genotype, config, image_size: tuple[int, int], size) -> dict:
   """Size and multiply-adds of a genotype's network, and what the benchmarks that config.oracle names say of it.
 
   Where a benchmark trained a network of its own for every architecture it is that; elsewhere the network of `size`,
-  cost.count's arguments, on images of side `image_size`.
+  cost.count's arguments, on images of `image_size`, (height, width).
   """
   elsewhere = tabular.network(space)
   whole = elsewhere.cost(genotype) if elsewhere else cost.count(space, genotype, image_size=image_size, **size)

@@ -120,7 +120,7 @@ class Training:
     size = {'cells': net.cells, 'channels': net.channels, 'num_classes': loaded.num_classes}
     self.net = Network(space=space, genotype=genotype, **size, auxiliary=net.auxiliary > 0, imagenet=net.imagenet,
                        dtype=jnp.dtype(config.dtype), kernels=True)
-    self.size = cost.count(space, genotype, **size, image_size=min(loaded.image_shape[:2]),
+    self.size = cost.count(space, genotype, **size, image_size=loaded.image_shape[:2],
                            in_channels=loaded.image_shape[-1], imagenet=net.imagenet)
     self.programs = {}
     self.take(config)
