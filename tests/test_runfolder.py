@@ -1,5 +1,6 @@
 import copy
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -10,7 +11,7 @@ from conftest import ROOT, one_line
 from vimnas_jax import config as config_lib
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import runfolder
+from vimnas_jax.runs import provenance, runfolder
 
 HOLD = '''
 import sys, time
@@ -26,6 +27,22 @@ def asked(**fields):
   c.task, c.space.name, c.data.name = 'retrain', 'nb201', 'synthetic'
   c.update_from_flattened_dict(fields)
   return config_lib.resolve(c)
+
+
+@pytest.mark.skipif(shutil.which('git') is None, reason='no git')
+def test_the_revision_is_that_of_this_package_and_of_no_repository_around_it(tmp_path, monkeypatch):
+  git = ['git', '-c', 'user.name=x', '-c', 'user.email=x', '-C', str(tmp_path)]
+  place = tmp_path / 'site-packages' / 'provenance.py'
+  place.parent.mkdir()
+  for name in ('.gitignore', 'mine.txt'):
+    (tmp_path / name).write_text('site-packages\n')
+  for command in (['init', '-q'], ['add', '.'], ['commit', '-qm', 'mine']):
+    subprocess.run([*git, *command], check=True)
+  place.write_text('')
+  monkeypatch.setattr(provenance, '__file__', str(place))
+  assert provenance.software(())['git'] is None
+  subprocess.run([*git, 'add', '-f', str(place)], check=True)
+  assert len(provenance.software(())['git'].partition('-')[0]) == 40
 
 
 def test_what_a_kill_left_is_removed_and_files_of_others_are_not(tmp_path):

@@ -14,9 +14,12 @@ def software(packages) -> dict:
       versions[package] = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
       continue
+  here = pathlib.Path(__file__)
   try:
-    git = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=40'], capture_output=True, text=True,
-                         timeout=10, check=True, cwd=pathlib.Path(__file__).parent).stdout.strip()
+    for command in (['ls-files', '--error-unmatch', here.name],  # fails where it is installed in another's repository
+                    ['describe', '--always', '--dirty', '--abbrev=40']):
+      git = subprocess.run(['git', *command], capture_output=True, text=True, timeout=10, check=True,
+                           cwd=here.parent).stdout.strip()
   except (OSError, subprocess.SubprocessError):
     git = None
   return {'versions': versions, 'git': git}
