@@ -114,6 +114,17 @@ def test_parts_that_are_unclear(tmp_path, parts, says):
   one_line(e)
 
 
+def test_a_class_may_be_called_train(tmp_path):
+  for name in ('bus', 'train'):
+    for i in range(5):
+      _save(tmp_path / name / f'{i}.png', 20 * i)
+  found = data.get(_config(tmp_path))
+  assert found.class_names == ('bus', 'train') and (len(found.train), len(found.test)) == (8, 2)
+  (tmp_path / 'bus').rename(tmp_path / 'train' / 'bus')
+  with pytest.raises(UserError, match='none called test'):
+    data.get(_config(tmp_path))
+
+
 def test_images_are_read_whatever_they_are_called(tmp_path):
   _parts(tmp_path)
   picture = Image.new('RGB', (4, 4), (9, 9, 9))

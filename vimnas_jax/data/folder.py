@@ -116,6 +116,8 @@ class _Folder:
     if not named['train'] and folders and len(named['test']) == len(folders):
       raise UserError(f'{where} has a folder {printable(named["test"][0].name)} but none called train: add one, or '
                       'give the folder of the classes')
+    if named['train'] and not named['test'] and len(folders) > 1 and self._holds_images(named['train'][0]):
+      named['train'] = []  # a class, of trains
     if named['train'] and not named['test']:
       raise UserError(f'{where} has a folder {printable(named["train"][0].name)} but none called '
                       f'{", ".join(PARTS["test"])}: add one, or give the folder of the classes, of which every fifth '
@@ -189,6 +191,11 @@ class _Folder:
       raise UserError(f'cannot read the folder {printable(folder)} ({e.strerror}): make it readable, and run '
                       'again') from None
     return tuple(map(sorted, found))
+
+  def _holds_images(self, folder) -> bool:
+    """Whether images lie in a folder, and no folders: that of a class."""
+    below, files = self._inside(folder)
+    return not below and any(not self._reason(file) for file in files)
 
   def _leave(self, path, reason):
     name = printable(path.relative_to(self.root))
