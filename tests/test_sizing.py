@@ -124,6 +124,38 @@ def test_an_evaluation_takes_its_data_from_the_run(tmp_path):
   config_lib.resolve(found)
 
 
+def test_an_evaluation_on_other_data_takes_from_the_run_how_images_become_pixels(tmp_path):
+  (tmp_path / 'run' / 'export').mkdir(parents=True)
+  trained = config_lib.defaults().data.to_dict() | {'name': 'cifar10', 'split': 'a.txt', 'shrink': 2, 'pad': 3}
+  (tmp_path / 'run' / 'config.json').write_text(json.dumps({'config': {'data': trained}}))
+  for genotype in (tmp_path / 'run', tmp_path / 'elsewhere'):  # an export that was carried away
+    config = evaluate_config.get_config()
+    config.genotype, config.data.name, config.data.dir = str(genotype), 'synthetic', 'here'
+    found, _ = sizing.sized(config)
+    usual = config_lib.defaults().data.to_dict() | {'name': 'synthetic', 'dir': 'here'}
+    assert found.data.to_dict() == usual | {'shrink': 2 if genotype.name == 'run' else 1}
+    config_lib.resolve(found)
+
+
+@pytest.mark.parametrize('streamed', [True, False])
+def test_an_evaluation_cuts_images_out_as_the_training_did(tmp_path, streamed):
+  (tmp_path / 'export').mkdir()
+  trained = config_lib.defaults().data.to_dict() | {'name': 'folder', 'dir': 'there', 'smallest': 0.08}
+  (tmp_path / 'config.json').write_text(json.dumps({'config': {'data': trained}, 'streamed': streamed}))
+  config = evaluate_config.get_config()
+  config.genotype = str(tmp_path)
+  assert sizing.sized(config)[0].data.stream is streamed
+  config.data.dir = 'here'  # as many images as may be
+  assert sizing.sized(config)[0].data.stream is None
+
+
+def test_a_search_on_parts_is_sized_by_them(tmp_path):
+  config = asked(tmp_path, **{'data.search_parts': (0.1, 0.025)})
+  assert sizing._values(config, 10_000, 32, None)['epochs'] == 1000 / (1000 // 64) // 1 + 1
+  config.data.search_parts = (0.5, 0.005)
+  assert sizing._values(config, 10_000, 32, None)['batch_size'] == 32  # of 50 images
+
+
 CASES = ROOT.parent / 'shared' / 'cases' / 'make_images.py'
 
 

@@ -21,6 +21,7 @@ _BATCHES = 8  # of an epoch, at the least, before a batch is made smaller
 _SEARCH_STEPS, _SEARCH_EPOCHS = 1000, (2, 150)  # half as many come before, of theta alone
 _RETRAIN_STEPS, _RETRAIN_EPOCHS = 4000, (10, 100)
 _EVALUATIONS = 40  # of a retraining
+_PIXELS = ('image_size', 'shrink', 'moments', 'smallest', 'max_pixels')  # of config.data, how an image becomes pixels
 
 
 def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
@@ -35,8 +36,10 @@ def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
     UserError: the data, or the run, cannot be read; or there are too few images for one batch.
   """
   flat = files.flatten(asked.to_dict())
-  if asked.task == 'evaluate' and asked.data.name is None:
-    return _as_trained(asked), ()
+  if asked.task == 'evaluate' and any(asked.data[field] is None for field, value in _usual().items()
+                                      if value is not None):
+    asked = _as_trained(asked)
+    flat = files.flatten(asked.to_dict())
   open_fields = [field for field in FIELDS if flat[field] is None]
   if not open_fields:
     return asked, ()
@@ -67,6 +70,10 @@ def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
   return c, tuple(notes)
 
 
+def _usual() -> dict:
+  return config_lib.defaults().data.to_dict()
+
+
 def _readable(fields):
   """config.data with what reading may ask for."""
   own = copy.deepcopy(fields).unlock()
@@ -76,11 +83,12 @@ def _readable(fields):
 
 def _values(c, count, side, fixed):
   portion = c.when.get(c.method.name, {}).get('train_portion', 0.5) if c.train_portion is None else c.train_portion
-  searched = int(count * portion)
+  parts = c.data.search_parts if _shares(c.data.search_parts) else (portion, portion)
+  searched, validated = (int(count * part) for part in parts)
   if searched < 8 and c.batch_size is None:
     raise UserError(f'config.data.dir={c.data.dir!r} has {searched} images to search on: a batch takes 8 at least; add '
                     'images')
-  batch = c.batch_size or next(b for b in (64, 32, 16, 8) if searched >= _BATCHES * b or b == 8)
+  batch = c.batch_size or next(b for b in (64, 32, 16, 8) if searched >= _BATCHES * b <= _BATCHES * validated or b == 8)
   size = next((s for s in reversed(_SIDES) if s <= side), _SIDES[0])
   shrink = 1
   if fixed and not c.data.stream:  # those that are streamed are not averaged
@@ -88,6 +96,11 @@ def _values(c, count, side, fixed):
   return {'data.image_size': size, 'data.shrink': shrink, 'batch_size': batch,
           'epochs': _epochs(_SEARCH_STEPS, max(searched // batch, 1), _SEARCH_EPOCHS),
           'network.cells': 2 if c.space.name == 'nb201' else 8, 'network.channels': 16}
+
+
+def _shares(parts) -> bool:
+  """Whether config.data.search_parts is what it has to be; what else it may be is told where it is read."""
+  return parts is not None and len(parts) == 2 and all(isinstance(part, int | float) for part in parts)
 
 
 def _epochs(steps, per_epoch, bounds):
@@ -106,17 +119,25 @@ def _retraining(c, count):
 
 
 def _as_trained(asked):
-  """An evaluation with the fields of config.data that it leaves open as the network was trained."""
+  """An evaluation with the fields of config.data that it leaves open as the network was trained.
+
+  On another data set only what says how an image becomes pixels is taken from there.
+  """
   c, given = copy.deepcopy(asked).unlock(), pathlib.Path(asked.genotype).expanduser()
   places = (given, given / 'retrain', given.parent)
   path = next((place / 'config.json' for place in places[not (given / 'export').is_dir():]
                if (place / 'config.json').is_file()), None)
-  if not asked.genotype or path is None:
+  if not asked.genotype or (path is None and c.data.name is None):
     raise UserError(f'config.genotype={asked.genotype!r} is no run folder of a finished retraining (config.json is '
                     'missing): give one, or set config.data.name, config.data.dir and what else the images need')
-  trained = files.read_json(path).get('config', {})
-  known = {**config_lib.defaults().data.to_dict(), **(trained.get('data') or {})}
+  about = files.read_json(path) if path else {}
+  trained = about.get('config', {}).get('data') or {}
+  same = c.data.name in (None, trained.get('name'))
+  moved = c.data.dir not in (None, trained.get('dir'))
+  known = {**_usual(), **{field: value for field, value in trained.items() if same or field in _PIXELS}}
   for field, value in c.data.to_dict().items():
     if value is None:
-      c.data[field] = known[field]
+      c.data[field] = known.get(field)
+  if same and not moved and c.data.smallest and not c.data.photographs and c.data.stream is None:
+    c.data.stream = about.get('streamed')  # images that are streamed are cut out otherwise (data/pixels.py)
   return c
