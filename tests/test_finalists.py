@@ -237,6 +237,9 @@ def test_finalists_are_trained_when_a_search_is_over_and_count_no_more_when_they
   with pytest.raises(UserError, match='another finalist') as e:  # those of two epochs lie there
     search.search(config_lib.resolve(tiny), tmp_path)
   assert 'finalists away' in one_line(e)
+  (tmp_path / 'finalists').rename(tmp_path / 'away')
+  again = search.search(config_lib.resolve(tiny), tmp_path)
+  assert again['finalists']['epochs'] == 3 and again['seconds_per_step'] == before['seconds_per_step']
   tiny.finalists = 0
   assert search.search(config_lib.resolve(tiny), tmp_path) == before
   assert json.loads((tmp_path / 'result.json').read_text()) == json.loads(json.dumps(before))

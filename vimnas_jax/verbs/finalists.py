@@ -22,7 +22,8 @@ from vimnas_jax.runs import loop, metrics
 from vimnas_jax.spaces import within
 from vimnas_jax.verbs import retrain
 
-FOLDER, _ASKED, _FILE, _PACE = 'finalists', 'asked.json', 'trained.json', 'pace.json'
+FOLDER, _ASKED, _FILE = 'finalists', 'asked.json', 'trained.json'
+_PACE = 'pace.json'  # in the run folder, so that it stays where the finalists are moved away
 _MOST = 10_000  # among which others than the first are looked for, the most probable
 _LIKE_THE_SEARCH = ('seed', 'dtype', 'devices', 'batch_size', 'trust', 'train_portion', 'log_steps', 'checkpoint_steps',
                     'checkpoint_minutes', 'checkpoint_keep')
@@ -99,19 +100,17 @@ def renew(folder, config, console):
   how = 'count no more' if not asked else 'are compared anew' if had and had[:3] == asked[:3] else 'are trained now'
   console.say(f'the search is over, and its finalists {how}')
   took = {name: result.get(name) for name in ('seconds_per_step', 'bytes_per_step')}
-  (folder / FOLDER).mkdir(exist_ok=True)
-  files.write_json(folder / FOLDER / _PACE, took)
+  files.write_json(folder / _PACE, took)
   path.unlink(missing_ok=True)
 
 
 def pace(folder, now, config) -> loop.Pace | None:
-  """What the steps of the search took: `now`, which is kept beside its finalists where there are some, or where that is
-  None, as of a search that was over before, what was kept.
+  """What the steps of the search took: `now`, which is kept where there are finalists, or where that is None, as of a
+  search that was over before, what was kept.
   """
-  path = folder / FOLDER / _PACE
+  path = folder / _PACE
   if now is not None:
     if config.finalists:
-      path.parent.mkdir(exist_ok=True)
       files.write_json(path, {'seconds_per_step': now.seconds, 'bytes_per_step': now.bytes})
     return now
   kept = files.read_json(path, 'remove it') if path.exists() else {}
