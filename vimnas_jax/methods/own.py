@@ -125,6 +125,11 @@ def check(path: str, method: Method, space: Space) -> None:
       moved = jax.eval_shape(lambda phi, step: after(phi, Clock(step, 2)), phi, step)
     if jax.tree.map(lambda a: (a.shape, a.dtype), moved) != jax.tree.map(lambda a: (a.shape, a.dtype), phi):
       raise UserError(f'{where}: after gives a phi of other shapes or types than it gets: it must keep them')
+  if (penalty := method.penalty) and not method.carry:
+    with userfile.Told(path, where, 'penalty(phi, weights, clock)'):
+      cost = jax.eval_shape(lambda phi, weights, step: penalty(phi, weights, Clock(step, 2)), phi, drawn[0], step)
+    if getattr(cost, 'shape', None) != ():
+      raise UserError(f'{where}: penalty gives {_told(cost)}; it must give a single number')
   for name, value in drawn[1].items():
     if name in _TAKEN or getattr(value, 'shape', ()) != ():
       raise UserError(f'{where}: sample logs {name!r:.40}: it must be a single number, under another name than '
