@@ -60,7 +60,7 @@ def test_the_page_of_a_search_is_whole(tmp_path, name):
   found = read(tmp_path)
   edges = sum(len(cell.edges) for cell in space.cells.values())
   assert found.svgs >= edges + len(space.cells) + 4
-  for words in ('Search on cifar10', result['genotype'], '0.95', '300 steps', '75 % of the search', '1,234,567',
+  for words in ('Search on cifar10', result['genotype'], '0.95', '300 steps', '75 % of all steps', '1,234,567',
                 'no sign of collapse', '--config="a <b>"', '0.100 s', '1,024 MiB'):
     assert words in found.said, words
   assert found.said.count('leads since step') == 1

@@ -135,6 +135,25 @@ def test_what_finalists_cost_and_how_long_runs_were_is_told_of_all(tmp_path):
   assert 'finalists, epochs on top' in told and 'had decided before their end' not in told
 
 
+def test_test_and_validation_accuracies_do_not_stand_in_one_column(tmp_path):
+  for name, part in (('a', 'test'), ('b', 'valid')):
+    run = made(tmp_path / name / 'seed_0')
+    (run / 'retrain').mkdir()
+    (run / 'retrain' / 'result.json').write_text(json.dumps({'params': 7, f'{part}_top1': 80.0 + (part == 'valid')}))
+  rows = report.compare([tmp_path / name / 'seed_0' for name in 'ab'], tmp_path / 'r')
+  assert rows['a']['retrained']['mean'] == 80 and 'retrained' not in rows['b']
+  assert rows['b']['retrained_valid']['mean'] == 81
+  told = (tmp_path / 'r' / 'report.md').read_text()
+  assert 'retrained, test %' in told and 'retrained, validation %' in told
+
+
+def test_equal_rows_share_the_first_place(tmp_path):
+  runs = [made(tmp_path / name / f'seed_{seed}', seed=seed, oracle=ORACLE, data='cifar10') for name in 'ab'
+          for seed in (0, 1)]
+  report.compare(runs, tmp_path / 'r')
+  assert 'within what the seeds differ by' in (tmp_path / 'r' / 'report.html').read_text()
+
+
 def test_spaces_of_one_name_do_not_write_over_each_other(tmp_path):
   files = [tmp_path / name / 'report.md.py' for name in ('one', 'two')]
   for number, path in enumerate(files):

@@ -216,8 +216,10 @@ def _row(space, results) -> dict:
   if all('supernet' in r for r in results):
     row |= {f'supernet_{kind}': spread([r['supernet'].get(kind) for r in results]) for kind in ('mixed', 'derived')}
   if all('retrained' in r for r in results):
-    name = 'test' if all('test_top1' in r['retrained'] for r in results) else 'valid'
-    row['retrained'] = {**(spread([r['retrained'].get(f'{name}_top1') for r in results]) or {}), 'images': name}
+    name = next((name for name in ('test', 'valid') if all(f'{name}_top1' in r['retrained'] for r in results)), None)
+    if name:  # one of them for all runs of a row; those of other rows may be of the other, in a column of its own
+      row['retrained' if name == 'test' else 'retrained_valid'] = {
+          **spread([r['retrained'][f'{name}_top1'] for r in results]), 'images': name}
     row['retrained_params'] = spread([r['retrained']['params'] for r in results])
   for benchmark, figure in tabular.COLUMNS:
     values = [figure.of(r.get(benchmark.key, {})) for r in results]

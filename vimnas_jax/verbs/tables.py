@@ -12,7 +12,8 @@ from typing import Any
 from vimnas_jax import files, tabular
 
 # title of a panel -> key of a row; between the two stand the accuracies that benchmarks know
-_TRAINED_HERE = {'trained from scratch, %': 'retrained'}
+_TRAINED_HERE = {'trained from scratch, %': 'retrained',
+                 'trained from scratch, validation %': 'retrained_valid'}
 _MEASURES = {'supernet, %': 'supernet_mixed', 'cell alone in the supernet, %': 'supernet_derived',
              'one-hotness': 'one_hot', 'skip connections': 'skips', 'pools': 'pools', 'convolutions': 'convolutions'}
 
@@ -51,7 +52,7 @@ def _cell(spread, digits=2, scale=1.0) -> str:
 _COLUMNS = {'seconds_per_step': ('s a step', 1.0), 'seconds_estimated': ('minutes', 60.0),
             'bytes_per_step': ('MiB', 2.0 ** 20), 'finalist_epochs': ('finalists, epochs', 1.0),
             'supernet_mixed': ('supernet %', 1.0), 'supernet_derived': ('architecture in it %', 1.0),
-            'retrained': ('retrained %', 1.0)}
+            'retrained': ('retrained, test %', 1.0), 'retrained_valid': ('retrained, validation %', 1.0)}
 _TRAINED = ' or '.join(benchmark.name for benchmark in tabular.BENCHMARKS if not benchmark.predicts)
 _PREDICTED = ' '.join(f'{benchmark.name}: {benchmark.predicts}.' for benchmark in tabular.BENCHMARKS
                       if benchmark.predicts)
@@ -61,8 +62,8 @@ trained to choose between them, come on top, and so do their minutes. Agreement:
 operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at the width and depth of
 the search. Minutes: seconds of a step times steps, without compiling. MiB: of a step on one device, as XLA accounts for
 it, the data set included. Supernet: its accuracy on validation images at the end of the search, mixed by the
-probabilities, and with the architecture alone; retrained: of the derived network, trained from scratch, on the images
-that its result.json names. Columns that begin with {_TRAINED} are figures of that
+probabilities, and with the architecture alone; retrained: of the derived network, trained from scratch. Columns that
+begin with {_TRAINED} are figures of that
 benchmark: of the architecture as it trained it, on its own data sets, which are not those of the runs unless their
 names say so. {_PREDICTED}""", 120, break_on_hyphens=False)
 

@@ -12,7 +12,8 @@ from vimnas_jax.verbs.pages import agreed, checks, shared
 from vimnas_jax.verbs.pages.shared import counted
 
 # key of a row -> heading, digits, divisor
-_ACCURACIES = {'retrained': 'trained from scratch, %', 'supernet_mixed': 'supernet, %',
+_ACCURACIES = {'retrained': 'trained from scratch, test %', 'retrained_valid': 'trained from scratch, validation %',
+               'supernet_mixed': 'supernet, %',
                'supernet_derived': 'cell alone in the supernet, %'}
 _MEASURES = {'one_hot': ('one-hotness', 3, 1), 'unchanged_steps': ('unchanged for, steps', 0, 1),
              'skips': ('skip connections', 1, 1), 'pools': ('pools', 1, 1), 'convolutions': ('convolutions', 1, 1),
@@ -145,7 +146,7 @@ def _lower(words: str) -> bool:
 def _answer(spaces) -> Any:
   told = []
   for name, (rows, _) in spaces.items():
-    for words, column, whose in _measures(rows)[:1]:
+    for words, column, whose in sorted(_measures(rows), key=lambda each: len(each[1]) < len(rows))[:1]:
       best = (min if _lower(words) else max)(column, key=lambda each: column[each]['mean'])
       others = [spread['mean'] for each, spread in column.items() if each != best]
       spread = column[best]
@@ -170,7 +171,7 @@ def _doubt(column, best, words) -> str:
     return ' With one seed an order may be chance.'
   gap = abs(column[best]['mean'] - column[second]['mean'])
   errors = (sum(std ** 2 / max(column[name].get('runs') or 1, 1) for std, name in zip(stds, (best, second)))) ** 0.5
-  return ' That is within what the seeds differ by.' if gap < 2 * errors else ''
+  return ' That is within what the seeds differ by.' if gap <= 2 * errors else ''
 
 
 def _spread(spread, digits=2, scale=1.0) -> str:

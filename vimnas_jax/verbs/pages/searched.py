@@ -62,13 +62,22 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
   return html.document(f'Search on {data_name}', f'vimnas_jax search: {method} in {space_name}', lead, sections)
 
 
-def _rounded(epochs):
+def _epochs(result):
+  """Of all steps, those of theta alone included; of a result that does not say how many these are the search's."""
+  steps, planned, alone, epochs = (result.get(name) for name in ('steps', 'planned_steps', 'pretrain_steps', 'epochs'))
+  if all(map(html.real, (steps, planned, alone, epochs))) and epochs and planned > alone:
+    epochs = steps * epochs / (planned - alone)
   return float(f'{epochs:.3g}') if html.real(epochs) else epochs
+
+
+def _alone(result) -> str:
+  steps = result.get('pretrain_steps')
+  return f', {counted(steps, "step")} of them of its weights alone' if html.real(steps) and steps else ''
 
 
 def _answer(result, method) -> str:
   steps = result.get('steps')
-  did = f'{method} searched {counted(steps, "step")} ({counted(_rounded(result.get("epochs")), "epoch")})'
+  did = f'{method} searched {counted(steps, "step")} ({counted(_epochs(result), "epoch")}{_alone(result)})'
   if not steps:
     did = f'{method} trained nothing'
   if result.get('derived'):
@@ -129,7 +138,7 @@ def _tiles(result, network, space) -> list[tuple]:
   if not result.get('derived'):
     unchanged, steps = result.get('unchanged_steps'), result.get('steps')
     known = html.real(unchanged) and html.real(steps) and steps
-    share = f'{100 * unchanged / steps:.0f} % of the search' if known else ''
+    share = f'{100 * unchanged / steps:.0f} % of all steps' if known else ''
     tiles += [('One-hotness', html.number(result.get('one_hot'), 3), f'1: every {chooser} has decided'),
               ('Unchanged for', counted(unchanged, 'step'), share)]
   return [*tiles, ('Parameters', html.number(result.get('params')), _where(space)),
