@@ -7,7 +7,7 @@ TFDS data dir. Drawn by a fixed seed, a tenth of the images of every class train
 the architecture, for methods that validate (32,000); both are listed in subset.json. Stems of three stride-2
 convolutions, 8 cells of 28x28 and less, C = 16, random resized crops of the photographs, flips, no jitter, batch 1024
 over all devices (launch/ starts more of them). The paper gives neither its lengths nor its rates here: two epochs of
-theta alone and three of search are as many passes as its 0.26 GPU-days hold at the speed that PC-DARTS reports.
+theta alone and three of search are somewhat more passes than its 0.26 GPU-days hold at the speed that PC-DARTS reports.
 `:method=pcdarts,published` has PC-DARTS's own 50 epochs. On one GPU of 24 GB or less:
 --config.batch_size=256 --config.theta.lr=0.1. What it finds goes to configs/retrain_imagenet.py.
 

@@ -2,7 +2,7 @@
 
   python -m vimnas_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Twelve epochs of theta alone and 36 of search, 22 steps each: 40 s on two CPU cores, 85 s where nothing is compiled yet.
+Twelve epochs of theta alone and 36 of search, 22 steps each: 30 s on two CPU cores, 67 s where nothing is compiled yet.
 results/quickstart/seeds.md has seeds 0 to 9. With --config.then=retrain the network of the cell is trained too.
 """
 
