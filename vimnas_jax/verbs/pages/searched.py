@@ -110,8 +110,8 @@ def _trials(result) -> list[Any]:
       'Finalists: what was most probable at the end (1) and what was next to it, each trained from scratch for ',
       html.number(facts.get('epochs'), 1), ' epochs', smaller, ', ',
       html.number(facts.get('epochs_in_all'), 1), ' in all', cost, '. ',
-      html.number(facts.get('valid_images')), ' validation images chose. So short a training tells large differences, '
-      'not small ones.'])),
+      html.number(facts.get('valid_images')), ' validation images chose. So short a training tells what learns '
+      'sooner, which need not be what is better in the end.'])),
           html.table('Finalists', ('', 'architecture', 'validation %', 'loss', 'parameters'), lines)]
 
 
