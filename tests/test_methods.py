@@ -47,10 +47,10 @@ def test_interface(name, space):
     assert rows.shape == (method.samples, *space.cells[cell].shape) and probs[cell].shape == space.cells[cell].shape
 
 
-@pytest.mark.parametrize('name', ['vimnas', 'darts', 'random'])
-def test_rows_are_probabilities(name):
+@pytest.mark.parametrize('name, space', [('vimnas', 's2'), ('darts', 's2'), ('random', 'nb201')])
+def test_rows_are_probabilities(name, space):
   method, key = _make(name), jax.random.key(0)
-  phi = method.init(key, spaces.get('s2'))
+  phi = method.init(key, spaces.get(space))
   drawn = [method.sample(phi, jax.random.key(i), Clock(1, 2))[0] for i in (1, 2)]
   for cell, probs in method.probs(phi).items():
     for rows in (*(weights[cell] for weights in drawn), probs):
@@ -212,6 +212,29 @@ def test_the_sparsity_is_of_the_means_that_the_step_mixes_by():
   weight = early / float(vimnas.dropout_kl(mu, sigma).sum())
   assert late == pytest.approx(weight * float(vimnas.dropout_kl(8 * mu, sigma).sum()), rel=1e-5)
   assert late != pytest.approx(early, rel=1e-2)
+
+
+@pytest.mark.parametrize('name', ['darts', 's1', 's3'])
+def test_random_cells_are_uniform_in_edges_and_operations(name):
+  """Two edges into every node, each pair as likely, and no operation but `none` less likely than another."""
+  space, method = spaces.get(name), _make('random')
+  draw = jax.jit(lambda key: method.scores(method.init(key, space)))
+  cells = [space.genotype(jax.device_get(draw(jax.random.key(seed)))).cells['normal'] for seed in range(400)]
+  last = max(target for _, _, target in cells[0])
+  sources = np.bincount([source for cell in cells for _, source, target in cell if target == last], minlength=last)
+  expected = 400 * 2 / last
+  assert (np.abs(sources - expected) < 5 * expected ** 0.5).all(), sources
+  if name == 'darts':
+    ops = [op for cell in cells for op, _, _ in cell]
+    counts = np.array([ops.count(op) for op in space.cells['normal'].ops[0] if op != 'none'])
+    assert (np.abs(counts - len(ops) / 7) < 5 * (len(ops) / 7) ** 0.5).all() and counts.sum() == len(ops), counts
+  phi = method.init(jax.random.key(0), space)
+  weights, _ = method.sample(phi, jax.random.key(1), Clock(0, 1))
+  for cell, rows in weights.items():
+    into = np.array([target for _, target in space.cells[cell].edges])
+    kept = np.asarray(rows[0]).sum(-1)
+    assert all(kept[into == node].sum() == 2 for node in set(into))
+    assert np.allclose(method.probs(phi)[cell].sum(-1), 1)
 
 
 def test_sparsity_prefers_noise():

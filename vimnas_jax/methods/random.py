@@ -1,7 +1,9 @@
 """Random search: a uniformly random architecture, the floor that every method has to clear.
 
 The architecture is drawn at initialisation. Epochs, if any, train theta as a random single-path supernet does (Li and
-Talwalkar, UAI 2019): every step runs one operation per edge, drawn uniformly. `config.epochs=0` costs nothing.
+Talwalkar, UAI 2019): every step runs one architecture, drawn uniformly. `config.epochs=0` costs nothing. Where nodes
+keep a given number of edges an architecture is so many edges, drawn uniformly too, and no `none`, as in
+methods/rsps.py.
 
 With a `budget` it is the random search of NAS-Bench-201 (Dong and Yang, ICLR 2020): so many architectures of the space
 are drawn uniformly, with replacement, a benchmark says what validation accuracy each reaches, and the best is the
@@ -38,12 +40,28 @@ def make(config: ConfigDict) -> Method:
     return rsps.make(ConfigDict({'tries': config.budget}))._replace(trains=False, asks='benchmark')
 
   def init(key, space):
-    return {'params': {}, 'fixed': {name: one_hot(jax.random.fold_in(key, i), cell.shape)
-                                    for i, (name, cell) in enumerate(space.cells.items())}}
+    if space.kept is None:
+      return {'params': {}, 'fixed': {name: {'ops': one_hot(jax.random.fold_in(key, i), cell.shape)}
+                                      for i, (name, cell) in enumerate(space.cells.items())}}
+    fixed = {}
+    for i, (name, rule) in enumerate(rsps.rules(space).items()):
+      ops, edges = rsps.parts(jax.random.fold_in(key, i), rule)
+      fixed[name] = {'ops': ops, 'edges': edges, 'rule': rule}
+    return {'params': {}, 'fixed': fixed}
 
   def sample(phi, key, clock):
     del clock
-    return {name: one_hot(jax.random.fold_in(key, i), drawn.shape)[None]
-            for i, (name, drawn) in enumerate(phi['fixed'].items())}, {}
+    keys = {name: jax.random.fold_in(key, i) for i, name in enumerate(phi['fixed'])}
+    return {name: (rsps.architecture(keys[name], own['rule']) if 'rule' in own else
+                   one_hot(keys[name], own['ops'].shape))[None] for name, own in phi['fixed'].items()}, {}
 
-  return Method(init, sample, lambda phi, clock=END: phi['fixed'], updates.single_level())
+  def probs(phi, clock=END):
+    del clock
+    return {name: own['ops'] for name, own in phi['fixed'].items()}
+
+  def scores(phi, clock=END):
+    del clock
+    return {name: own['ops'] * own['edges'][:, None] if 'edges' in own else own['ops']
+            for name, own in phi['fixed'].items()}
+
+  return Method(init, sample, probs, updates.single_level(), scores=scores)

@@ -42,12 +42,18 @@ def architecture(key: jax.Array, rule: Rule) -> jax.Array:
 
   `rule` is the cell's, as `rules` gives it: which operations an edge may keep, and how many edges a node.
   """
+  weights, kept = parts(key, rule)
+  return weights * kept[:, None]
+
+
+def parts(key: jax.Array, rule: Rule) -> tuple[jax.Array, jax.Array]:
+  """Of `architecture` an operation on every edge, one-hot rows [edges, ops], and which edges are kept, [edges]."""
   edge_key, op_key = jax.random.split(key)
   drawn = initial.gumbel(op_key, rule['allowed'].shape)
   weights = jax.nn.one_hot(jnp.where(rule['allowed'], drawn, -jnp.inf).argmax(-1), drawn.shape[1])
   order, targets = initial.uniform(edge_key, drawn.shape[:1]), rule['targets']
   earlier = ((targets[:, None] == targets[None]) & (order[None] < order[:, None])).sum(1)
-  return weights * (earlier < rule['kept'])[:, None]
+  return weights, earlier < rule['kept']
 
 
 def make(config: ConfigDict) -> Method:
