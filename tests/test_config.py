@@ -148,6 +148,17 @@ def test_the_crop_fits_the_data_unless_it_is_set():
   assert config_lib.resolve(config).data.pad == 0
 
 
+@pytest.mark.parametrize('space, nesterov', [('darts', False), ('nb201', True)])
+def test_a_retraining_has_its_authors_optimiser_and_not_that_of_the_search(space, nesterov):
+  config = config_lib.defaults()
+  config.space.name, config.data.name = space, 'synthetic'
+  config.theta.nesterov, config.theta.warmup, config.theta.clip, config.theta.momentum = not nesterov, 5, 1.0, 0.5
+  theta = config_lib.following(config, '', 'there').theta
+  assert (theta.nesterov, theta.warmup, theta.momentum) == (nesterov, 0, 0.9)
+  assert theta.clip == (0.0 if space == 'nb201' else 5.0)
+  assert config_lib.following(config, 'theta.warmup=3', 'there').theta.warmup == 3
+
+
 def test_the_part_that_is_trained_on_follows_the_task():
   assert config_lib.resolve(nb201_c10.get_config()).train_portion == 0.5
   config = quickstart.get_config()

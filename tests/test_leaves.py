@@ -122,3 +122,6 @@ def test_what_kernels_do_not_take_goes_by_optax():
   unrolled, full = optim.theta(config, 4, clip=False), {'w': jnp.ones(4)}
   pulled = jax.grad(lambda g: updates.moved(unrolled, g, full, unrolled.init(full))[0]['w'].sum())(full)
   np.testing.assert_array_equal(pulled['w'], -0.5)
+  ahead = optim.theta(ConfigDict({**config, 'nesterov': True}), 4, clip=False)  # by its authors plain momentum
+  np.testing.assert_array_equal(updates.moved(ahead, full, full, ahead.init(full))[0]['w'],
+                                updates.moved(unrolled, full, full, unrolled.init(full))[0]['w'])

@@ -164,6 +164,7 @@ def retraining(config: ConfigDict) -> ConfigDict:
   """
   c = config
   c.task, c.then, c.train_portion, c.theta.lr_end = 'retrain', '', None, 0.0
+  c.theta.momentum, c.theta.warmup = 0.9, 0  # those of the search may be its method's
   c.log_steps, c.checkpoint_steps = 50, 1000
   own = c.space.name.endswith('.py')
   if c.space.name == 'nb201' or own:
@@ -173,6 +174,7 @@ def retraining(config: ConfigDict) -> ConfigDict:
     c.network.auxiliary, c.network.drop_path = 0.0, 0.0
   else:
     c.epochs, c.batch_size, c.theta.lr, c.theta.weight_decay, c.theta.schedule = 600.0, 96, 0.025, 3e-4, 'cosine_epoch'
+    c.theta.nesterov, c.theta.clip = False, 5.0
     c.data.cutout = 16
   return c
 

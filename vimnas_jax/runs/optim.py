@@ -19,10 +19,11 @@ DECAY = 0.97  # an epoch, of 'step_epoch'
 def theta(config, steps: jax.Array | int, per_epoch: int = 1, clip: bool = True) -> optax.GradientTransformation:
   """SGD with momentum for the weights, its rate by `rate`. `config` is config.theta.
 
-  Without `clip` unclipped, and its steps have a gradient everywhere; with it not those of a `Momentum`.
+  Without `clip` unclipped and without Nesterov's form, as the authors of DARTS look ahead, and its steps have a
+  gradient everywhere; with it not those of a `Momentum`.
   """
   schedule = rate(config, steps, per_epoch)
-  plain = optax.chain(_before(config, clip), optax.sgd(schedule, config.momentum or None, config.nesterov))
+  plain = optax.chain(_before(config, clip), optax.sgd(schedule, config.momentum or None, config.nesterov and clip))
   if not (clip and config.momentum):
     return plain
   return Momentum(functools.partial(_begun, plain), plain.update, functools.partial(_moved, plain, config, schedule))
