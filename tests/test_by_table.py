@@ -127,7 +127,8 @@ def test_random_search_without_a_budget_is_what_it_was():
   method = make('random')
   phi = method.init(jax.random.key(3), SPACE)
   assert method.derive is None and method.trains
-  assert np.asarray(phi['fixed']['cell']).argmax(1).tolist() == [2, 0, 0, 0, 1, 1]  # the bits of before
+  for rows in (method.probs(phi), method.scores(phi)):
+    assert np.asarray(rows['cell']).argmax(1).tolist() == [2, 0, 0, 0, 1, 1]  # the bits of before
 
 
 def configured(**fields):
