@@ -9,7 +9,7 @@ from conftest import ONE_EDGE, SLOW
 from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import metrics, runfolder
+from vimnas_jax.runs import metrics, runfolder, signals
 from vimnas_jax.verbs import report, search, study
 
 
@@ -120,10 +120,11 @@ def test_a_run_that_goes_on_has_its_images_where_it_began_with_them(tiny, tmp_pa
   monkeypatch.setattr(study.data, 'get', lambda fields: read.append(fields.stream) or Loaded)
   monkeypatch.setattr(search, 'search', lambda config, place, command, loaded, stop, **more: began.append(
       place.name) or {})
-  assert study.carry_out(runs, tmp_path, metrics.Console())
+  stop = signals.Stop()
+  assert study.carry_out(runs, tmp_path, metrics.Console(), stop)
   assert read == [None, True] and began == ['a', 'b']
   with pytest.raises(UserError, match='another fingerprint'):  # the data of what is finished are compared
-    study.carry_out([study.Run('c', '', config, None), *runs], tmp_path, metrics.Console())
+    study.carry_out([study.Run('c', '', config, None), *runs], tmp_path, metrics.Console(), stop)
 
 
 def test_agreement_counts_edges_in_common():

@@ -95,18 +95,15 @@ def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any
 def search(config: ConfigDict, workdir: AnyPath, signals: bool = False) -> dict[str, Any] | None:
   """Searches an architecture. Returns what is in workdir/result.json; None if it was stopped, all saved.
 
-  With config.seeds it searches with each of them, retrains what they find where config.then asks for it, and returns
-  the result of all, whose 'genotype' is the best one's (verbs/seeds.py) or, with config.choose='consensus', that which
-  they agree on and which alone is retrained (verbs/consensus.py). Raises UserError on bad input, Diverged where
-  a number stops being finite, OSError where the disk fails.
+  Where config.then asks for it, what is found is trained in workdir/retrain, and 'retrained' has the result of that.
+  With config.seeds it searches with each of them, and returns the result of all, whose 'genotype' is the best one's
+  (verbs/seeds.py) or, with config.choose='consensus', that which they agree on and which alone is retrained
+  (verbs/consensus.py). Raises UserError on bad input, Diverged where a number stops being finite, OSError where the
+  disk fails.
   """
-  if config.get('seeds') and not config.dry_run:
-    from vimnas_jax.verbs import seeds
-    compile_cache()
-    asked, notes = sized(config_lib.changed(config, 'task=search'))
-    return seeds.search(asked, workdir, _words(), _stop(signals), notes)
-  from vimnas_jax.verbs import search as verb
-  return verb.search(_resolved(config, 'search'), workdir, _words(), stop=_stop(signals))
+  from vimnas_jax.verbs import chain, seeds
+  asked, notes = _asked(config, 'search')
+  return (seeds.search if asked.seeds else chain.searched)(asked, workdir, _words(), _stop(signals), notes)
 
 
 def retrain(config: ConfigDict, workdir: AnyPath, signals: bool = False) -> dict[str, Any] | None:
@@ -163,11 +160,16 @@ def sized(config: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
   return sizing.sized(config)
 
 
-def _resolved(config: ConfigDict, task: str) -> ConfigDict:
+def _asked(config: ConfigDict, task: str) -> tuple[ConfigDict, tuple[str, ...]]:
+  """`config` for a verb, with what the images chose, and lines about that; not yet resolved."""
   if config.dry_run:
     raise UserError('config.dry_run: call vimnas_jax.plan(config) for that')
   compile_cache()
-  return config_lib.resolve(sized(config_lib.changed(config, f'task={task}'))[0])
+  return sized(config_lib.changed(config, f'task={task}'))
+
+
+def _resolved(config: ConfigDict, task: str) -> ConfigDict:
+  return config_lib.resolve(_asked(config, task)[0])
 
 
 def _stop(signals: bool) -> Stop:

@@ -97,9 +97,7 @@ def _join(config, several=False):
 
 def _dispatch(asked, config, workdir, command, notes=()):
   """What the task gives: None if a signal ended it early. `config` is `asked`, resolved."""
-  from vimnas_jax import config as config_lib
-  from vimnas_jax.runs import budget
-  from vimnas_jax.verbs import evaluate, plan, predict, report, retrain, search, seeds, study
+  from vimnas_jax.verbs import chain, evaluate, plan, predict, report, retrain, seeds, study
   if asked.dry_run:
     return plan.plan(asked, workdir, notes)
   if config.task == 'study':
@@ -112,15 +110,7 @@ def _dispatch(asked, config, workdir, command, notes=()):
     return evaluate.evaluate(config, workdir, command)
   if config.task == 'predict':
     return predict.predict(config, workdir, command)
-  if asked.seeds:
-    return seeds.search(asked, workdir, command, notes=notes)
-  following = None
-  if asked.then:  # checked before the search begins
-    following = config_lib.following(asked, asked.then_changes, workdir)
-  result = search.search(config, workdir, command, notes=notes, share=budget.SEARCH if following is not None else 1.0)
-  if result is not None and following is not None:
-    return retrain.retrain(following, os.path.join(workdir, 'retrain'), command)
-  return result
+  return (seeds.search if asked.seeds else chain.searched)(asked, workdir, command, notes=notes)
 
 
 def _config_file() -> str:
@@ -251,7 +241,8 @@ def _told(e) -> int:
     _tell(_line(e))
     return 1
   if isinstance(e, MemoryError) or 'RESOURCE_EXHAUSTED' in str(e):  # XLA's word
-    _tell(f'out of memory ({_line(e)[:100]}): lower config.batch_size, or see config.remat and config.accumulate')
+    _tell(f'out of memory ({_line(e)[:100]}): lower config.batch_size; a search also has config.remat '
+          'and config.accumulate')
     return 2
   if 'vimnas_jax.runs.hosts' in sys.modules:
     from vimnas_jax.runs import hosts

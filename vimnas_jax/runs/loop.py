@@ -125,7 +125,8 @@ def batches(order, per_epoch: int, mesh):
 def to_the_end(run, folder, console, stop, write) -> dict | None:
   """Takes a run from what `folder` holds to its end, or to a stop.
 
-  Returns its result; None if a signal ended it early, all saved. A run that is finished already is not run again.
+  Returns its result; None if a signal ended it early, all saved. A run that is finished already is not run again, even
+  where its checkpoints are gone.
 
   Args:
     run: has `config`, `total` (steps in all), start(), abstract(step), finished(state) and advance(state, folder,
@@ -138,6 +139,8 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
   config = run.config
   saved = checkpoint.Checkpoints(folder, config.checkpoint_keep, config.checkpoint_hours)
   now = saved.restore(run.abstract, console.say)
+  if now is None and (folder / 'result.json').exists():
+    return _finished(folder, console)
   if now is None:
     now = signals.interruptible(run.start)
   elif not run.finished(now):
@@ -156,11 +159,16 @@ def to_the_end(run, folder, console, stop, write) -> dict | None:
     console.say(f'stopped after step {int(now.step)} of {run.total}, all saved: run the same command to go on')
     return None
   if over and (folder / 'result.json').exists():
-    console.say(f'{files.printable(folder)} holds the finished run:')
-    return files.read_json(folder / 'result.json', 'remove it, and the same command writes it again')
+    return _finished(folder, console)
   result = write(parallel.local(now), pace) if hosts.first() else {}
   hosts.together('the result is written')
   return result
+
+
+def _finished(folder, console) -> dict:
+  """The result that `folder` has."""
+  console.say(f'{files.printable(folder)} holds the finished run:')
+  return files.read_json(folder / 'result.json', 'remove it, and the same command writes it again')
 
 
 def _bytes(program) -> int | None:

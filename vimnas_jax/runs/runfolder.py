@@ -258,11 +258,14 @@ def follows(folder: pathlib.Path) -> bool:
   """Whether the training in `folder`/retrain is of the architecture that the search in `folder` holds, which finalists
   may have changed since; also where there is none of either. Raises UserError where a file is damaged.
   """
-  paths = [place / 'genotype.json' for place in (folder, folder / 'retrain')]
-  if not all(path.exists() for path in paths):
-    return True
-  found, trained = (dict(spaces.Genotype.from_json(files.read_text(path)).cells) for path in paths)
-  return found == trained
+  found, trained = architecture(folder), architecture(folder / 'retrain')
+  return found is None or trained is None or found == trained
+
+
+def architecture(folder: pathlib.Path) -> dict | None:
+  """The cells of the architecture that `folder` holds; None without one. Raises UserError where its file is damaged."""
+  path = folder / 'genotype.json'
+  return dict(spaces.Genotype.from_json(files.read_text(path)).cells) if path.exists() else None
 
 
 def environment() -> dict:

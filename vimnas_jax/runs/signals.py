@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+from collections.abc import Callable
 
 from vimnas_jax.errors import Stopped
 
@@ -14,20 +15,25 @@ class Stop:
   """While it is entered, a signal raises Stopped, or, inside `noted()`, only sets `asked` for a loop to poll.
 
   In a thread other than the main one, and where `listens` is False, no signal is touched; who holds the object may set
-  `asked` there.
+  `asked` there. It may be entered again while it is entered: a command of several runs has one for all, so that what
+  came in the last step of one is known before the next.
   """
 
   def __init__(self, listens: bool = True):
     self.asked = False
     self._listens = listens
-    self._patient, self._before = False, {}
+    self._patient, self._before, self._entered = False, {}, 0
 
   def __enter__(self):
-    if self._listens and threading.current_thread() is threading.main_thread():
+    self._entered += 1
+    if self._entered == 1 and self._listens and threading.current_thread() is threading.main_thread():
       self._before = {s: signal.signal(s, self._note) for s in SIGNALS}
     return self
 
   def __exit__(self, *exc):
+    self._entered -= 1
+    if self._entered:
+      return
     for s, handler in self._before.items():
       signal.signal(s, signal.SIG_DFL if handler is None else handler)  # None: it was set outside Python
 
@@ -36,6 +42,12 @@ class Stop:
     self.asked = True
     if not self._patient:
       raise Stopped(signal.Signals(number).name)
+
+  def ends(self, say: Callable[[str], object]) -> bool:
+    """Whether a signal has come before something that is still to do, which then is left; `say` is told so."""
+    if self.asked:
+      say('stopped, all saved: run the same command to go on')
+    return self.asked
 
   @contextlib.contextmanager
   def noted(self):

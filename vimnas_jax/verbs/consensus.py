@@ -60,7 +60,7 @@ def lift(source: pathlib.Path, folder: pathlib.Path):
     files.write(folder / 'export' / path.name, files.read_bytes(path))
 
 
-def search(asked, runs, folder: pathlib.Path, command: str, console, stop=None) -> dict | None:
+def search(asked, runs, folder: pathlib.Path, command: str, console, stop) -> dict | None:
   """Reads what the finished `runs` (study.Run) below `folder` agree on, and trains its network where config.then asks.
 
   Into `folder` go genotype.json, the pictures of its cells, seeds.md, report.md with its pictures, result.json and,
@@ -71,14 +71,14 @@ def search(asked, runs, folder: pathlib.Path, command: str, console, stop=None) 
   members = records.read([folder / run.where for run in runs], trust)
   space, probs = members[0].space, _mean(members)
   genotype, training, network = space.genotype(probs), following(asked, folder), folder / 'retrain'
-  same = _kept(network) == genotype.to_json()
-  if training is not None and _kept(network) and not same:
+  trained, cells = runfolder.architecture(network), dict(genotype.cells)
+  if training is not None and trained not in (None, cells):
     raise UserError(f'{files.printable(network)} holds the network of another architecture than these seeds agree on: '
                     'move it away, and the same command trains the new one')
   result = _result(asked, runs[0].searched, members, genotype, probs, command)
-  if _kept(folder) != genotype.to_json():  # what lies there is of another
+  if runfolder.architecture(folder) != cells:  # what lies there is of another
     (folder / 'result.json').unlink(missing_ok=True)
-  if not same:
+  if trained != cells:
     shutil.rmtree(folder / 'export', ignore_errors=True)
   files.write(folder / 'genotype.json', genotype.to_json() + '\n')
   config = files.read_json(members[0].folder / 'config.json')
@@ -87,10 +87,12 @@ def search(asked, runs, folder: pathlib.Path, command: str, console, stop=None) 
     draw.cell(genotype, name, space, folder / f'cell_{"normal" if name == "cell" else name}.png')
   after = None
   if training is not None:
+    if stop.ends(console.say):
+      return None
     after = retrain.retrain(training, network, command, stop=stop)
     if after is None:
       return None
-  if same or after is not None:
+  if trained == cells or after is not None:
     lift(network, folder)
   if after is not None:
     result['retrained'] = {name: value for name, value in after.items() if name in _TRAINED}
@@ -103,12 +105,6 @@ def search(asked, runs, folder: pathlib.Path, command: str, console, stop=None) 
   for line in _lines(result, folder):
     console.say(line)
   return result
-
-
-def _kept(folder) -> str:
-  """The architecture that a folder holds, as JSON; '' without one."""
-  path = folder / 'genotype.json'
-  return files.read_text(path).strip() if path.exists() else ''
 
 
 def _result(asked, config, members, genotype, probs, command) -> dict:

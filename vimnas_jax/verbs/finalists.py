@@ -18,7 +18,7 @@ import jax
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, files, methods, spaces
 from vimnas_jax.errors import Diverged, UserError
-from vimnas_jax.runs import loop, metrics
+from vimnas_jax.runs import checkpoint, loop, metrics
 from vimnas_jax.spaces import within
 from vimnas_jax.verbs import retrain
 
@@ -98,6 +98,9 @@ def renew(folder, config, console):
   if had == asked:
     return
   how = 'count no more' if not asked else 'are compared anew' if had and had[:3] == asked[:3] else 'are trained now'
+  if result.get('steps') and not checkpoint.Checkpoints(folder).steps():
+    raise UserError(f'{files.printable(folder)} has its result and no checkpoint of its search, of which '
+                    f'config.finalists={config.finalists} would be: set it as it was, or give another --workdir')
   console.say(f'the search is over, and its finalists {how}')
   took = {name: result.get(name) for name in ('seconds_per_step', 'bytes_per_step')}
   files.write_json(folder / _PACE, took)
@@ -180,8 +183,7 @@ def chosen(run, genotypes, folder, rated, console, stop):
     _own(place, {'genotype': space.write(genotype), 'epochs': config.epochs, 'steps': trial.total,
                  **({'shrink': by} if by > 1 else {})})
     if not (place / _FILE).exists():
-      if stop.asked:
-        console.say('stopped, all saved: run the same command to go on')
+      if stop.ends(console.say):
         return None
       console.say(f'finalist {number} of {len(genotypes)}: {space.write(genotype)}')
       if _trained(trial, place, console, stop) is None:

@@ -17,7 +17,6 @@ from vimnas_jax.methods import updates
 from vimnas_jax.networks import cost, genotypes, initial, leaves, ops
 from vimnas_jax.networks.network import Network
 from vimnas_jax.runs import budget, feed, loop, metrics, optim, parallel, runfolder, signals, state
-from vimnas_jax.spaces import Genotype
 from vimnas_jax.verbs import best, evaluate, told, trained
 
 
@@ -80,13 +79,12 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
 
 
 def _same_architecture(folder, space, genotype):
-  path = folder / 'genotype.json'
-  if path.exists() and dict(Genotype.from_json(files.read_text(path)).cells) != dict(genotype.cells):
+  if runfolder.architecture(folder) not in (None, dict(genotype.cells)):
     remedy = 'give another --workdir'
     if folder.name == 'retrain' and not runfolder.follows(folder.parent):
       remedy = f'move {files.printable(folder)} away, and the same command trains this one'
-    raise UserError(f'{files.printable(path)} holds another architecture than config.genotype, which is '
-                    f'{space.write(genotype)}: {remedy}')
+    raise UserError(f'{files.printable(folder / "genotype.json")} holds another architecture than config.genotype, '
+                    f'which is {space.write(genotype)}: {remedy}')
 
 
 class Training:

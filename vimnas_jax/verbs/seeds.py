@@ -20,7 +20,7 @@ from vimnas_jax import config as config_lib
 from vimnas_jax import files, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
-from vimnas_jax.runs import budget, metrics, runfolder
+from vimnas_jax.runs import budget, metrics, runfolder, signals
 from vimnas_jax.verbs import consensus, pages, records, report, study, tables, together
 
 _REMEDY = 'remove it, and the same command writes it again'
@@ -59,7 +59,7 @@ def search(asked, workdir, command: str = '', stop=None, notes=()) -> dict | Non
   """
   console = metrics.Console()
   runs, rule = planned(asked, pathlib.Path(workdir or '.').expanduser(), command)
-  with runfolder.opened(workdir) as folder:
+  with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     _free(folder)
     console.say(f'{len(runs)} seeds: {", ".join(map(str, asked.seeds))}; ' + (
         f'the best is chosen by {rule.words}' if rule else f'one architecture is read off {consensus.RULE}'))

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, files
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import budget, metrics, runfolder
+from vimnas_jax.runs import budget, metrics, runfolder, signals
 from vimnas_jax.verbs import report, retrain, search
 
 # Fields of config.data that change what is done with the images of a set, not which they are.
@@ -21,7 +21,7 @@ _NAME = re.compile(r'\w[\w.+-]*')  # of a member: a folder of that name stays in
 _FILES = ('.md', '.json', '.png')  # that the report writes beside the members
 
 
-def study(config, workdir, command: str = '') -> dict | None:
+def study(config, workdir, command: str = '', stop=None) -> dict | None:
   """Searches with every member of config.study and every seed, each in workdir/MEMBER/seed_SEED, then reports.
 
   Where config.then asks for it every search is followed by the retraining of what it found, in the folder `retrain`
@@ -32,11 +32,12 @@ def study(config, workdir, command: str = '') -> dict | None:
     config: a configuration as its file made it, not yet resolved.
     workdir: the folder of the study.
     command: the command line of the study, from which that of every run is made.
+    stop: signals.Stop, or None.
   """
-  with runfolder.opened(workdir) as folder:
+  with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     runs = [Run(where, as_command(command, changes, folder / where), searched, following)
             for where, changes, searched, following in members(config, folder)]
-    if not carry_out(runs, folder, metrics.Console()):
+    if not carry_out(runs, folder, metrics.Console(), stop):
       return None
     trust = [run.searched.space.name for run in runs]  # the user named them, in the config or a member
     return report.across([folder / run.where for run in runs], folder, config.oracle, trust, command)
@@ -65,8 +66,10 @@ def as_command(command: str, changes: str, path: pathlib.Path) -> str:
                      f'--workdir={path}'])
 
 
-def carry_out(runs: list[Run], folder: pathlib.Path, console, stop=None, notes=()) -> bool:
+def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) -> bool:
   """Does what is not yet done of `runs`, one after the other; whether all are finished, no signal having ended one.
+
+  `stop`, an entered signals.Stop, is asked before each: a signal may come in the last step of the one before.
 
   Raises UserError on bad input, also where a finished run is on other data than one that is still to come.
   """
@@ -95,6 +98,8 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop=None, notes=(
         raise UserError(f'{files.printable(place)} holds the network of another architecture than its search has found '
                         'since: move it away, and the same command trains the new one')
       continue
+    if stop.ends(console.say):
+      return False
     console.say(f'run {runs.index(run) + 1} of {len(runs)}: {run.where}' +
                 (', retraining' if verb is retrain.retrain else ''))
     more = {'notes': notes} if verb is search.search else {}
