@@ -1,6 +1,7 @@
 """Several seeds as one program: what each finds is what it finds alone, up to rounding."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -8,10 +9,10 @@ from conftest import ONE_EDGE, SLOW, Cut, one_line
 
 import vimnas_jax
 from vimnas_jax import config as config_lib
-from vimnas_jax import cpu
+from vimnas_jax import cpu, files
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import metrics
-from vimnas_jax.verbs import together
+from vimnas_jax.verbs import outcome, together
 
 
 @pytest.fixture
@@ -77,8 +78,43 @@ def test_seeds_at_once_find_what_they_find_alone(tiny, tmp_path, monkeypatch, ca
   for seed in (0, 3):
     own = [json.loads((tmp_path / where / f'seed_{seed}' / 'result.json').read_text()) for where in ('at_once', 'cut')]
     assert own[0]['state_sha256'] == own[1]['state_sha256']
+  written, kills = outcome.write, [0]  # killed among the results, and gone on to the same
+
+  def write(folder, *args):
+    if folder.name == 'seed_3' and kills:
+      kills.pop()
+      raise Cut
+    return written(folder, *args)
+
+  monkeypatch.setattr(outcome, 'write', write)
+  with pytest.raises(Cut):
+    vimnas_jax.search(tiny, tmp_path / 'killed')
+  assert not (tmp_path / 'killed' / 'seed_3' / 'result.json').exists()
+  vimnas_jax.search(tiny, tmp_path / 'killed')
+  own = [json.loads((tmp_path / where / 'seed_3' / 'result.json').read_text()) for where in ('at_once', 'killed')]
+  assert own[0]['state_sha256'] == own[1]['state_sha256']
+  assert not (tmp_path / 'killed' / 'together').exists()
   more = vimnas_jax.search(config_lib.changed(tiny, 'seeds=(0,3,4)'), tmp_path / 'cut')
   assert more['seeds'] == [0, 3, 4]  # those that are finished are not searched again
+
+
+def test_a_kill_at_the_start_or_the_end_blocks_no_folder(tmp_path):
+  runs = [types.SimpleNamespace(searched=types.SimpleNamespace(seed=seed)) for seed in (3, 0, 5)]
+  inner = tmp_path / together.FOLDER
+  assert together._begun(inner, runs, runs) == []
+  for place in ('together', 'seed_0', 'seed_3'):
+    (tmp_path / place).mkdir()
+  files.write_json(inner / 'seeds.json', {'seeds': [0, 3]})
+  with pytest.raises(UserError) as error:
+    together._begun(inner, runs, runs)
+  assert 'begun to search with seeds [0, 3] at once, and [3, 0, 5] are asked' in one_line(error)
+  with pytest.raises(UserError):
+    together._begun(inner, runs[2:], runs[2:])
+  assert together._begun(inner, runs[:2], runs[:2]) == [runs[1], runs[0]]  # in the order of then
+  files.write_json(tmp_path / 'seed_0' / 'result.json', {})  # a kill among the results: all are of what they share
+  assert together._begun(inner, runs[:2], runs[:1]) == [runs[1], runs[0]] and inner.exists()
+  files.write_json(tmp_path / 'seed_3' / 'result.json', {})
+  assert together._begun(inner, runs, runs[2:]) == [] and not inner.exists()
 
 
 @pytest.mark.parametrize('change, says', [

@@ -56,15 +56,13 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
   then. Raises UserError on bad input, and where the searches cannot run as one.
   """
   left = [run for run in runs if not runfolder.finished(folder / run.where, run.searched)]
+  inner = folder / FOLDER
+  begun = _begun(inner, runs, left)
   if not left:
     return True
-  inner = folder / FOLDER
-  seeds = [run.searched.seed for run in left]
-  begun = files.read_json(inner / 'seeds.json').get('seeds') if (inner / 'seeds.json').exists() else None
-  if begun not in (None, seeds):
-    raise UserError(f'{files.printable(folder)} has begun to search with seeds {begun} at once, and {seeds} are asked: '
-                    'give the former first, or another --workdir')
-  if begun is None and (own := [run.where for run in left if (folder / run.where / 'config.json').exists()]):
+  if begun:  # what they share is of these, also of those whose results are written
+    left = begun
+  elif own := [run.where for run in left if (folder / run.where / 'config.json').exists()]:
     raise UserError(f'{files.printable(folder / own[0])} was begun by itself: {_ALONE} to go on with it')
   config = left[0].searched
   with stop or signals.Stop() as stop, contextlib.ExitStack() as open_folders:
@@ -74,9 +72,11 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
       console.say(line)
     for run, place in zip(left, several.places, strict=True):
       open_folders.enter_context(runfolder.opened(place))
-      runfolder.write_config(place, run.searched, loaded.fingerprint())
+      runfolder.check(place, run.searched, loaded.fingerprint())
     inner.mkdir(exist_ok=True)
-    files.write_json(inner / 'seeds.json', {'seeds': seeds})
+    files.write_json(inner / 'seeds.json', {'seeds': [run.searched.seed for run in left]})  # before they are begun
+    for run, place in zip(left, several.places, strict=True):
+      runfolder.write_config(place, run.searched, loaded.fingerprint())
     one = several.runs[0]
     console.say(f'{len(left)} seeds at once: {config.method.name} on {config.space.name} with {config.data.name}: '
                 f'{len(one.train)} images, {one.total} steps of {config.batch_size}, {one.weights:,} weights each')
@@ -84,6 +84,25 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
     if done is not None:
       shutil.rmtree(inner, ignore_errors=True)
   return done is not None
+
+
+def _begun(inner, runs, left):
+  """Those of `runs` that were begun at once, in the order of then, where some of them are `left`; else [].
+
+  Raises UserError where they are not those that are asked.
+  """
+  path = inner / 'seeds.json'
+  begun = files.read_json(path, 'restore it, or give another --workdir').get('seeds', []) if path.exists() else []
+  asked, unfinished = {run.searched.seed: run for run in runs}, {run.searched.seed for run in left}
+  if all((inner.parent / f'seed_{seed}' / 'result.json').exists() for seed in begun):  # a kill left the folder
+    shutil.rmtree(inner, ignore_errors=True)
+    return []
+  if not left:
+    return []
+  if not unfinished <= set(begun) <= set(asked):
+    raise UserError(f'{files.printable(inner.parent)} has begun to search with seeds {begun} at once, and '
+                    f'{list(asked)} are asked: give the former first, or another --workdir')
+  return [asked[seed] for seed in begun]
 
 
 class _Several:
@@ -177,6 +196,8 @@ class _Several:
     share = pace and loop.Pace(pace.seconds / len(runs), pace.bytes)
     results = []
     for run, place, own, each in zip(self.runs, self.places, runs, self._apart(now.each), strict=True):
+      if runfolder.finished(place, run.config):  # before a kill
+        continue
       results.append(outcome.write(place, run, jax.tree.map(jnp.asarray, each), share, own.command))
       for line in outcome.summary(results[-1], place, run.space):
         console.say(line)
