@@ -48,7 +48,8 @@ code=0
 srun --kill-on-bad-exit=0 bash -c \
   'export JAX_PROCESS_ID=$SLURM_PROCID JAX_LOCAL_DEVICE_IDS=$SLURM_LOCALID; exec "$@"' - \
   "$python" -m vimnas_jax.main "${flags[@]}" || code=$?
-if [[ $code == 75 ]]; then # stopped, all saved
+# 75: stopped, all saved. Above 128 a signal killed a process, as the kernel does where memory is short: three times.
+if [[ $code == 75 ]] || ((code > 128 && ${SLURM_RESTART_COUNT:-0} < 3)); then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

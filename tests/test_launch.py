@@ -64,6 +64,9 @@ def test_slurm_counts_nodes_where_no_number_of_tasks_was_asked_for(cluster):
 def test_slurm_requeues_what_was_stopped_and_nothing_else(cluster, tmp_path):
   assert cluster(*FLAGS, CODE='2')[0] == 2 and not (tmp_path / 'requeued').exists()
   assert cluster(*FLAGS, CODE='75')[0] == 75 and (tmp_path / 'requeued').read_text() == 'requeue 123\n'
+  assert cluster(*FLAGS, CODE='137')[0] == 137 and (tmp_path / 'requeued').read_text() == 'requeue 123\n' * 2
+  cluster(*FLAGS, CODE='137', SLURM_RESTART_COUNT='3')  # it would be killed for ever
+  assert (tmp_path / 'requeued').read_text() == 'requeue 123\n' * 2
 
 
 def test_a_slurm_array_is_a_sweep(cluster, tmp_path):

@@ -61,6 +61,13 @@ def test_one_device_is_what_it_was():
 
 
 @needs_devices
+def test_every_process_has_a_device(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(UserError, match='config.devices=2: the first 2 are those of 1 of 2 processes'):
+    parallel.mesh(2, 16)
+
+
+@needs_devices
 def test_a_process_holds_the_rows_of_its_devices():
   mesh = parallel.mesh(4, 16)
   assert parallel.rows(mesh, 16) == slice(0, 16) and parallel.rows(mesh, 6) == slice(0, 6)

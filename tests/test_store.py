@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import ctypes
-import hashlib
 import sys
 import threading
 import time
@@ -53,6 +52,16 @@ def test_what_is_needed_is_asked_for_at_once_and_in_the_table_in_the_end(anew, t
   assert sorted(file.name for file in (tmp_path / 'kernels').iterdir()) == ['mix_float32x8', 'sums_float32x8']
 
 
+@pytest.mark.parametrize('line', [0, 1, 2])
+def test_what_is_damaged_is_compiled_again(anew, line):
+  function = 'mix', 8, 'float32'
+  assert store.kept(function) == store.read(function) == ('mix', b'code')
+  lines = store.path(function).read_bytes().split(b'\n')
+  lines[line] = bytes([lines[line][0] ^ 1]) + lines[line][1:]
+  store.path(function).write_bytes(b'\n'.join(lines))
+  assert store.read(function) is None and store.kept(function) == ('mix', b'code')
+
+
 def test_what_others_compile_is_waited_for(anew, tmp_path, monkeypatch):
   monkeypatch.setattr(library, 'IMPORTING', library._waited + 60)
   monkeypatch.delitem(sys.modules, 'numba', raising=False)
@@ -69,7 +78,7 @@ def test_what_others_compile_is_waited_for(anew, tmp_path, monkeypatch):
 def _write(folder, *names):
   folder.mkdir()
   for name in names:
-    (folder / f'{name}.new').write_bytes(b'symbol\n' + hashlib.sha256(b'code').hexdigest().encode() + b'\ncode')
+    (folder / f'{name}.new').write_bytes(b'symbol\n' + store._check(b'symbol', b'code') + b'\ncode')
     (folder / f'{name}.new').rename(folder / name)
 
 

@@ -65,7 +65,7 @@ def kept(function: Function, patience: float = PATIENCE) -> tuple[str, bytes] | 
     try:
       file.parent.mkdir(parents=True, exist_ok=True)
       with tempfile.NamedTemporaryFile(dir=file.parent, delete=False) as f:
-        f.write(b'\n'.join((symbol.encode(), hashlib.sha256(code).hexdigest().encode(), code)))
+        f.write(b'\n'.join((symbol.encode(), _check(symbol.encode(), code), code)))
       os.replace(f.name, file)
     except OSError:
       pass  # a cache that cannot be written is no cache
@@ -94,7 +94,12 @@ def _read(file):
   except OSError:
     return None
   check, _, code = code.partition(b'\n')
-  return (symbol.decode(), code) if check.decode(errors='replace') == hashlib.sha256(code).hexdigest() else None
+  return (symbol.decode(), code) if check == _check(symbol, code) else None
+
+
+def _check(symbol: bytes, code: bytes) -> bytes:
+  """A checksum of all that is kept of a function."""
+  return hashlib.sha256(symbol + b'\n' + code).hexdigest().encode()
 
 
 @contextlib.contextmanager

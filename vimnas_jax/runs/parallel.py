@@ -13,6 +13,9 @@ def mesh(devices: int, batch_size: int, parts: int = 1) -> Mesh:
   count = devices or len(found)
   if count > len(found):
     raise UserError(f'config.devices={devices}, but this machine has {len(found)}: lower it, or set 0 for all')
+  if (used := len({device.process_index for device in found[:count]})) < jax.process_count():
+    raise UserError(f'config.devices={devices}: the first {count} are those of {used} of {jax.process_count()} '
+                    'processes, and none may be without: set 0 for all, or start fewer processes')
   if batch_size % (count * parts):
     over = f'{count} devices' + (f' times {parts} parts (config.accumulate, config.method.separate)' if parts > 1
                                  else '')
