@@ -147,7 +147,8 @@ def test_where_nothing_has_probability_the_fewest_edges_change():
   assert sum(a != b for a, b in zip(found.cells['cell'], space.genotype(one).cells['cell'])) == 2
 
 
-STILL = ('rsps', 'parsec', 'asng', 'random', 'enas', 'reinforce', 'tenas')  # no gradient moves their probabilities
+# No gradient moves their probabilities.
+STILL = ('rsps', 'parsec', 'asng', 'bayesnas', 'random', 'enas', 'reinforce', 'tenas')
 
 
 @pytest.mark.parametrize('name', [pytest.param(name, marks=() if name in ('vimnas', 'darts', 'rsps', 'random', 'parsec')

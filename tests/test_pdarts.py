@@ -86,6 +86,21 @@ def test_a_normal_cell_keeps_few_skip_connections(limit):
   assert max(seen) > 2 and sum(op == 'skip_connect' for op, _, _ in SPACE.genotype(rows).cells['reduce']) > 2
 
 
+def test_the_limit_holds_where_an_edge_is_left_with_none_and_a_skip_connection():
+  """In S3: what is taken out gives way to the convolution that went before, and others go as well."""
+  space, made = spaces.get('s3'), make('pdarts', skips=1)
+  phi, rng = made.init(jax.random.key(0), space), np.random.default_rng(2)
+  convolution = np.array([op not in ('none', 'skip_connect') for op in space.cells['normal'].ops[0]])
+  cells = {name: {**own, 'open': own['open'] & ~jnp.array(convolution)[None]}
+           for name, own in phi['fixed']['cells'].items()}
+  alpha = {name: jnp.array(rng.normal(size=(14, 3)), jnp.float32) for name in space.cells}
+  got = jax.device_get(jax.jit(made.scores)({'params': alpha, 'fixed': {**phi['fixed'], 'cells': cells}}))
+  found = space.genotype(got)
+  assert sum(op == 'skip_connect' for op, _, _ in found.cells['normal']) == 1
+  assert all(op == 'skip_connect' for op, _, _ in found.cells['reduce'])
+  assert all((row >= 0).all() for row in got.values())
+
+
 def test_pdarts_moves_what_is_left_as_darts_does(x64):
   """The second-level step of a stage, with two operations of every edge gone."""
   made, step, now, batch, loss, config = setup('pdarts', total=75)

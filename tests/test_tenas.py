@@ -28,6 +28,7 @@ def test_the_networks_are_the_smallest_with_every_kind_of_cell():
   assert kinds['nb201', True] == ['stem', 'cell', 'head']
   assert kinds['nb201', False] == ['stem', 'cell', 'residual', 'cell', 'residual', 'cell', 'head']
   assert kinds['darts', True] == ['stem', 'normal', 'reduce', 'head']
+  assert untrained.stages(spaces.get('darts'), 1, True)[0].channels == 1  # not three times as wide as a cell
 
 
 def test_the_tangent_kernel_is_that_of_differences(x64):

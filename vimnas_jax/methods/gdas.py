@@ -3,7 +3,8 @@
   1. alpha is a free number for every edge and operation;
   2. p = softmax((log softmax(alpha) + Gumbel noise) / tau), and an edge runs the one operation with the largest p: its
      mixing weight is 1 in the forward pass and p in the backward pass (straight through);
-  3. theta descends the loss of a training batch, then alpha, with a draw of its own, that of a validation batch;
+  3. theta descends the loss of a training batch, then alpha, with a draw of its own, that of a validation batch
+     (`phi_first` is the other order);
   4. tau falls in a straight line from `tau` to `tau_end`;
   5. the architecture is the most probable operation of every edge.
 
@@ -27,6 +28,7 @@ FIELDS = {
     'tau': 10.0,  # temperature at the start
     'tau_end': 0.1,  # and after the last step
     'samples': 1,  # draws per step, each serving an equal group of the batch
+    'phi_first': False,  # alpha before theta within a step, as NAS-Bench-1Shot1's GDAS
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
@@ -34,7 +36,8 @@ PASSES = 2
 PUBLISHED = {
     'darts': {'epochs': 250.0, 'batch_size': 256, 'theta.weight_decay': 5e-4},
     'nb201': {'epochs': 250.0, 'batch_size': 64, 'theta.nesterov': True, 'theta.weight_decay': 5e-4},
-    'oneshot': {'epochs': 50.0, 'batch_size': 96, 'method.tau_end': 1.0},  # of the benchmark's authors
+    'oneshot': {'epochs': 50.0, 'batch_size': 96, 'method.tau_end': 1.0, 'method.phi_first': True,
+                'phi.clip': 5.0},  # of the benchmark's authors
 }
 
 
@@ -60,5 +63,5 @@ def make(config: ConfigDict) -> Method:
       weights[name] = Mixture(ops=jnp.where(drawn, h, 0), shift=jnp.where(drawn, 0, h).sum(-1))
     return weights, {'tau': tau}
 
-  return Method(init, sample, probs, updates.bilevel(phi_first=False), samples=config.samples,
+  return Method(init, sample, probs, updates.bilevel(config.phi_first), samples=config.samples,
                 logits=lambda phi: phi['params'])

@@ -15,7 +15,8 @@ Search and Evaluation, ICCV 2019.
 From the authors' code: the schedule of the dropout; 0, 0.4 and 0.7 are the paper's for CIFAR-10. Decided here: where
 edges have another number of operations than 8, the parts `second` and `third` of it stay, rounded up, and at least two;
 operations that went are masked, which changes nothing but that their banks are still computed; the limit of skip
-connections is for all cells but `reduce`; the result has the operations of the third stage's alpha, as theirs.
+connections is for all cells but `reduce`; the result has the operations of the third stage's alpha, as theirs, and on
+an edge that is left with `none` and a skip connection that is taken out (S3) one that went before.
 On NAS-Bench-201 `grows` counts cells per group, as config.space.cells does.
 """
 
@@ -46,6 +47,7 @@ PRETRAIN = 0.0
 PASSES = 2
 PUBLISHED = {'darts': {'epochs': 75.0, 'batch_size': 96, 'space.cells': 5, 'theta.lr_end': 0.0, 'phi.clip': 5.0}}
 STAGES, EPOCHS = 3, 25  # EPOCHS: of the authors' stage
+_LEAST = 1e-12  # score of operations that went: above that of a skip connection that is taken out
 
 
 def most_probable(p: jax.Array, count: jax.Array | int) -> jax.Array:
@@ -126,7 +128,7 @@ def make(config: ConfigDict) -> Method:
 
   def scores(phi, clock=END):
     cells = phi['fixed']['cells']
-    real = {name: jnp.where(cells[name]['real'], p, 0) for name, p in probs(phi, clock).items()}
+    real = {name: jnp.where(cells[name]['real'], jnp.maximum(p, _LEAST), 0) for name, p in probs(phi, clock).items()}
     return {name: rows if name == 'reduce' else limited(rows, cells[name], config.skips)
             for name, rows in real.items()}
 

@@ -18,12 +18,13 @@ Params = dict[str, jax.Array]
 
 
 def stages(space: Space, channels: int, cut: bool) -> tuple[Stage, ...]:
-  """The smallest search network of a space with every kind of cell; if `cut`, without what follows the first of the
-  last kind, but for the head.
+  """The smallest search network of a space with every kind of cell, its stem as wide as `channels`; if `cut`, without
+  what follows the first of the last kind, but for the head.
   """
   for cells in range(1, 21):
     try:
-      found = tuple(space.macro(cells, channels))
+      found = tuple(dataclasses.replace(stage, channels=channels) if stage.kind == 'stem' else stage
+                    for stage in space.macro(cells, channels))
     except UserError:  # it needs more cells
       continue
     seen: set[str] = set()

@@ -80,9 +80,12 @@ def create(key, net, method, space, tx_theta, tx_phi, image_shape) -> SearchStat
   return now.replace(phi=method.carry(now)) if method.carry else now
 
 
+_GROWN = 1 << 30  # to the steps' own keys: a supernet that starts anew has another than the step after it
+
+
 def grown(now: SearchState, net, method, space, tx_theta, tx_phi, image_shape) -> SearchState:
   """The state with which a supernet that grows starts anew, from that at the end of the one before."""
-  theta_key, phi_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(now.key), now.step))
+  theta_key, phi_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(now.key), _GROWN + now.step))
   theta, phi = weights(theta_key, net, space, image_shape), now.phi
   if method.grow:
     phi = method.grow(phi, phi_key)

@@ -157,8 +157,35 @@ def _said(name, value) -> str:
   return f'{value / scale:{form}}{_UNITS[name]}'
 
 
+def _hangs(method: Method, space: Space) -> bool:
+  """Whether the probabilities of a method have a gradient along its parameters: learned relevances have none.
+
+  What cannot be told of a method of one's own is taken to be so.
+  """
+  @jax.jit
+  def gradients(key):
+    phi, clock = method.init(key, space), Clock(0, 1)
+
+    def of(params):
+      found = method.probs({**phi, 'params': params}, clock)
+      return sum((row * jax.random.normal(key, row.shape)).sum() for row in found.values())  # any direction
+
+    return jax.grad(of)(phi['params'])
+
+  try:
+    return any(np.any(np.asarray(each)) for seed in range(3) for each in jax.tree.leaves(
+        gradients(jax.random.key(seed))))
+  except Exception:  # whatever the file of a method of one's own does
+    return True
+
+
 def _moves(method: Method, space: Space) -> bool:
-  """Whether a penalty on the probabilities moves a method: it has parameters, and its step asks for the penalty.
+  """Whether a penalty on the probabilities moves a method."""
+  return _asks(method, space) and _hangs(method, space)
+
+
+def _asks(method: Method, space: Space) -> bool:
+  """Whether a method has parameters, and its step asks for the penalty.
 
   The step is traced with a loss that needs no supernet. What cannot be told of a method of one's own is taken to be so.
   """
