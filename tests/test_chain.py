@@ -39,7 +39,7 @@ class Verbs:
         signal.raise_signal(signal.SIGTERM)
     return {'task': config.task}
 
-  def search(self, config, workdir, command='', loaded=None, stop=None, notes=(), share=1.0):
+  def search(self, config, workdir, command='', loaded=None, stop=None, notes=(), share=1.0, following=None):
     return self._run(config, workdir, command, stop, (tuple(notes), share))
 
   def retrain(self, config, workdir, command='', loaded=None, stop=None):
@@ -88,6 +88,20 @@ def test_a_signal_in_the_last_step_of_a_run_starts_no_other(asked, tmp_path, mon
     done = study.carry_out(planned, tmp_path, metrics.Console(), stop)
   assert [call[0] for call in verbs.calls] == [str(tmp_path / where) for where in runs]
   assert done == (last == 'seed_3/retrain')  # all was done when it came
+
+
+@pytest.mark.parametrize('changes, says', [
+    ('then_changes=batch_size=512', 'config.batch_size=512 exceeds the 64 training images'),
+    ('then_changes=\'batch_size=8 network.auxiliary=0.4 network.cells=3\'', 'auxiliary')])
+def test_a_training_that_cannot_begin_is_told_before_the_search(asked, tmp_path, monkeypatch, changes, says):
+  monkeypatch.setattr(loop, 'to_the_end', lambda *_: pytest.fail('it searches'))
+  if 'auxiliary' in changes:
+    asked.space.name, asked.space.cells = 'darts', 3
+  with pytest.raises(UserError) as error:
+    chain.searched(config_lib.changed(asked, changes), tmp_path / 'run')
+  told = one_line(error)
+  assert told.startswith('config.then=retrain: ') and says in told and 'config.then_changes' in told
+  assert not (tmp_path / 'run').exists()
 
 
 class NoSearch:

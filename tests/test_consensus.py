@@ -11,6 +11,7 @@ import vimnas_jax
 from vimnas_jax import config as config_lib
 from vimnas_jax import files, spaces
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import cost
 from vimnas_jax.runs import loop, runfolder
 from vimnas_jax.verbs import consensus, plan, seeds, study
 
@@ -52,6 +53,18 @@ def of_three(tiny, tmp_path, monkeypatch, space, rows, **more):
     (tmp_path / f'seed_{seed}' / 'config.json').unlink(missing_ok=True)
   monkeypatch.setattr(study, 'carry_out', done)
   return seeds.search(tiny, tmp_path, 'told by a program')
+
+
+def test_a_consensus_of_a_search_on_imagenet_has_the_size_of_its_network(tiny, tmp_path, monkeypatch):
+  tiny.space.imagenet, tiny.space.cells, tiny.data.image_size = True, 3, 32
+  space = spaces.get('darts')
+  rows = [{name: np.full(cell.shape, 1 / cell.shape[1]) for name, cell in space.cells.items()}] * 3
+  monkeypatch.setattr(consensus.pages, 'comparison', lambda *_: None)
+  result = of_three(tiny, tmp_path, monkeypatch, space, rows, image_shape={seed: [32, 32, 3] for seed in (0, 3, 5)})
+  size = {'cells': 3, 'channels': 8, 'num_classes': 2}
+  of = cost.count(space.on_imagenet(), space.genotype(rows[0]), image_size=(32, 32), **size)
+  assert (result['params'], result['madds']) == (of.params, of.madds)
+  assert result['params'] != cost.count(space, space.genotype(rows[0]), image_size=(32, 32), **size).params
 
 
 def near(space, ops, most=0.9):

@@ -236,10 +236,23 @@ def test_a_run_with_another_limit_is_refused_and_so_is_an_older_one(tiny, tmp_pa
     runfolder.check(tmp_path, two)
 
 
+def test_latencies_are_of_networks_in_the_type_that_is_trained(tiny, monkeypatch):
+  seen = []
+  monkeypatch.setattr(latencies.evaluate, 'latency', lambda model, count: seen.append(model.net.dtype) or {
+      'milliseconds': 1.0})
+  space = spaces.get('nb201')
+  size = {'cells': 1, 'channels': 4, 'num_classes': 3, 'imagenet': False, 'dtype': 'bfloat16'}
+  latencies.measured(space, space.genotype({'cell': np.eye(5)[[1] * 6]}), size, (8, 8, 3))
+  assert seen == [jnp.bfloat16]
+  with pytest.raises(UserError, match='config.dtype=\'float32\', and config.then_changes sets \'bfloat16\''):
+    config_lib.resolve(config_lib.changed(
+        tiny, 'space.name=nb201 limit.latency_ms=60.0 then=retrain then_changes=dtype=bfloat16'))
+
+
 def test_latencies_are_measured_once_and_a_run_keeps_its_own(tiny, tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
   asked, said = [], []
-  monkeypatch.setattr(latencies, '_operation', lambda space, place: asked.append(place) or 2.0 + len(asked))
+  monkeypatch.setattr(latencies, '_operation', lambda space, place, dtype: asked.append(place) or 2.0 + len(asked))
   monkeypatch.setattr(latencies, 'measured', lambda *_: 7.0)
   tiny.space.name = 'nb201'
   c = config_lib.resolve(config_lib.changed(tiny, 'limit.latency_ms=60.0'))
@@ -268,6 +281,10 @@ def test_latencies_are_measured_once_and_a_run_keeps_its_own(tiny, tmp_path, mon
   assert facts['latency_ms']['found'] <= 60 and facts['latency_ms']['measured'] == 7.0 and facts['repaired']
   assert facts['latency_ms']['expected'] == pytest.approx(7 + 0.2 * rows.sum())
   assert 'repaired' in constraints.lines(facts)[-1] and space.write(genotype) in constraints.lines(facts)[-1]
+  c = config_lib.resolve(config_lib.changed(tiny, 'limit.latency_ms=60.0 dtype=bfloat16'))
+  made()  # of networks in another type nothing is known
+  kept = json.loads((tmp_path / 'cache' / 'vimnas_jax' / 'latency.json').read_text())[device]
+  assert len(asked) == 24 and sum('bfloat16' in name for name in kept) == 13 == len(kept) - 13
   (tmp_path / 'cache' / 'vimnas_jax' / 'latency.json').write_text('x')
   with pytest.raises(UserError, match='latency.json is damaged'):
     made()

@@ -7,11 +7,13 @@ import pytest
 from conftest import SHARED, SLOW, one_line
 
 import vimnas_jax
-from vimnas_jax import spaces
+from vimnas_jax import config as config_lib
+from vimnas_jax import spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
 from vimnas_jax.spaces import Genotype
 from vimnas_jax.tabular import nasbench301
+from vimnas_jax.verbs import seeds
 
 FOLDER = SHARED / 'nasbench301'
 PREFIX = 'NetworkSelectorDatasetInfo_COLON_darts_COLON_'
@@ -48,6 +50,19 @@ def test_random_cells_have_the_distribution_that_was_published(surrogate):
   np.testing.assert_allclose(np.percentile(values, [50, 90, 99]), [92.37, 92.86, 93.20], atol=0.02)
   middle = surrogate.query(genotypes.get('ALL_SKIP'))['percentile']
   assert 0 < middle < 2 and surrogate.query(uniform('sep_conv_5x5'))['percentile'] > 98
+
+
+def test_nothing_is_chosen_by_it_where_it_does_not_know_all_cells():
+  assert [nasbench301.BENCHMARK.rates(spaces.get(name)) for name in ('darts', 's1', 's2', 's3', 's4', 'nb201')] == [
+      True, True, True, True, False, False]
+  oracle = config_lib.changed(config_lib.defaults(), 'oracle.nasbench301=FOLDER').oracle
+  with pytest.raises(UserError) as error:
+    tabular.rater(spaces.get('s4'), oracle, 'cifar10')
+  assert "there is none for space 's4'" in one_line(error)
+  c = config_lib.changed(config_lib.defaults(), 'space.name=s4 data.name=cifar10 oracle.nasbench301=FOLDER')
+  with pytest.raises(UserError, match='nothing tells which seed'):
+    seeds._rule(config_lib.resolve(config_lib.changed(c, 'supernet_images=0')), None)
+  assert 'validation images' in seeds._rule(config_lib.resolve(config_lib.changed(c, 'supernet_images=64')), None).words
 
 
 def test_the_order_in_which_a_node_names_its_inputs_does_not_count(surrogate):

@@ -14,6 +14,7 @@ from test_export import model
 import vimnas_jax
 from configs import predict as predict_config
 from vimnas_jax import config as config_lib
+from vimnas_jax import files
 from vimnas_jax.data import pixels
 from vimnas_jax.errors import UserError
 from vimnas_jax.verbs import export, predict
@@ -27,6 +28,16 @@ def run(tmp_path_factory):
   folder = tmp_path_factory.mktemp('run')
   export.write(folder / 'retrain' / 'export', dataclasses.replace(model(), recipe=RECIPE))
   return folder
+
+
+@pytest.mark.parametrize('result, place', [({'seed': 3}, 'seed_3/retrain'), ({'choose': 'consensus'}, 'retrain')])
+def test_how_far_the_network_of_several_seeds_can_be_relied_on_is_told(tmp_path, result, place):
+  export.write(tmp_path / 'export', model())
+  files.write_json(tmp_path / 'result.json', {'task': 'seeds', **result})
+  (tmp_path / place).mkdir(parents=True)
+  files.write_json(tmp_path / place / 'result.json', {'test_top1': 40.0, 'floor': {'top1': 50.0}})
+  assert predict.reliance(predict._trained(str(tmp_path))) == [
+      'the network named 40.0 % of its test images rightly, and colour alone names 50.0 %: do not rely on it']
 
 
 @pytest.fixture

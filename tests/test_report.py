@@ -10,7 +10,7 @@ from conftest import ROOT, one_line
 from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.tabular import nasbench101
+from vimnas_jax.tabular import nasbench101, nasbench201
 from vimnas_jax.verbs import outcome, pages, report
 
 CELL = '|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|nor_conv_1x1~2|'
@@ -86,6 +86,39 @@ def test_a_figure_that_is_none_is_named(tmp_path, changes, word):
     report.compare([run], tmp_path / 'r')
   assert 'result.json' in one_line(error) and len(str(error.value)) < 600
   assert not (tmp_path / 'r').exists()
+
+
+def test_a_run_and_a_seed_count_once(tmp_path):
+  for name, seed in (('a', 0), ('b', 1), ('c', 0)):  # c is a again, in another folder
+    made(tmp_path / 'runs' / name, seed=seed)
+  c = config_lib.resolve(config_lib.changed(config_lib.defaults(), (
+      f'task=report report.runs={tmp_path}/runs,{tmp_path}/runs/b,{tmp_path}/runs/../runs')))
+  rows = report.report(c, tmp_path / 'r')
+  assert {name: row['seeds'] for name, row in rows.items()} == {'runs': [0, 1], 'runs #2': [0]}
+
+
+def test_a_report_is_not_written_over_a_run(tmp_path):
+  run = made(tmp_path / 'runs' / 'a')
+  (run / 'report.html').write_text('its own')
+  c = config_lib.resolve(config_lib.changed(config_lib.defaults(), f'task=report report.runs={tmp_path}/runs'))
+  with pytest.raises(UserError, match='holds a run, whose report.html would be replaced: give another --workdir'):
+    report.report(c, run)
+  assert (run / 'report.html').read_text() == 'its own' and not (run / 'report.json').exists()
+
+
+def test_test_accuracies_are_looked_up_for_runs_that_had_none(tmp_path, monkeypatch):
+  run, asked = made(tmp_path / 'runs' / 'a'), []
+
+  class Table:
+    def query(self, genotype):
+      asked.append(NB201.write(genotype))
+      return {'cifar10': {'valid': 87.81, 'test': 91.5}}
+
+  monkeypatch.setattr(nasbench201, 'load', lambda csv, api, say: Table())
+  oracle = config_lib.changed(config_lib.defaults(), 'oracle.test_csv=FILE').oracle
+  (row,) = report.compare([run], tmp_path / 'r', oracle).values()
+  assert row['oracle']['cifar10']['test']['mean'] == 91.5 and asked == [CELL]
+  assert 'oracle' not in report.compare([run], tmp_path / 's')['runs'] and len(asked) == 1
 
 
 def test_code_that_a_run_names_runs_only_where_it_is_trusted(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import pathlib
 import shutil
 
 import markup
@@ -7,7 +8,7 @@ import pytest
 from conftest import ONE_EDGE, SLOW
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import spaces
+from vimnas_jax import data, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import metrics, runfolder, signals
 from vimnas_jax.verbs import report, search, study
@@ -125,6 +126,22 @@ def test_a_run_that_goes_on_has_its_images_where_it_began_with_them(tiny, tmp_pa
   assert read == [None, True] and began == ['a', 'b']
   with pytest.raises(UserError, match='another fingerprint'):  # the data of what is finished are compared
     study.carry_out([study.Run('c', '', config, None), *runs], tmp_path, metrics.Console(), stop)
+
+
+def test_images_that_are_read_otherwise_are_read_again():
+  c = config_lib.defaults().data
+  same, other = c.copy_and_resolve_references(), c.copy_and_resolve_references()
+  same.update({'pad': 1, 'search_parts': (0.5, 0.5)})
+  other.smallest = 0.3  # what is streamed is cut by it as it is read
+  assert data.key(same) == data.key(c) != data.key(other)
+
+
+def test_the_command_of_a_run_has_the_folder_of_that_run():
+  for given in ("--workdir='A B'", "--workdir 'A B'", "-workdir 'A B'"):
+    told = study.as_command(f'python -m x --config=quickstart {given} --config.seed=1', 'epochs=2.0',
+                            pathlib.Path('r/s'))
+    assert told == ('python -m x --config=quickstart --config.seed=1 --config.task=search --config.epochs=2.0 '
+                    '--workdir=r/s')
 
 
 def test_agreement_counts_edges_in_common():

@@ -133,6 +133,9 @@ def _apply_limit(c, asked):
         trained.data[name] != asked.data[name] for name in ('name', 'image_size', 'shrink')):
       raise UserError('config.limit.madds and latency_ms are of images of the search, and config.then_changes sets '
                       'others: give both the same, or set config.limit.params alone')
+    if c.limit.latency_ms and trained.dtype != c.dtype:
+      raise UserError(f'config.limit.latency_ms is of networks in config.dtype={c.dtype!r}, and config.then_changes '
+                      f'sets {trained.dtype!r}: give both the same')
   for name in ('cells', 'channels'):
     if c.limit[name] is None:
       c.limit[name] = size[name]

@@ -1,6 +1,7 @@
 """Data sets by name, and of one's own by the path of a file: uint8, whole in memory or streamed from the disk."""
 
 import dataclasses
+import json
 
 from vimnas_jax import files
 from vimnas_jax.data import cifar, digits, folder, imagenet16, parts, pixels, splits, synthetic, tfds, userdata
@@ -11,12 +12,19 @@ from vimnas_jax.data.types import AnySplit, Data, Split, check
 from vimnas_jax.errors import UserError
 
 __all__ = ['LIST', 'NAMES', 'AnySplit', 'Data', 'Split', 'Streamed', 'check', 'default_pad', 'describe', 'facts', 'get',
-           'halves', 'limited', 'own', 'shares', 'survey']
+           'halves', 'key', 'limited', 'own', 'shares', 'survey']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
             'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}
 NAMES = (*_LOADERS, f'{tfds.PREFIX}NAME')
+# Fields that change what is done with the images of a set, not which they are; streamed ones are cut as they are read.
+_AFTERWARDS = ('limit', 'pad', 'flip', 'cutout', 'jitter', 'hue', 'search_parts')
 MOMENTS = ('own', *pixels.MOMENTS)
+
+
+def key(config) -> str:
+  """Of config.data: two of one key are read alike, whatever is done with the images afterwards."""
+  return json.dumps({field: value for field, value in config.to_dict().items() if field not in _AFTERWARDS})
 
 
 def get(config) -> Data:

@@ -191,6 +191,13 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   return stored
 
 
+def check_free(folder: pathlib.Path):
+  """Raises UserError where `folder` is that of a run, whose pages something else would be written over."""
+  if (folder / 'config.json').exists():
+    raise UserError(f'{files.printable(folder)} holds a run, whose report.html would be replaced: give another '
+                    '--workdir')
+
+
 def as_begun(folder: pathlib.Path, config):
   """`config`, with images streamed or held in memory as the run in `folder` began, where the choice is left open."""
   path = folder / 'config.json'

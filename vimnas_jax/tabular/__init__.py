@@ -65,17 +65,17 @@ class Rater:
 
 
 def rater(space: Space, oracle, data: str) -> Rater:
-  """The first benchmark that covers `space` and can answer; figures of the data set `data`.
+  """The first benchmark that has every accuracy of `space` and can answer; figures of the data set `data`.
 
   Raises UserError if there is none, or it has no figures of `data`.
   """
   for benchmark in of(space, oracle):
-    if benchmark.accuracy:
+    if benchmark.accuracy and benchmark.rates(space):
       if not benchmark.known(data):
         raise UserError(f'config.method.name: this method asks {benchmark.name} for accuracies, which has those of '
                         f'{", ".join(benchmark.data)}, not of config.data.name={data!r}: choose another method')
       return Rater(benchmark, benchmark.load(oracle, None), space, benchmark.known(data))
-  known = [benchmark.name for benchmark in BENCHMARKS if benchmark.accuracy and benchmark.covers(space)]
+  known = [benchmark.name for benchmark in BENCHMARKS if benchmark.rates(space)]
   raise UserError(f'config.method.name: this method asks a benchmark for accuracies, and there is none for space '
                   f'{space.name!r}: ' + (f'give the files of {" or ".join(known)} with config.oracle' if known else
                                          'choose another method or config.space.name'))

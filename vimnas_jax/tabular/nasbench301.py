@@ -46,6 +46,11 @@ def knows(genotype: Genotype) -> bool:
   return all(op in _OPS for edges in genotype.cells.values() for op, _, _ in edges)
 
 
+def gaps(space) -> bool:
+  """Whether some cells of `space` have operations that the surrogate does not know: S4 has noise."""
+  return any(set(ops) - set(darts.OPS) for cell in space.cells.values() for ops in cell.ops)
+
+
 @dataclasses.dataclass(frozen=True)
 class Surrogate:
   """The model in memory; `load` makes it.
@@ -175,6 +180,6 @@ BENCHMARK = Tabular(
     name='NAS-Bench-301', key='nasbench301', fields=('nasbench301',), data=('cifar10',), covers=covers,
     load=lambda config, say: load(config.nasbench301), summary=_summary,
     figures=(Figure(('valid',), 'predicted valid %'), Figure(('percentile',), 'percentile', digits=1)),
-    knows='darts, s1, s2 and s3', remark=_remark, accuracy=lambda figures, data: figures['valid'],
+    knows='darts, s1, s2 and s3', remark=_remark, accuracy=lambda figures, data: figures['valid'], gaps=gaps,
     predicts='what its surrogate, a model fitted to trained cells, predicts on CIFAR-10, and the share of random cells '
              'of the DARTS space that lie below')

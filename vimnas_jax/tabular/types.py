@@ -71,6 +71,7 @@ class Tabular(NamedTuple):
     remark: `remark(table)`: a line that a report has beside its table, or None.
     accuracy: `accuracy(figures, data)`: the validation accuracy, in %, on one of `data` that is among figures of
       `Table.query`; None if methods that ask a table may not ask this one.
+    gaps: `gaps(space)`: whether it has no accuracy of some architectures of a space that it covers; None: of none.
     cost: `cost(genotype)`: parameters and multiply-adds of the network that the benchmark trained, where its spaces
       have no network outside it; None where networks.cost counts.
   """
@@ -90,6 +91,7 @@ class Tabular(NamedTuple):
   remark: Callable[[Any], str] | None = None
   cost: Callable[[Genotype], Cost] | None = None
   accuracy: Callable[[dict, str], float] | None = None
+  gaps: Callable[[Space], bool] | None = None
 
   def given(self, oracle) -> str:
     """The first field of config.oracle that names a file of the benchmark, '' if there is none."""
@@ -99,6 +101,10 @@ class Tabular(NamedTuple):
     """What result.json says of it for an architecture found on config.data.name=`data`: its figures, and whose."""
     answer = {self.key: self.load(oracle, None).query(genotype)}
     return answer if self.predicts else answer | {f'{self.key}_of': self.whose(data)}
+
+  def rates(self, space: Space) -> bool:
+    """Whether it has the accuracy of every architecture of a space, so that one may be chosen by it."""
+    return self.accuracy is not None and self.covers(space) and not (self.gaps and self.gaps(space))
 
   def known(self, data: str) -> str:
     """Which of its data sets config.data.name=`data` is, '' if it has no figures of that."""

@@ -26,7 +26,7 @@ def searched(asked, workdir, command: str = '', stop: signals.Stop | None = None
   following = config_lib.following(asked, asked.then_changes, workdir) if asked.then else None
   with stop or signals.Stop() as stop:
     result = search.search(config_lib.resolve(asked), workdir, command, stop=stop, notes=notes,
-                           share=budget.SEARCH if following is not None else 1.0)
+                           share=1.0 if following is None else budget.SEARCH, following=following)
     if result is None or following is None:
       return result
     if stop.ends(metrics.Console().say):

@@ -115,12 +115,13 @@ def _result(asked, config, members, genotype, probs, command) -> dict:
     raise UserError(f'{files.printable(members[0].folder / "result.json")} lacks image_shape: {_REMEDY}')
   size = {'cells': config.space.cells, 'channels': config.space.channels, 'num_classes': len(classes),
           'in_channels': shape[-1]}
+  network = space.on_imagenet() if config.space.imagenet else space
   return {
       'command': command, 'task': 'seeds', 'choose': asked.choose, 'rule': RULE,
       **{name: first[name] for name in ('space', 'method', 'data', 'classes')}, 'genotype': space.write(genotype),
       'one_hot': outcome.one_hotness(probs, space), 'entropy': outcome.entropy(probs, space),
       'probs': {name: np.round(rows, 5).tolist() for name, rows in probs.items()},
-      **outcome.rated(space, genotype, config, tuple(shape[:2]), size), 'seeds': list(asked.seeds),
+      **outcome.rated(network, genotype, config, tuple(shape[:2]), size), 'seeds': list(asked.seeds),
       'per_seed': [{name: member.result[name] for name in ('seed', 'genotype', 'one_hot', 'params')} |
                    {'folder': member.folder.name} for member in members]}
 

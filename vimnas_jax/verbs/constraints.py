@@ -46,12 +46,13 @@ class Constraint:
     self.size = {'cells': config.limit.cells, 'channels': config.limit.channels, 'num_classes': loaded.num_classes,
                  'imagenet': config.limit.imagenet}
     self.image_shape, self.table = loaded.image_shape, None
+    self._timed = self.size | {'dtype': config.dtype}
     shares = cost.shares(space, **self.size, image_size=loaded.image_shape[:2], in_channels=loaded.image_shape[-1])
     self.resources = []
     for name, limit in asked.items():
       if name == 'latency_ms':
         self.table = latencies.Table(say, run)
-        fixed, rows = latencies.rows(self.table, space, shares, self.size, self.image_shape)
+        fixed, rows = latencies.rows(self.table, space, shares, self._timed, self.image_shape)
         self.table.save()
       else:
         fixed = getattr(shares.fixed, name)
@@ -127,7 +128,7 @@ class Constraint:
       facts[each.name] = {'limit': each.limit, 'expected': round(float(mean), 3),
                           'found': int(own) if whole else round(own, 4)}
       if not whole:
-        facts[each.name] |= {'measured': latencies.measured(self.space, taken, self.size, self.image_shape),
+        facts[each.name] |= {'measured': latencies.measured(self.space, taken, self._timed, self.image_shape),
                              'device': self.table.device}
     return taken, facts
 

@@ -98,15 +98,16 @@ def _numbers(rows) -> dict:
 def rows(table: Table, space: Space, shares: cost.Shares, size: dict, image_shape) -> tuple[float, dict]:
   """(Milliseconds of what all architectures have, {cell: [edges, ops]}) of the network that `shares` are of.
 
-  `size` has cells, channels, num_classes and imagenet.
+  `size` has cells, channels, num_classes, imagenet and dtype, the name of a type.
   """
   found = {}
   for name, edges in shares.places.items():
-    found[name] = np.array([[sum(_of(table, space, place) for place in of) for of in edge] for edge in edges])
+    found[name] = np.array([[sum(_of(table, space, place, size['dtype']) for place in of) for of in edge]
+                            for edge in edges])
   quickest = within.best(space, {name: np.ones(each.shape) for name, each in found.items()},
                          {name: each[..., None] for name, each in found.items()}, [np.inf])
   assert quickest is not None  # there is no limit
-  name = f'network {_called(space)} {size} {tuple(image_shape)} {quickest.to_json()}'
+  name = f'network {_called(space)} {_told(size)} {tuple(image_shape)} {quickest.to_json()}'
   whole = table.milliseconds(name, lambda: measured(space, quickest, size, image_shape))
   return whole - of_genotype(space, quickest, found), found
 
@@ -120,7 +121,7 @@ def of_genotype(space: Space, genotype: Genotype, costs) -> float:
 
 def measured(space: Space, genotype: Genotype, size: dict, image_shape) -> float:
   """Milliseconds of the network of `genotype` for one image, uint8 in and logits out, as after a retraining."""
-  net = Network(space=space, genotype=genotype, **size, kernels=True)
+  net = Network(space=space, genotype=genotype, **size | {'dtype': jnp.dtype(size['dtype'])}, kernels=True)
   rngs = dict(zip(('params', 'drop_path', 'noise'), jax.random.split(jax.random.key(0), 3)))
   shapes = jax.eval_shape(lambda: net.init(rngs, jnp.zeros((1, *image_shape)), True))
   model = export.Model(space, genotype, net, _filled(shapes), tuple(image_shape), (0.0,) * image_shape[-1],
@@ -132,20 +133,26 @@ def _called(space) -> str:
   return userfile.fingerprint(space.name)[:16] if space.name.endswith('.py') else space.name
 
 
-def _of(table, space, place: cost.Place) -> float:
+def _told(size: dict) -> dict:
+  """`size` as it names a row: float32, which all were once, goes without saying."""
+  return {field: value for field, value in size.items() if (field, value) != ('dtype', 'float32')}
+
+
+def _of(table, space, place: cost.Place, dtype: str) -> float:
   if place.op in ('none', 'noise'):
     return 0.0
   own = f' of {_called(space)}' if place.op in space.own_ops else ''
   height, width = place.sides
   side = f'{height}' if height == width else f'{height}x{width}'
   name = f'{place.op}{own} channels={place.channels} side={side} stride={place.stride}'
-  return table.milliseconds(name, lambda: _operation(space, place))
+  name += '' if dtype == 'float32' else f' {dtype}'
+  return table.milliseconds(name, lambda: _operation(space, place, dtype))
 
 
-def _operation(space, place) -> float:
-  edge = Edge(op=place.op, stride=place.stride, own_ops=space.own_ops, kernels=True)
+def _operation(space, place, dtype) -> float:
+  edge = Edge(op=place.op, stride=place.stride, own_ops=space.own_ops, dtype=jnp.dtype(dtype), kernels=True)
   x = jax.device_put(np.random.default_rng(0).normal(size=(1, *place.sides, place.channels))
-                     .astype(np.float32))
+                     .astype(dtype))
   variables = _filled(jax.eval_shape(lambda: edge.init(jax.random.key(0), x, True)))
   own = _median(jax.jit(lambda v, x: edge.apply(v, x, False)), variables, x)
   return max(own - _median(jax.jit(lambda v, x: x + 1), (), x), 0.0)

@@ -77,8 +77,9 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   pace = finalists.pace(folder, pace, config)
   if config.finalists:
     keeps = run.constraint and run.constraint.keeps
+    network, size = spaces.get(config.space.name), {**run.size, 'imagenet': config.space.imagenet}  # that is trained
     final = finalists.chosen(run, finalists.leading(space, scores, genotype, config.finalists, keeps), folder,
-                             lambda one: rated(space, one, config, run.image_shape[:2], run.size), console, stop)
+                             lambda one: rated(network, one, config, run.image_shape[:2], size), console, stop)
     if final is None:
       return None
     genotype = final[0]

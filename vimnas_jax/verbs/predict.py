@@ -41,6 +41,7 @@ def predict(config, workdir, command: str = '') -> list[dict]:
   if not config.images or not os.path.exists(os.path.expanduser(config.images)):
     raise UserError(f'config.images={config.images!r}: no such file or folder; give an image, or a folder of images')
   with runfolder.opened(workdir) as folder:
+    runfolder.check_free(folder)
     model = export.read(pathlib.Path(config.genotype).expanduser(), genotypes.trusted(config))
     given = pathlib.Path(config.images).expanduser()
     paths, skipped = listed(given)
@@ -98,7 +99,11 @@ def listed(given: pathlib.Path) -> tuple[list[pathlib.Path], list[tuple[str, str
 def _trained(given: str) -> dict | None:
   """The result of the training that left the network in a run folder; None where it is not there, or none."""
   try:
-    result = files.read_json(export.locate(pathlib.Path(given).expanduser()).parent / 'result.json')
+    place = export.locate(pathlib.Path(given).expanduser()).parent
+    result = files.read_json(place / 'result.json')
+    if isinstance(result, dict) and result.get('task') == 'seeds':  # it was trained in the folder of a seed, or of all
+      place = place if 'choose' in result else place / f'seed_{result.get("seed")}'
+      result = files.read_json(place / 'retrain' / 'result.json')
   except (UserError, OSError):
     return None
   return result if isinstance(result, dict) else None

@@ -25,10 +25,12 @@ def report(config, workdir, command: str = '') -> dict:
       raise UserError(f'config.report.runs: {files.printable(root)} is no folder')
     runs += sorted(p.parent for p in root.rglob('result.json') if (p.parent / 'config.json').exists()
                     and 'task' not in files.read_json(p))  # what trained or evaluated a network names its task
+  runs = list({run.resolve(): run for run in runs}.values())  # one that lies below two of the folders counts once
   if not runs:
     raise UserError(f'config.report.runs={config.report.runs!r}: no finished search below it (result.json beside '
                     'config.json)')
   with runfolder.opened(workdir) as folder:
+    runfolder.check_free(folder)
     return across(runs, folder, config.oracle, genotypes.trusted(config), command)
 
 
@@ -74,7 +76,8 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   had them or not; NAS-Bench-101 gives regret_test.png and regret_valid.png too.
 
   Runs whose folders have the same parent, on the same data, and whose configurations differ in the seed alone, are one
-  experiment with several seeds, called by that parent; experiments of one name are numbered. Returns {experiment: row};
+  experiment with several seeds, called by that parent; experiments of one name are numbered. A seed that was run twice
+  counts once in each. Returns {experiment: row};
   a row has means and standard deviations (over seeds, n - 1) of what report.md shows. A run whose folder has a finished
   retraining of what it found, in `retrain`, is shown with its accuracy. Raises UserError if a run is not readable or
   the runs are of several spaces.
@@ -95,7 +98,8 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
 def _compare(runs, folder, oracles, command='', chosen=None):
   groups, space = _experiments(runs, chosen is not None), runs[0].space
   console = metrics.Console()
-  benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {}) if not benchmark.always]
+  benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {})
+                if not benchmark.always or benchmark.given(oracles or {})]
   looked_up = {benchmark.key: benchmark.load(oracles, console.say) for benchmark in benchmarks}
   for run, (key, table) in itertools.product(runs, looked_up.items()):
     run.result[key] = table.query(space.read(run.result['genotype']))
@@ -130,7 +134,8 @@ def _experiments(runs, one: bool = False) -> dict:
   for run in runs:
     parent = run.folder.resolve().parent
     of = next((members for members in groups
-               if one or (members[0].folder.resolve().parent == parent and _alike(members[0], run))), None)
+               if one or (members[0].folder.resolve().parent == parent and _alike(members[0], run) and
+                          run.result['seed'] not in [other.result['seed'] for other in members])), None)
     if of is None:
       groups.append([run])
     else:

@@ -78,6 +78,20 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
     return result
 
 
+def check(config, loaded: data.Data):
+  """Raises UserError where the training of what a search on `loaded` finds cannot begin, whatever that is.
+
+  `config` is that of the training, resolved; the network is traced, nothing is written.
+  """
+  space = spaces.get(config.space.name)
+  rows = {name: np.ones(cell.shape) for name, cell in space.cells.items()}
+  some = space.genotype(rows | {name: np.ones((1, count)) for name, count in space.choices.items()})
+  try:
+    Training(config, space, some, loaded, parallel.mesh(config.devices, config.batch_size)).abstract()
+  except UserError as e:
+    raise UserError(f'config.then=retrain: {e} (its own fields are set by config.then_changes)') from None
+
+
 def _same_architecture(folder, space, genotype):
   if runfolder.architecture(folder) not in (None, dict(genotype.cells)):
     remedy = 'give another --workdir'

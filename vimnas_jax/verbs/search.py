@@ -13,16 +13,17 @@ from vimnas_jax.networks import cost, ops
 from vimnas_jax.networks.oneshot import OneShot
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import budget, feed, kept, loop, metrics, parallel, runfolder, signals, state, steps
-from vimnas_jax.verbs import constraints, finalists, outcome, standing, subset, told, trace
+from vimnas_jax.verbs import constraints, finalists, outcome, retrain, standing, subset, told, trace
 
 
 def search(config, workdir, command: str = '', loaded: data.Data | None = None,
            stop: signals.Stop | None = None, notes=(),
-           share: float = 1.0) -> dict | None:
+           share: float = 1.0, following=None) -> dict | None:
   """Searches an architecture as the resolved `config` says, resuming what `workdir` holds.
 
   `loaded` is what data.get(config.data) gives, if it is at hand; `notes` are lines that are said after those of the
-  data; `share` is the part of config.max_hours that is the search's.
+  data; `share` is the part of config.max_hours that is the search's; `following` is the configuration of the training
+  of what is found, or None.
   Returns the result, which is also in workdir/result.json; None if a signal ended the run early, all saved.
   Raises UserError on bad input and Diverged when the loss stops being finite.
   """
@@ -37,12 +38,15 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
     if cold:
       state.foretell(run.net, run.space, run.image_shape, run.method.samples)
     run.data = loaded.fingerprint()
+    if following is not None and not (folder / 'config.json').exists() and (
+        data.key(following.data) == data.key(config.data)):
+      retrain.check(following, loaded)  # it is told before the search, not after
     if runfolder.check(folder, config, run.data):
       finalists.renew(folder, config, console)
     differ = runfolder.write_config(folder, config, run.data, streamed=run.streams)
     if differ and (folder / 'result.json').exists():
       console.say(f'note: config.{differ[0]} differs from what this finished run was asked, and is not asked again: '
-                  'give another --workdir to search with it')
+                  'give it to a report of this run (config.task=report), or another --workdir')
     if run.constraint:
       run.constraint.save(folder)
     told.data_set(folder, loaded, console)

@@ -118,7 +118,7 @@ def _rule(searched, following) -> Rule:
     return Rule('the validation accuracy of the retrained network, of the state that it kept',
                 lambda result: result['retrained']['chosen']['valid_top1'])
   for benchmark in tabular.of(space, searched.oracle):
-    if benchmark.accuracy and benchmark.known(searched.data.name) and searched.data.shrink == 1:
+    if benchmark.rates(space) and benchmark.known(searched.data.name) and searched.data.shrink == 1:
       return _looked_up(benchmark, benchmark.known(searched.data.name))
   if searched.finalists:
     return Rule('the validation accuracy of the finalist that it took', _of_finalist)

@@ -21,7 +21,8 @@ _BATCHES = 8  # of an epoch, at the least, before a batch is made smaller
 _SEARCH_STEPS, _SEARCH_EPOCHS = 1000, (2, 150)  # half as many come before, of theta alone
 _RETRAIN_STEPS, _RETRAIN_EPOCHS = 4000, (10, 100)
 _EVALUATIONS = 40  # of a retraining
-_PIXELS = ('image_size', 'shrink', 'moments', 'smallest', 'max_pixels')  # of config.data, how an image becomes pixels
+# Of config.data, how an image becomes pixels.
+_PIXELS = ('image_size', 'shrink', 'moments', 'smallest', 'max_pixels', 'photographs')
 
 
 def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
@@ -134,7 +135,9 @@ def _as_trained(asked):
   trained = about.get('config', {}).get('data') or {}
   same = c.data.name in (None, trained.get('name'))
   moved = c.data.dir not in (None, trained.get('dir'))
-  known = {**_usual(), **{field: value for field, value in trained.items() if same or field in _PIXELS}}
+  taken = [field for field in _PIXELS if field != 'photographs' or c.data.name == 'folder' or
+           str(c.data.name).startswith('tfds/')]  # others have images of one size
+  known = {**_usual(), **{field: value for field, value in trained.items() if same or field in taken}}
   for field, value in c.data.to_dict().items():
     if value is None:
       c.data[field] = known.get(field)

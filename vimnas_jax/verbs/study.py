@@ -1,7 +1,6 @@
 """The study verb: several methods, each with several seeds, then the report that compares them."""
 
 import copy
-import json
 import pathlib
 import re
 import shlex
@@ -15,8 +14,6 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.runs import budget, metrics, runfolder, signals
 from vimnas_jax.verbs import report, retrain, search
 
-# Fields of config.data that change what is done with the images of a set, not which they are.
-_AFTERWARDS = ('limit', 'pad', 'flip', 'cutout', 'smallest', 'jitter', 'hue')
 _NAME = re.compile(r'\w[\w.+-]*')  # of a member: a folder of that name stays inside the study's
 _FILES = ('.md', '.json', '.png')  # that the report writes beside the members
 
@@ -35,6 +32,7 @@ def study(config, workdir, command: str = '', stop=None) -> dict | None:
     stop: signals.Stop, or None.
   """
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
+    runfolder.check_free(folder)
     runs = [Run(where, as_command(command, changes, folder / where), searched, following)
             for where, changes, searched, following in members(config, folder)]
     if not carry_out(runs, folder, metrics.Console(), stop):
@@ -61,7 +59,10 @@ class Run(NamedTuple):
 
 def as_command(command: str, changes: str, path: pathlib.Path) -> str:
   """The command line of one run in `path`, of that of all: `changes` are 'field=value field=value'."""
-  return shlex.join([*(word for word in shlex.split(command) if not word.startswith('--workdir')),
+  words = shlex.split(command)
+  kept = [word for word, before in zip(words, ['', *words]) if not word.lstrip('-').startswith('workdir=')
+          and word.lstrip('-') != 'workdir' and not (before.startswith('-') and before.lstrip('-') == 'workdir')]
+  return shlex.join([*kept,
                      '--config.task=search', *(f'--config.{change}' for change in shlex.split(changes)),
                      f'--workdir={path}'])
 
@@ -82,13 +83,13 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) ->
 
   def data_of(fields):
     nonlocal loaded
-    if (key := _key(fields)) not in loaded:
+    if (key := data.key(fields)) not in loaded:
       found = data.get(fields)
       as_read = copy.deepcopy(fields)
       as_read.stream = isinstance(found.train, data.Streamed)
-      loaded = {key: found, _key(as_read): found}
+      loaded = {key: found, data.key(as_read): found}
       for place, config, others in finished:
-        if _key(others) in loaded:
+        if data.key(others) in loaded:
           runfolder.check(place, config, found.fingerprint())
     return loaded[key]
 
@@ -104,15 +105,11 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) ->
                 (', retraining' if verb is retrain.retrain else ''))
     more = {'notes': notes} if verb is search.search else {}
     if verb is search.search and run.following is not None:
-      more['share'] = budget.SEARCH
+      more |= {'share': budget.SEARCH, 'following': run.following}
     if verb(config, place, run.command, data_of(fields), stop, **more) is None:
       return False
     notes = ()  # they are said once
   return True
-
-
-def _key(fields) -> str:
-  return json.dumps({field: value for field, value in fields.to_dict().items() if field not in _AFTERWARDS})
 
 
 def members(config, folder: pathlib.Path):
