@@ -3,9 +3,12 @@
   python -m vimnas_jax.main --config=configs/ablation_darts.py --config.data.dir=DIR --workdir=runs/ablation_darts
 
 DARTS, DARTS-dagger, VIM-NAS and its variants small, large, dropout and point, one search each: 8 cells, C = 8, images
-averaged to 16x16. For the paper's own size add --config.space.channels=16 --config.data.shrink=1 --config.data.pad=4.
+averaged to 16x16. An epoch of theta alone comes before each; with `:strict`, VIM-NAS in the form of the paper's text,
+none comes before any, and a step has one draw of xi. For the paper's own size add --config.space.channels=16
+--config.data.shrink=1 --config.data.pad=4.
 """
 
+from vimnas_jax import config as config_lib
 from vimnas_jax import methods
 from vimnas_jax.config import defaults, when, with_arguments
 
@@ -20,6 +23,12 @@ def smoke(config):
   config.study.members = MEMBERS[3:4]
 
 
+def strict(config):
+  config_lib.strict(config)
+  when(config, 'darts_noise', {'method.samples': 1, 'pretrain.epochs': 0.0})
+  config.study.members = tuple(member.replace(' pretrain.epochs=1', '') for member in MEMBERS)
+
+
 def get_config(arg=''):
   config = defaults()
   config.task = 'study'
@@ -27,4 +36,4 @@ def get_config(arg=''):
   config.space.channels = 8
   when(config, 'vimnas', methods.SINGLE)
   config.data.shrink, config.data.pad = 2, 2
-  return with_arguments(config, arg, smoke)
+  return with_arguments(config, arg, smoke, strict=strict)

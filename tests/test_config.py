@@ -5,11 +5,12 @@ import pytest
 from conftest import ROOT, one_line
 from ml_collections import ConfigDict
 
-from configs import darts_c10, nb201_c10, quickstart, retrain_simplified
+from configs import ablation_darts, darts_c10, darts_imagenet, folder, nb201_c10, quickstart, retrain_simplified
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import flatten
+from vimnas_jax.verbs import sizing
 
 # Sections that are handed on whole: the code that takes them, and as what, if not as `config`.
 HANDED = {'theta': ('runs/optim.py', ''), 'phi': ('runs/optim.py', ''), 'data': ('data/', ''),
@@ -129,6 +130,16 @@ def test_the_strict_form_is_the_papers():
   assert found.theta.weight_decay == 3e-4 and not found.theta.nesterov
   published = config_lib.resolve(nb201_c10.get_config('published'))
   assert published.to_dict() == found.to_dict()
+  for made in (darts_imagenet, folder):  # no epoch of theta alone, also where the file, or its images, say one
+    asked = made.get_config('strict')
+    asked.data.update({'name': 'digits', 'image_size': 8, 'search_parts': None})
+    assert config_lib.resolve(sizing.sized(asked)[0]).pretrain.epochs == 0
+  with pytest.raises(UserError, match='strict is VIM-NAS as its paper has it'):
+    nb201_c10.get_config('strict,method=gdas')
+  ablation = ablation_darts.get_config('strict')
+  for member in ablation.study.members:
+    found = config_lib.resolve(config_lib.changed(ablation, f'task=search {member.partition(" ")[2]}'))
+    assert (found.pretrain.epochs, found.epochs, found.method.get('samples', 1)) == (0.0, 1.0, 1)
   usual = config_lib.resolve(nb201_c10.get_config())
   assert (usual.phi.lr, usual.phi.lr_end, usual.phi.steps) == (0.01, 0.1, 780)
   for made in (nb201_c10, quickstart, darts_c10):

@@ -254,10 +254,7 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
     elif word in others:
       others[word](config)
     elif word == 'strict':
-      when(config, 'vimnas', methods.STRICT)
-      config.update_from_flattened_dict(methods.STRICT_THETA)
-      if not (config.space.imagenet or config.space.name.endswith('.py')):  # neither is in the paper's text
-        config.epochs = methods.published('vimnas', config.space.name)['epochs']
+      strict(config)
     elif word == 'published':
       for field, value in methods.published(
           config.method.name, 'imagenet' if config.space.imagenet else config.space.name).items():
@@ -270,4 +267,16 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
     else:
       raise UserError(f'--config=…:{word}: after the colon goes {", ".join(("smoke", *others))}, strict, published or '
                       f'method=NAME ({", ".join(methods.NAMES)})')
+  if 'strict' in arg.split(',') and config.method.name != 'vimnas':
+    raise UserError(f'--config=…:strict is VIM-NAS as its paper has it, and config.method.name={config.method.name!r}: '
+                    'leave it out, or give published')
   return config
+
+
+def strict(config: ConfigDict):
+  """Gives VIM-NAS the form of the paper's text, and an epoch on the spaces that are in it."""
+  when(config, 'vimnas', methods.STRICT)
+  config.update_from_flattened_dict(methods.STRICT_THETA)
+  config.pretrain.epochs = None  # that of STRICT counts
+  if not (config.space.imagenet or config.space.name.endswith('.py')):  # neither is in the paper's text
+    config.epochs = methods.published('vimnas', config.space.name)['epochs']

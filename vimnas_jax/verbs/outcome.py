@@ -126,7 +126,8 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   if space.topology:
     result['graph_margins'] = {name: round(margin, 5) for name, margin in space.topology.margins(probs).items()}
   if config.supernet_images:
-    result['supernet'] = standing.accuracies(run, now.theta, probs, genotype, config.supernet_images)
+    weights = standing.mixed(run, now, probs)
+    result['supernet'] = standing.accuracies(run, now.theta, weights, genotype, config.supernet_images)
   if limits:
     result['limit'] = limits
   if final:

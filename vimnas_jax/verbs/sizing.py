@@ -54,7 +54,8 @@ def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
   values = _values(c, count, side, fixed)
   for field in open_fields:
     c.update_from_flattened_dict({field: values[field]})
-  if 'epochs' in open_fields and c.pretrain.epochs is None and methods.pretrain(c.method.name):
+  none = c.when.get(c.method.name, {}).get('pretrain:epochs') == 0  # as of `strict`
+  if 'epochs' in open_fields and c.pretrain.epochs is None and methods.pretrain(c.method.name) and not none:
     c.pretrain.epochs = float(math.ceil(c.epochs / 2))
   if c.data.pad is None:
     c.data.pad = max(1, round((c.data.image_size if not fixed else side // c.data.shrink) / 8))

@@ -6,6 +6,8 @@ import numpy as np
 
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
+from vimnas_jax.networks import mixing
+from vimnas_jax.networks.mixing import Mixture
 
 
 def one_hot(space, genotype) -> dict:
@@ -19,18 +21,29 @@ def one_hot(space, genotype) -> dict:
   return weights
 
 
-def accuracies(run, theta, probs, genotype, images: int) -> dict:
+def mixed(run, now, probs) -> dict:
+  """The noise-free mixing weights of the final state `now`, {cell: float32 [edges, ops], or a Mixture of one sample}:
+  those of the search's steps where a method draws nothing (gates, factors, weights of edges), else `probs`.
+  """
+  draw = jax.jit(lambda phi, key: run.method.sample(phi, key, run.plan.clock(int(now.step)))[0])
+  one, other = (jax.device_get(draw(now.phi, jax.random.key(seed))) for seed in (0, 1))
+  if not all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other))):
+    return probs
+  found = {name: mixing.whole(rows)._replace(dropout=None) for name, rows in one.items() if name in run.space.cells}
+  return probs | jax.tree.map(lambda part: part[:1], found)
+
+
+def accuracies(run, theta, weights, genotype, images: int) -> dict:
   """Accuracies in % on the first `images` images of the validation half, not augmented.
 
   BatchNorm uses the statistics of batches of config.batch_size, as in the search; images that fill no batch are left
-  out. Returns {'images': how many, 'mixed': with the noise-free probabilities as mixing weights, 'derived': with the
-  architecture alone}; where the graph is searched too there is no 'derived'. Raises UserError if there are fewer
-  validation images.
+  out. Returns {'images': how many, 'mixed': with the noise-free weights, 'derived': with the architecture alone}; where
+  the graph is searched too there is no 'derived'. Raises UserError if there are fewer validation images.
 
   Args:
     run: the parts of the search: net, space, valid, config, mean and std.
     theta: its weights.
-    probs: {cell: [edges, ops]} and {choice: [1, candidates]}.
+    weights: those of `mixed`, and {choice: [1, candidates]}.
     genotype: the architecture that was derived.
     images: how many to take.
   """
@@ -43,12 +56,15 @@ def accuracies(run, theta, probs, genotype, images: int) -> dict:
     logits = run.net.apply({'params': theta}, x, weights, rngs={'noise': jax.random.key(0)})
     return (logits.argmax(-1) == labels).sum()
 
-  kinds = {'mixed': probs}
+  kinds = {'mixed': weights}
   if not run.space.topology:
-    kinds['derived'] = one_hot(run.space, genotype)
+    alone = one_hot(run.space, genotype)
+    partial = run.method.options.partial > 1  # channels go past the operations, on edges that are kept
+    kinds['derived'] = ({name: Mixture(rows[None], rows.sum(1)[None]) for name, rows in alone.items()} if partial else
+                        alone)
   found = {'images': images // size * size}
   for kind, weights in kinds.items():
-    weights = _sampled(run.space, {name: jnp.asarray(rows, jnp.float32) for name, rows in weights.items()})
+    weights = _sampled(run.space, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), weights))
     count = sum(int(right(theta, weights, *split.batch(at, at + size)))
                 for at in range(0, found['images'], size))
     found[kind] = round(100 * count / found['images'], 4)
@@ -91,7 +107,8 @@ class Rater:
 
 def _sampled(space, weights):
   """One architecture's weights as the supernet takes them, [1, edges, ops]; rows of the graph are [1, candidates]."""
-  return {name: rows if name in space.choices else rows[None] for name, rows in weights.items()}
+  return {name: rows if name in space.choices or isinstance(rows, Mixture) else rows[None]
+          for name, rows in weights.items()}
 
 
 def check(config, valid):
