@@ -134,7 +134,15 @@ def test_what_every_process_met_is_counted_once_and_by_all(tmp_path, monkeypatch
   assert damaged.names == ['a', 'b', 'c']
   monkeypatch.setattr(hosts, 'agreed', lambda number: 1 - number)
   with pytest.raises(UserError, match='this process holds in memory the images that the first streams') as e:
-    feed.check_alike(data.get(data_config('synthetic')).train)
+    feed.check_alike(data.get(data_config('synthetic')))
+  one_line(e)
+  monkeypatch.setattr(hosts, 'agreed', lambda number: number)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(hosts, 'gathered', lambda text: [text, text])
+  feed.check_alike(data.get(data_config('synthetic')))
+  monkeypatch.setattr(hosts, 'gathered', lambda text: ['others', text])
+  with pytest.raises(UserError, match='process 0 has other images of config.data.name=.synthetic. than the first') as e:
+    feed.check_alike(data.get(data_config('synthetic')))
   one_line(e)
 
 
@@ -234,8 +242,9 @@ def test_values_out_of_range(root, fields, says):
 
 
 def test_random_parts_leave_no_room_for_padding(root, searched, tmp_path):
-  for fields in ({'data.smallest': 0.1}, {'data.photographs': 9, 'data.pad': 0}):
-    with pytest.raises(UserError, match='set config.data.smallest=0.08 and config.data.pad=0') as e:
+  for fields, says in (({'data.smallest': 0.1}, 'config.data.pad=4 would shift it: set config.data.pad=0'),
+                       ({'data.photographs': 9, 'data.pad': 0}, 'set config.data.smallest=0.08 and config.data.pad=0')):
+    with pytest.raises(UserError, match=says) as e:
       retrain.retrain(training(root, searched[0], **fields), tmp_path / 'run')
     one_line(e)
 

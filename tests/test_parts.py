@@ -69,7 +69,7 @@ def test_the_halves_of_a_split_file_are_kept():
     (of([4, 4], True), 1.0, 3, "class 'dog' .*: set config.data.limit=6, or 0 for all"),
     (of([4, 4], True, [0, 4, 1, 2, 3, 5, 6, 7]), 0.5, 4, r"class 'dog' .*validation part: set config.data.limit=0"),
     (of([9, 9, 9, 9]), 0.5, 6, r"class '\w+' has no image .*: set config.data.limit=12"),
-    (of([9, 9, 1]), 0.5, 0, "class 'eel' .*validation part: set config.train_portion=1,"),
+    (of([9, 9, 1]), 0.5, 0, "class 'eel' .*validation part: add images of that class, or take it away"),
     (of([9, 9, 0]), 1.0, 0, "class 'eel' .*: add images of that class")])
 def test_a_part_without_a_class_is_refused_with_a_value_that_works(whole, portion, limit, says):
   with pytest.raises(UserError, match=says) as e:
@@ -84,6 +84,8 @@ def test_photographs_held_whole_are_for_those_who_take_parts_of_them():
     with pytest.raises(UserError, match='set config.data.photographs=0') as e:
       data.halves(whole, portion, whole=able)
     one_line(e)
+  with pytest.raises(UserError, match='set config.data.photographs=0'):
+    data.shares(whole, (0.5, 0.5))
   train, valid = data.halves(whole, 1.0, 4, whole=True)
   assert len(train.aspects) == 4 and counted(train, 2) == [2, 2] and len(valid) == 0
 

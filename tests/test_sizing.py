@@ -156,6 +156,13 @@ def test_a_search_on_parts_is_sized_by_them(tmp_path):
   assert sizing._values(config, 10_000, 32, None)['batch_size'] == 32  # of 50 images
 
 
+def test_a_batch_fits_into_what_is_left_to_validate(tmp_path):
+  config = asked(tmp_path, train_portion=0.9)
+  assert sizing._values(config, 600, 32, None)['batch_size'] == 32  # of 60 images
+  config.train_portion = 1.0
+  assert sizing._values(config, 600, 32, None)['batch_size'] == 64
+
+
 CASES = ROOT.parent / 'shared' / 'cases' / 'make_images.py'
 
 

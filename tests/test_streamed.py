@@ -181,11 +181,12 @@ def test_a_failed_read_is_no_damage(tmp_path, workers):
   one_line(e)
 
 
-def test_an_image_that_is_too_large_is_refused(tmp_path):
-  got = data.get(asked(tree(tmp_path), moments='imagenet', max_pixels=63)).train
-  with pytest.raises(UserError, match='train/ant/00.png: 8x8 are 64 pixels, more than config.data.max_pixels=63') as e:
-    taken(got, [(0, 0, 0, np.arange(4))])
-  one_line(e)
+def test_an_image_that_is_too_large_counts_as_damaged(tmp_path):
+  Image.new('RGB', (20, 20)).save(tree(tmp_path) / 'train' / 'ant' / '00.png')
+  got = data.get(asked(tmp_path, moments='imagenet', max_pixels=64)).train
+  batch = taken(got, [(0, 0, 0, np.arange(4))])[0]
+  assert [name for name, _ in batch.damaged] == ['train/ant/00.png'] and batch.real.all()
+  assert '20x20 are 400 pixels, more than config.data.max_pixels=64' in batch.damaged[0][1]
 
 
 @SLOW

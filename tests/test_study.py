@@ -134,6 +134,8 @@ def test_images_that_are_read_otherwise_are_read_again():
   same.update({'pad': 1, 'search_parts': (0.5, 0.5)})
   other.smallest = 0.3  # what is streamed is cut by it as it is read
   assert data.key(same) == data.key(c) != data.key(other)
+  c.name = same.name = 'mine.py'  # which is given every field
+  assert data.key(same) != data.key(c)
 
 
 def test_the_command_of_a_run_has_the_folder_of_that_run():

@@ -119,6 +119,23 @@ def test_limits_and_labels(tmp_path):
   refused(tmp_path / 'swan', "class 'swan' has no training image")
 
 
+@pytest.mark.parametrize('stream', [False, True])
+def test_a_split_without_labels_is_not_for_test(tmp_path, stream):
+  folder = write(tmp_path, [PLAIN] * 4)
+  for file in list(folder.glob('made-test*')):
+    file.with_name(file.name.replace('test', 'validation')).write_bytes(file.read_bytes())
+    file.unlink()
+  other = write(tmp_path / 'other', [PLAIN] * 3, labels=[-1] * 3)
+  for file in other.glob('made-test*'):
+    (folder / file.name).write_bytes(file.read_bytes())
+  edit(folder, 'dataset_info.json', lambda held: held['splits'].append(
+      {**held['splits'][0], 'name': 'validation', 'shardLengths': ['4']}) or held['splits'][1].update(
+          {'shardLengths': ['3']}))
+  found = get(tmp_path, stream=stream)
+  assert len(found.test) == 4 and list(found.test.labels) == [0, 1, 0, 1] and found.valid is None
+  assert found.rule == 'the split validation is for test: the split test has no labels'
+
+
 def edit(folder, name, change):
   held = json.loads((folder / name).read_text())
   change(held)

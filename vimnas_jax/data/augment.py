@@ -68,7 +68,14 @@ def of(config, data):
     if config[field] and channels != 3:
       raise UserError(f'config.data.{field}={config[field]} needs three channels, the images of {data.name!r} have '
                       f'{channels}: set config.data.{field}=0')
+  side = min(data.image_shape[:2])
+  if config['cutout'] > side // 2:
+    raise UserError(f'config.data.cutout={config["cutout"]} blanks more than half a side of images of '
+                    f'{data.image_shape[0]}x{data.image_shape[1]}: set it to {side // 2} or less, 0 for none')
   streams = isinstance(data.train, Streamed)
+  if streams and config['smallest'] and config['pad'] and not config['photographs']:
+    raise UserError(f'config.data.smallest={config["smallest"]:g} cuts a random part of what is streamed, and '
+                    f'config.data.pad={config["pad"]} would shift it: set config.data.pad=0')
   whole = data.train.aspects is not None or (streams and (config['photographs'] or config['smallest']))
   if whole and (not config['smallest'] or config['pad']):
     raise UserError(f'config.data.smallest={config["smallest"]}, config.data.pad={config["pad"]}: of photographs that '

@@ -135,8 +135,12 @@ def shares(data: Data, wanted: tuple[float, float]) -> tuple[np.ndarray, np.ndar
     wanted: shares of the training images, each above 0, together at most 1.
 
   Raises:
-    UserError: the data say themselves what a search validates with, or a class has fewer than two images.
+    UserError: the data say themselves what a search validates with, a class has fewer than two images, or photographs
+      are held whole.
   """
+  if data.train.aspects is not None:
+    raise UserError(f'config.data.search_parts={wanted}: a search takes no parts of photographs that are held whole: '
+                    'set config.data.photographs=0')
   if data.search:
     raise UserError(f'config.data.search_parts={wanted} does not go with config.data.split, which names the images of '
                     'either part: leave one of them empty')
@@ -200,9 +204,10 @@ def _complaint(data, portion, limit, part, count, lost):
     tried = min(2 * tried, whole)
     if _works(data, portion, tried):
       return f'{told}: set config.data.limit={0 if tried == whole else tried}, or 0 for all'
-  for other in (0.5, 0.75, 0.9, 0.25, 1.0):
+  for other in (0.5, 0.75, 0.9, 0.25):
     for bound in dict.fromkeys((limit, 0)):
       if not data.search and _works(data, other, bound):
         also = '' if bound == limit else ' and config.data.limit=0'
         return f'{told}: set config.train_portion={other:g}{also}, or add images of that class'
-  return f'{told}: add images of that class'
+  return (f'{told}: add images of that class, or take it away (config.train_portion=1 is for methods that validate '
+          'nothing)')

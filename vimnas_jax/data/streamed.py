@@ -173,8 +173,6 @@ class Streamed:
     """Decodes into `out` [1, h, w, c]; the reason why it could not be, or ''."""
     try:
       out[0] = self.form.decode(item, u)
-    except pixels.TooLarge as e:
-      raise UserError(f'cannot read the image {self.name(place)}: {e}') from None
     except MemoryError:
       raise UserError(f'cannot read the image {self.name(place)}: out of memory; lower config.data.max_pixels='
                       f'{self.form.max_pixels} to find such images') from None

@@ -25,6 +25,7 @@ PREFIX = 'tfds/'
 TESTS = ('test', 'validation')  # the first that there is
 _LOOKED_AT = 200  # images whose sizes are asked, where they are not fixed
 _RULE = 'the split test is for test, the split validation chooses the state that is kept'
+_UNLABELLED = 'the split validation is for test: the split test has no labels'
 _ARRAYS = ('images', 'labels', 'aspects')  # of a Split
 _BLOCK = 1000  # records held undecoded at a time
 _FEATURES = re.compile(r'tensorflow_datasets\.core\.features(\.\w+)+')  # the classes that a description may name
@@ -112,7 +113,15 @@ def _opened(path):
     import tensorflow_datasets as tfds  # slow to import, so only when asked for; a package it misses is not the data's
   with records.readable(path), quiet():
     builder = tfds.builder_from_directory(path)
-    yield builder, _described(builder.info.features, builder.info.splits)
+    tests = _described(builder.info.features, builder.info.splits)
+    yield builder, tests[1:] if len(tests) > 1 and not _labelled(builder, tests[0]) else tests
+
+
+def _labelled(builder, part: str) -> bool:
+  """Whether a split says the classes of its images, by its first; those of contests have -1 throughout."""
+  import tensorflow_datasets as tfds
+  source = builder.as_data_source(split=part, decoders={'image': tfds.decode.SkipDecoding()})
+  return len(source) == 0 or source[0]['label'] >= 0
 
 
 def read(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXELS, choosing: bool = False):
@@ -159,8 +168,8 @@ def _decode(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXEL
     return splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
 
 
-def _streamed(path, config) -> tuple[Data | None, str]:
-  """The set in a version folder, if it is to be streamed, else None; and the line that says what was chosen."""
+def _streamed(path, config) -> tuple[Data | None, str, str]:
+  """The set in a version folder, if it is to be streamed, else None; the lines that say why, and what is for test."""
   with _opened(path) as (builder, tests):
     info = builder.info
     shape, names = info.features['image'].shape, tuple(map(files.printable, info.features['label'].names))
@@ -169,8 +178,9 @@ def _streamed(path, config) -> tuple[Data | None, str]:
     side = config.photographs or config.image_size
     counts = {part: info.splits[part].num_examples for part in ('train', *tests[:1 + bool(config.validation)])}
     stream, told = streamed.chosen(config, sum(counts.values()), shape if fixed else (side, side, 3))
+    rule = _UNLABELLED if tests[0] != TESTS[0] and TESTS[0] in info.splits else _RULE if len(counts) > 2 else ''
     if not stream:
-      return None, told
+      return None, told, rule
     form = streamed.Form(tuple(shape) if fixed else (config.image_size, config.image_size, 3), recipe or None,
                          config.smallest, config.max_pixels)
     splits = [streamed.Streamed(sources.Records(path, part, count, len(names)), np.arange(count, dtype=np.int32), form)
@@ -178,7 +188,7 @@ def _streamed(path, config) -> tuple[Data | None, str]:
     shuffled = not info.disable_shuffling
   train, test, valid = *splits, *(None,) * (3 - len(splits))
   return Data(config.name, train, test, len(names), *streamed.stats(config, train), valid=valid,
-              rule=_RULE if valid else '', class_names=names, recipe=recipe, shuffled=shuffled, placement=told), told
+              rule=rule, class_names=names, recipe=recipe, shuffled=shuffled, placement=told), told, rule
 
 
 def load(config) -> Data:
@@ -193,26 +203,28 @@ def load(config) -> Data:
   """
   version = _version(config)
   recipes = pixels.recipes(config)
-  data, told = _streamed(version, config)
+  data, told, rule = _streamed(version, config)
   if data is not None:
     return data
   splits, names, shuffled, fixed = read(version, recipes, config.max_pixels, bool(config.validation))
   train, test, valid = *splits, *(None,) * (3 - len(splits))
   return Data(config.name, train, test, len(names), *pixels.moments(train.images), valid=valid,
-              rule=_RULE if valid else '', class_names=names, recipe={} if fixed else recipes[1], shuffled=shuffled,
+              rule=rule, class_names=names, recipe={} if fixed else recipes[1], shuffled=shuffled,
               side=config.image_size if train.aspects is not None else 0, placement=told)
 
 
 def survey(config) -> tuple[int, int, bool, tuple[int, int] | None]:
   """(training images, the median of the shorter sides of the first in pixels, whether others choose, (height, width)
-  if that is fixed). Raises UserError as `load`.
+  if that is fixed and they are held in memory, where they may be averaged). Raises UserError as `load`.
   """
   version = _version(config)
   with _opened(version) as (builder, tests):
     chosen = bool(config.validation) and len(tests) > 1
     count, shape = builder.info.splits['train'].num_examples, builder.info.features['image'].shape
     if None not in shape:
-      return count, min(shape[:2]), chosen, tuple(shape[:2])
+      images = sum(builder.info.splits[part].num_examples for part in ('train', *tests[:1 + chosen]))
+      streams, _ = streamed.chosen(config, images, shape)
+      return count, min(shape[:2]), chosen, None if streams else tuple(shape[:2])
     looked_at = records.undecoded(version, 'train').__getitems__(range(min(count, _LOOKED_AT)))
     sides = [side for record in looked_at if (side := pixels.side_of(io.BytesIO(record['image'])))]
     return count, int(np.median(sides)) if sides else 0, chosen, None

@@ -4,6 +4,8 @@ import functools
 import json
 import time
 
+import jax
+
 from vimnas_jax import data, files
 from vimnas_jax.data import crops, loader, streamed
 from vimnas_jax.errors import UserError
@@ -12,13 +14,20 @@ from vimnas_jax.runs import hosts, parallel
 SPAN = 1 << 22  # images, about, for which workers are started once; an epoch at least
 
 
-def check_alike(split: data.AnySplit):
-  """Raises UserError unless all processes of a job stream their images, or none: machines may differ in memory."""
-  streams = isinstance(split, data.Streamed)
+def check_alike(loaded: data.Data):
+  """Raises UserError unless all processes of a job have the same images, and stream them, or none does: machines may
+  differ in memory, and in what lies on their disks.
+  """
+  streams = isinstance(loaded.train, data.Streamed)
   if hosts.agreed(streams) != streams:
     words = 'streams', 'holds in memory'
     raise UserError(f'this process {words[not streams]} the images that the first {words[streams]}, by the memory that '
                     'each has: set config.data.stream=True, or False')
+  if jax.process_count() > 1:
+    own = loaded.fingerprint()
+    if hosts.gathered(own)[0] != own:
+      raise UserError(f'process {jax.process_index()} has other images of config.data.name={loaded.name!r} than the '
+                      'first: give all hosts the same files, in config.data.dir')
 
 
 class Damaged:
@@ -62,8 +71,8 @@ class Damaged:
     if len(self._reasons) > self._limit:
       name, reason = next(iter(new.items()))
       raise UserError(f'{len(self._reasons)} images are damaged, the last {name} ({reason}), more than '
-                      f'config.data.max_corrupt={self._limit}: repair or remove what {files.printable(self._path)} '
-                      'and the notes above name, or raise config.data.max_corrupt')
+                      f'config.data.max_corrupt={self._limit}: raise that to go on with this run; or repair what '
+                      f'{files.printable(self._path)} and the notes above name, and begin another in a new --workdir')
 
 
 class Feed:

@@ -54,7 +54,7 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
     _same_architecture(folder, space, genotype)
     limit = budget.of(folder, config)
     loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
-    feed.check_alike(loaded.train)
+    feed.check_alike(loaded)
     damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
     mesh = parallel.mesh(config.devices, config.batch_size)
     if limit:

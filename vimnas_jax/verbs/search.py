@@ -32,7 +32,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
     limit = budget.of(folder, config, share)
     loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
-    feed.check_alike(loaded.train)
+    feed.check_alike(loaded)
     damaged = feed.Damaged(folder, config.data.max_corrupt, console.say)
     run = prepared(config, loaded, console, limit, damaged, subset.read(folder), folder)
     if cold:

@@ -85,7 +85,7 @@ def _readable(fields):
 
 def _values(c, count, side, fixed):
   portion = c.when.get(c.method.name, {}).get('train_portion', 0.5) if c.train_portion is None else c.train_portion
-  parts = c.data.search_parts if _shares(c.data.search_parts) else (portion, portion)
+  parts = c.data.search_parts if _shares(c.data.search_parts) else (portion, 1 - portion if portion < 1 else portion)
   searched, validated = (int(count * part) for part in parts)
   if searched < 8 and c.batch_size is None:
     raise UserError(f'config.data.dir={c.data.dir!r} has {searched} images to search on: a batch takes 8 at least; add '
