@@ -1,10 +1,10 @@
 """Evaluates the network that a retraining left, on the test images of the data that it was trained on or of others.
 
   vimnas-jax --config=evaluate --config.genotype=RUN
-  vimnas-jax --config=evaluate --config.genotype=RUN --config.data.dir=DIR
+  vimnas-jax --config=evaluate --config.genotype=RUN --config.data.dir=DIR --workdir=runs/evaluate_DIR
 
 RUN is the run folder of a retraining, or of a search that went on to one. How images are read is taken from there; so
-is where they lie, unless config.data.dir says otherwise.
+is where they lie, unless config.data.dir says otherwise. A folder holds the evaluation of one network on one data set.
 """
 
 from ml_collections.config_dict import placeholder

@@ -5,7 +5,7 @@ r"""Data of one's own: images from a NumPy file, or, where there is none, colour
       --config.then_changes='epochs=10 batch_size=64 network.cells=1 network.channels=16'
   python -m vimnas_jax.main --config=configs/quickstart.py --config.task=evaluate \
       --config.data.name=examples/own_data.py --config.data.image_size=16 --config.genotype=runs/own_data/retrain \
-      --workdir=runs/evaluation
+      --workdir=runs/own_data_evaluation
 
 With --config.data.dir=DIR it reads DIR/data.npz, which holds train_images and test_images, uint8 [n, h, w, c], and
 train_labels, test_labels and class_names, one per class; np.savez writes such a file.

@@ -6,7 +6,8 @@ layers, the first to a quarter of the channels, and what a sigmoid makes of it s
   python -m vimnas_jax.main --config=configs/quickstart.py --config.space.name=examples/own_operation.py \
       --config.then=retrain --config.then_changes='epochs=10 batch_size=64' --workdir=runs/own_operation
   python -m vimnas_jax.main --config=configs/quickstart.py --config.task=evaluate \
-      --config.genotype=runs/own_operation/retrain --config.trust=examples/own_operation.py --workdir=runs/evaluation
+      --config.genotype=runs/own_operation/retrain --config.trust=examples/own_operation.py \
+      --workdir=runs/own_operation_evaluation
 """
 
 import jax

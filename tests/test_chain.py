@@ -92,7 +92,7 @@ def test_a_signal_in_the_last_step_of_a_run_starts_no_other(asked, tmp_path, mon
 
 @pytest.mark.parametrize('changes, says', [
     ('then_changes=batch_size=512', 'config.batch_size=512 exceeds the 64 training images'),
-    ('then_changes=\'batch_size=8 network.auxiliary=0.4 network.cells=3\'', 'auxiliary')])
+    ('then_changes=\'batch_size=8 network.auxiliary=0.4 network.cells=3 data.cutout=0\'', 'auxiliary')])
 def test_a_training_that_cannot_begin_is_told_before_the_search(asked, tmp_path, monkeypatch, changes, says):
   monkeypatch.setattr(loop, 'to_the_end', lambda *_: pytest.fail('it searches'))
   if 'auxiliary' in changes:

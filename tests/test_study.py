@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import shutil
+import types
 
 import markup
 import pytest
@@ -9,7 +10,7 @@ from conftest import ONE_EDGE, SLOW
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, spaces
-from vimnas_jax.errors import UserError
+from vimnas_jax.errors import Diverged, UserError
 from vimnas_jax.runs import metrics, runfolder, signals
 from vimnas_jax.verbs import report, search, study
 
@@ -126,6 +127,26 @@ def test_a_run_that_goes_on_has_its_images_where_it_began_with_them(tiny, tmp_pa
   assert read == [None, True] and began == ['a', 'b']
   with pytest.raises(UserError, match='another fingerprint'):  # the data of what is finished are compared
     study.carry_out([study.Run('c', '', config, None), *runs], tmp_path, metrics.Console(), stop)
+
+
+def test_a_run_that_diverges_stops_no_other(tmp_path, monkeypatch, capsys):
+  calls, config = [], config_lib.resolve(config_lib.changed(config_lib.defaults(), 'data.name=synthetic'))
+  monkeypatch.setattr(study.data, 'get', lambda fields: types.SimpleNamespace(train=None))
+
+  def verb(config, place, command, loaded, stop, **more):
+    calls.append(str(place.relative_to(tmp_path)))
+    if place.name == 'b':
+      raise Diverged('step 3: loss nan: not finite')
+    return {}
+
+  monkeypatch.setattr(search, 'search', verb)
+  monkeypatch.setattr(study.retrain, 'retrain', verb)
+  runs = [study.Run(name, '', config, config) for name in 'abc']
+  with pytest.raises(Diverged) as error:
+    study.carry_out(runs, tmp_path, metrics.Console(), signals.Stop())
+  assert calls == ['a', 'a/retrain', 'b', 'c', 'c/retrain']
+  assert str(error.value).startswith('1 of 3 runs did not stay finite and would not if run again: b; ')
+  assert 'b is left out: step 3: loss nan' in capsys.readouterr().out
 
 
 def test_images_that_are_read_otherwise_are_read_again():

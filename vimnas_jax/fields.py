@@ -29,7 +29,7 @@ def defaults() -> ConfigDict:
   c.images = ''  # predict: an image, or a folder of images at any depth
   c.max_hours = 0.0  # search, retrain: hours that it may take, with what follows; epochs are lowered to fit before it
   #                    starts, and it ends in time with what it has (runs/budget.py); 0 sets no limit. With several
-  #                    seeds each has an equal share
+  #                    seeds each has an equal share; of a study every run has all of it
   c.trust = ''  # paths of .py files, separated by commas, that may be executed although only a data file, such as a
   #               genotype.json, names them
   c.seed = 0  # root of all randomness: initialisation, xi, batch order, augmentation; below 2^32
@@ -84,7 +84,7 @@ def defaults() -> ConfigDict:
   c.network.auxiliary = 0.4  # weight of the auxiliary head's loss; 0 leaves the head out
   c.network.drop_path = 0.2  # probability at the end of the ramp that an image loses a path
   c.label_smoothing = 0.0  # share of the target that is spread over all classes
-  c.eval_epochs = 1.0  # retrain: the test images are evaluated every so many epochs
+  c.eval_epochs = 1.0  # retrain: every so many epochs the images that choose are evaluated, without any those for test
   c.eval_batch = 256  # images of one evaluation call
   c.measure_batches = (1, 64)  # batch sizes whose latency is measured after an evaluation
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, files
-from vimnas_jax.errors import UserError
+from vimnas_jax.errors import Diverged, UserError
 from vimnas_jax.runs import budget, metrics, runfolder, signals
 from vimnas_jax.verbs import report, retrain, search
 
@@ -35,10 +35,20 @@ def study(config, workdir, command: str = '', stop=None) -> dict | None:
     runfolder.check_free(folder)
     runs = [Run(where, as_command(command, changes, folder / where), searched, following)
             for where, changes, searched, following in members(config, folder)]
-    if not carry_out(runs, folder, metrics.Console(), stop):
-      return None
-    trust = [run.searched.space.name for run in runs]  # the user named them, in the config or a member
-    return report.across([folder / run.where for run in runs], folder, config.oracle, trust, command)
+    try:
+      if not carry_out(runs, folder, metrics.Console(), stop):
+        return None
+    except Diverged:  # the report is of the others
+      done = [run for run in runs if runfolder.finished(folder / run.where, run.searched)]
+      if done:
+        _report(config, done, folder, command)
+      raise
+    return _report(config, runs, folder, command)
+
+
+def _report(config, runs, folder, command):
+  trust = [run.searched.space.name for run in runs]  # the user named them, in the config or a member
+  return report.across([folder / run.where for run in runs], folder, config.oracle, trust, command)
 
 
 class Run(NamedTuple):
@@ -72,14 +82,15 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) ->
 
   `stop`, an entered signals.Stop, is asked before each: a signal may come in the last step of the one before.
 
-  Raises UserError on bad input, also where a finished run is on other data than one that is still to come.
+  Raises UserError on bad input, also where a finished run is on other data than one that is still to come; and, all
+  others being finished, Diverged where the loss of some stopped being finite.
   """
   parts = [(run, verb, config, place) for run in runs for verb, config, place in (
       (search.search, run.searched, folder / run.where),
       (retrain.retrain, run.following, folder / run.where / 'retrain')) if config is not None]
   parts = [(run, verb, config, place, runfolder.as_begun(place, config).data) for run, verb, config, place in parts]
   finished = [(place, config, fields) for _, _, config, place, fields in parts if runfolder.finished(place, config)]
-  done, loaded = {place for place, _, _ in finished}, {}
+  done, loaded, lost = {place for place, _, _ in finished}, {}, {}
 
   def data_of(fields):
     nonlocal loaded
@@ -99,6 +110,8 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) ->
         raise UserError(f'{files.printable(place)} holds the network of another architecture than its search has found '
                         'since: move it away, and the same command trains the new one')
       continue
+    if run.where in lost:  # it has nothing to be trained
+      continue
     if stop.ends(console.say):
       return False
     console.say(f'run {runs.index(run) + 1} of {len(runs)}: {run.where}' +
@@ -106,9 +119,17 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) ->
     more = {'notes': notes} if verb is search.search else {}
     if verb is search.search and run.following is not None:
       more |= {'share': budget.SEARCH, 'following': run.following}
-    if verb(config, place, run.command, data_of(fields), stop, **more) is None:
-      return False
+    try:
+      if verb(config, place, run.command, data_of(fields), stop, **more) is None:
+        return False
+    except Diverged as e:
+      console.say(f'{run.where} is left out: {e}')
+      lost[run.where] = e
     notes = ()  # they are said once
+  if lost:
+    raise Diverged(f'{len(lost)} of {len(runs)} runs did not stay finite and would not if run again: '
+                   f'{", ".join(lost)}; the others are finished. Leave those seeds or members out, or give them other '
+                   'rates in another --workdir')
   return True
 
 
