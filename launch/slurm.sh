@@ -26,7 +26,7 @@ if [[ -n "${SLURM_ARRAY_TASK_ID:-}" ]]; then
   name=seed_$SLURM_ARRAY_TASK_ID
   more=("--config.seed=$SLURM_ARRAY_TASK_ID")
   if [[ -n "${SWEEP:-}" ]]; then
-    read -r -a line <<< "$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$SWEEP")"
+    mapfile -t line < <(sed -n "${SLURM_ARRAY_TASK_ID}p" "$SWEEP" | xargs -n1 printf '%s\n') # which knows quotes
     name=${line[0]:?"$SWEEP has no line $SLURM_ARRAY_TASK_ID"}
     more=("${line[@]:1}")
   fi

@@ -1,5 +1,6 @@
 import ast
 import json
+import os
 
 import pytest
 from conftest import ROOT, one_line
@@ -59,3 +60,13 @@ def test_every_text_file_names_its_encoding_and_is_written_in_one_place():
 
 # what is called alike and is no text file of ours
 OTHERS = ('files.', 'Image.', 'tarfile.', 'os.', 'archive.', 'bz2.')
+
+
+def test_a_way_to_another_drive_is_a_uri(monkeypatch):
+  assert files.relative('/a/b/c', '/a/d') == '../b/c'
+
+  def none(*_):
+    raise ValueError('path is on mount')
+
+  monkeypatch.setattr(os.path, 'relpath', none)
+  assert files.relative('/a/b c', '/d') == 'file:///a/b%20c'

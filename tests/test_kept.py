@@ -1,5 +1,6 @@
 """runs/kept.py: compiled steps that are read by the next process instead of being traced."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -101,6 +102,38 @@ def test_all_that_decides_a_step_is_in_its_name(folder, monkeypatch):
   assert path(None) is None
   monkeypatch.setattr(kept, '_ALLOWED', [])  # the package is called by other code, which may have changed it
   assert path() is None
+
+
+def test_nothing_is_kept_where_the_sources_have_changed_since_the_process_began(folder, monkeypatch):
+  kept._surroundings()
+  monkeypatch.setattr(kept, '_sources', lambda: 'of now')
+  kept.compiled(step, arguments(), 'name')
+  assert not folder.exists()
+
+
+def test_modules_that_a_configuration_imports_count(tmp_path, monkeypatch):
+  monkeypatch.setattr(kept, '_ALLOWED', [])
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / 'tweaks_of_mine.py').write_text('RATE = 1')
+  kept.allow('import tweaks_of_mine')
+  importlib.import_module('tweaks_of_mine')
+  assert (tmp_path / 'tweaks_of_mine.py').resolve() in kept._others()
+  kept.allow('import tweaks_of_mine')
+  (tmp_path / 'tweaks_of_mine.py').write_text('RATE = 2')
+  kept.allow('import tweaks_of_mine')
+  assert len({*kept._ALLOWED}) == 3
+  assert not [path for path in kept._others() if 'site-packages' in path.parts or path.parent.name == 'runs']
+
+
+def test_a_cache_that_may_only_be_read_is_read(folder, monkeypatch):
+  kept.compiled(step, arguments(), 'name')
+
+  def refused(*_, **__):
+    raise PermissionError(13, 'Permission denied')
+
+  monkeypatch.setattr(pathlib.Path, 'touch', refused)
+  monkeypatch.setattr(pathlib.Path, 'unlink', refused)
+  assert isinstance(kept.compiled(step, arguments(), 'name'), kept._Kept)
 
 
 def test_a_run_is_named_by_its_configuration_unless_code_of_ones_own_is_in_it():

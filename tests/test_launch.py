@@ -75,6 +75,9 @@ def test_a_slurm_array_is_a_sweep(cluster, tmp_path):
   (tmp_path / 'sweep').write_text('slow --config.phi.lr=0.01\nfast --config.phi.lr=0.1 --config.epochs=2\n')
   _, out = cluster(*FLAGS, SLURM_ARRAY_TASK_ID='2', SWEEP=str(tmp_path / 'sweep'))
   assert '<--workdir=runs/x/fast><--config.phi.lr=0.1><--config.epochs=2>' in out
+  (tmp_path / 'quoted').write_text("long --config.then=retrain --config.then_changes='epochs=10 batch_size=64'\n")
+  assert '<--config.then_changes=epochs=10 batch_size=64>' in cluster(*FLAGS, SLURM_ARRAY_TASK_ID='1',
+                                                                      SWEEP=str(tmp_path / 'quoted'))[1]
   code, out = cluster(*FLAGS, SLURM_ARRAY_TASK_ID='4', SWEEP=str(tmp_path / 'sweep'))
   assert code != 0 and 'has no line 4' in out
   code, out = cluster('--config=quickstart', SLURM_ARRAY_TASK_ID='3')  # all would search in one folder

@@ -154,6 +154,8 @@ def test_signs_of_a_bad_network_are_told():
                          ({'floor': {'top1': 95.0}}, 'Colour alone'), ({'test_top1': 51.0}, 'guessing'),
                          ({'test_loss': None}, 'no finite number'), ({'steps': 9}, 'Only 9 steps')):
     assert any(words in line for line in checks.of_network(good | changes, 'test')), words
+  able = good | {'test_top1': 74.0, 'floor': {'top1': 80.0}, 'per_class': [90.0, 58.0]}
+  assert ['Colour alone' in line for line in checks.of_network(able, 'test')] == [True]
   guess = good | {'test_top1': 51.0, 'floor': {'top1': 95.0}, 'per_class': [100.0, 0]}
   assert [line.endswith('with 2 classes.') for line in checks.of_network(guess, 'test')] == [True]
 

@@ -97,6 +97,16 @@ def test_a_run_and_a_seed_count_once(tmp_path):
   assert {name: row['seeds'] for name, row in rows.items()} == {'runs': [0, 1], 'runs #2': [0]}
 
 
+def test_no_experiment_takes_the_name_of_another(tmp_path):
+  for name, epochs in (('trial #1/a', 1.0), ('trial #1/b', 2.0), ('trial/c', 1.0), ('x/a', 1.0), ('x/b', 2.0),
+                       ('x #2/c', 1.0)):
+    run = made(tmp_path / name)
+    (run / 'config.json').write_text(json.dumps({'config': {'seed': 0, 'epochs': epochs}}))
+  runs = sorted(path.parent for path in tmp_path.rglob('result.json'))
+  rows = report.compare(runs, tmp_path / 'r')
+  assert sorted(rows) == ['trial', 'trial #1', 'trial #1 #2', 'x', 'x #2', 'x #2 #2']
+
+
 def test_a_report_is_not_written_over_a_run(tmp_path):
   run = made(tmp_path / 'runs' / 'a')
   (run / 'report.html').write_text('its own')

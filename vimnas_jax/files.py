@@ -40,13 +40,21 @@ def aside(path: AnyPath) -> Iterator[pathlib.Path]:
   part = path.with_name(f'{path.name}.{os.getpid()}{PART}')
   try:
     yield part
-    with part.open('rb') as file:
+    with part.open('r+b') as file:  # Windows wants a handle that writes
       os.fsync(file.fileno())  # or a power failure could leave the new name with nothing behind it
     part.replace(path)
   except BaseException:
     with contextlib.suppress(OSError):
       part.unlink(missing_ok=True)
     raise
+
+
+def relative(path: AnyPath, start: AnyPath) -> str:
+  """A path as seen from the folder `start`, with /, for a link; its URI where no way leads there, to another drive."""
+  try:
+    return pathlib.PurePath(os.path.relpath(path, start)).as_posix()
+  except ValueError:
+    return pathlib.Path(path).absolute().as_uri()
 
 
 def cache() -> pathlib.Path:

@@ -79,4 +79,5 @@ def fingerprint(path: str) -> str:
     body = getattr(node, 'body', None)
     if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
       body[0].value = ast.Constant(None)
-  return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+  whole = {'show_empty': True} if sys.version_info >= (3, 13) else {}  # as Python 3.11 writes a tree
+  return hashlib.sha256(ast.dump(tree, **whole).replace(', type_params=[]', '').encode()).hexdigest()

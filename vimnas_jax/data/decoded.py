@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import time
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from vimnas_jax import files
 LEAST, MOST = 16 << 20, 1 << 30  # bytes of decoded images: fewer are decoded in no time, more would fill the cache
 _FORM = 1  # of what is written
 _BLOCK = 16 << 20
+_DAY = 86_400  # seconds
 
 Arrays = dict[str, np.ndarray]
 
@@ -33,8 +35,10 @@ def key(folder: pathlib.Path, asked: Any) -> str:
   `asked` is anything of JSON. Raises OSError where a file cannot be read.
   """
   digest = hashlib.blake2b(digest_size=20)
-  digest.update(json.dumps([_FORM, asked, PIL.__version__, PIL.features.version('jpg'), PIL.features.version('zlib')],
-                           sort_keys=True).encode())
+  decoders = [PIL.features.version(name) for name in ('jpg', 'zlib', 'webp', 'avif')]
+  digest.update(json.dumps([_FORM, asked, PIL.__version__, decoders], sort_keys=True).encode())
+  for code in sorted(pathlib.Path(__file__).parent.glob('*.py')):
+    digest.update(code.read_bytes())
   for path in sorted(folder.iterdir()):
     digest.update(f'\n{path.name} {path.stat().st_size}\n'.encode(errors='surrogateescape'))
     with path.open('rb') as file:
@@ -82,6 +86,9 @@ def save(name: str, arrays: Arrays, facts: Any) -> None:
   path = _path(name)
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f'*{files.PART}'):  # by a kill
+      if time.time() - left.stat().st_mtime > _DAY:
+        left.unlink(missing_ok=True)
     kept = size
     for old in sorted(path.parent.glob('*.safetensors'), key=lambda each: each.stat().st_mtime, reverse=True):
       kept += old.stat().st_size

@@ -15,7 +15,8 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
+import sys
+import sysconfig
 import threading
 
 import jax
@@ -37,8 +38,27 @@ _ALLOWED: list[str] = []
 
 
 def allow(text: str):
-  """Lets this process keep its steps; `text` is that of its configuration file, which is a program too."""
-  _ALLOWED.append(hashlib.sha256(text.encode()).hexdigest())
+  """Lets this process keep its steps; `text` is that of its configuration file, which is a program too.
+
+  It is to be called once the configuration is read and before anything else is imported: the sources that are on the
+  disk now stand for those that this process runs. Modules of the user's that the configuration has imported count too.
+  """
+  digest = hashlib.sha256(text.encode())
+  for path in _others():
+    with contextlib.suppress(OSError):
+      digest.update(path.read_bytes())
+  _ALLOWED.append(digest.hexdigest())
+  _surroundings()
+
+
+def _others() -> list[pathlib.Path]:
+  """The files of modules that come with neither Python, nor a package that is installed, nor this one."""
+  paths = [pathlib.Path(file) for module in list(sys.modules.values())
+           if isinstance(file := getattr(module, '__file__', None), str)]
+  home = [pathlib.Path(place).resolve() for place in {*sysconfig.get_paths().values(), sys.base_prefix}]
+  own = pathlib.Path(__file__).resolve().parents[1]
+  return sorted(path for path in map(pathlib.Path.resolve, paths) if path.suffix == '.py' and not any(
+      path.is_relative_to(place) for place in (*home, own)))
 
 
 def identity(config, *more) -> str | None:
@@ -94,7 +114,8 @@ class _Kept:
       try:
         return jax.block_until_ready(self._program(state, *others))
       except Exception:  # whatever it is, the program that JAX makes will say it too
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+          self._path.unlink(missing_ok=True)
         self._program, state = _made(None, self._step, self._shapes), jax.device_put(copied, placed)
     return self._program(state, *others)
 
@@ -131,17 +152,25 @@ def _path(identity, args) -> pathlib.Path | None:
 @functools.cache
 def _surroundings() -> tuple[str, ...]:
   """Sources, versions and machine."""
-  root = pathlib.Path(__file__).resolve().parents[1]
-  digest = hashlib.sha256()
-  for path in sorted(root.rglob('*.py')):
-    digest.update(path.read_bytes())
   cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
   versions = provenance.software(PACKAGES)['versions']
-  return digest.hexdigest(), json.dumps(versions), provenance.processor(), cpu.features(), str(cores)
+  return _sources(), json.dumps(versions), provenance.processor(), cpu.features(), str(cores)
+
+
+def _sources() -> str:
+  """A digest of the sources of this package, as they are on the disk."""
+  digest = hashlib.sha256()
+  for path in sorted(pathlib.Path(__file__).resolve().parents[1].rglob('*.py')):
+    digest.update(path.read_bytes())
+  return digest.hexdigest()
 
 
 def _write(path, program, args):
-  """Keeps `program` with the shape of its values and the kernels that it calls."""
+  """Keeps `program` with the shape of its values and the kernels that it calls, unless the sources have changed since
+  this process began: it may have imported some of them before, and some after.
+  """
+  if _sources() != _surroundings()[0]:
+    return
   payload, _, _ = serialize_executable.serialize(program)
   state, values = jax.tree.unflatten(program.out_tree, [0] * program.out_tree.num_leaves)
   memory = getattr(program.memory_analysis(), 'temp_size_in_bytes', 0)
@@ -151,9 +180,7 @@ def _write(path, program, args):
     return
   body = head.encode() + b'\n' + payload
   path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as f:
-    f.write(hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
-  os.replace(f.name, path)
+  files.write(path, hashlib.sha256(body).hexdigest().encode() + b'\n' + body)
   older = sorted(path.parent.iterdir(), key=lambda other: other.stat().st_mtime)
   for other in older[:-MOST]:
     other.unlink(missing_ok=True)
@@ -175,7 +202,8 @@ def _read(path, step, args):
     shapes = jax.tree.structure((tuple(args), {})), jax.tree.structure((args[0], found['values']))
     device, = jax.tree.leaves(args)[0].sharding.device_set
     program = serialize_executable.deserialize_and_load(payload, *shapes, execution_devices=[device])
-    path.touch()
+    with contextlib.suppress(OSError):  # a cache that may only be read
+      path.touch()
     return _Kept(path, program, step, args, memory)
   except Exception:
     memory.release()

@@ -143,8 +143,8 @@ def _experiments(runs, one: bool = False) -> dict:
   names = {}
   for members in groups:
     called = files.printable(members[0].folder.resolve().parent.name)
-    same = sum(name.partition(' #')[0] == called for name in names)
-    names[f'{called} #{same + 1}' if same else called] = members
+    numbered = (f'{called} #{n}' for n in itertools.count(2))
+    names[next(name for name in itertools.chain((called,), numbered) if name not in names)] = members
   return names
 
 

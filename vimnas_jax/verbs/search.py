@@ -211,7 +211,7 @@ class _Run:
     if self.together > 1 or self.constraint or self.method.asks == 'benchmark' or not self.data:
       return None
     phase = self.phase(at)
-    return kept.identity(self.config, phase.name, phase.depth, self.plan, self.size, self.data)
+    return kept.identity(self.config, phase.name, phase.depth, self.plan, self.size, self.data, self.mean, self.std)
 
   def start(self):
     """The state at step 0."""

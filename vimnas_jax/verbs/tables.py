@@ -3,7 +3,6 @@
 import functools
 import operator
 import os
-import pathlib
 import textwrap
 import urllib.parse
 from collections.abc import Callable
@@ -108,7 +107,7 @@ def page(rows, groups, folder, pictures, remarks=()) -> str:
     for result in (run.result for run in members):
       lines += [f'- seed {result["seed"]}: `{result["genotype"]}`, one-hotness {result["one_hot"]:.3f}']
     where = members[0].folder
-    shown = urllib.parse.quote(os.fsencode(pathlib.PurePath(os.path.relpath(where, folder)).as_posix()))
+    shown = urllib.parse.quote(os.fsencode(files.relative(where, folder)), safe='/:%')
     for picture in ('weights.png', 'phi.png'):
       if (where / picture).exists():
         lines += ['', f'![{plain(name)}: {picture}]({shown}/{picture})']

@@ -206,7 +206,8 @@ def of_network(result: Mapping, part: str) -> list[str]:
                 'interval says.')
   classes, values = result.get('classes') or [], result.get('per_class') or []
   never = [str(classes[i]) if i < len(classes) else f'class {i}' for i, value in enumerate(values) if value == 0]
-  guesses = bool(values) and real(top1) and top1 <= 150 / len(values)
+  even = 100 / max(len(values), 1)
+  guesses = bool(values) and real(top1) and top1 <= min(1.5 * even, even + 5)
   if never and not guesses:
     told.append(f'Never recognised: {", ".join(never[:10])}' + (f' and {len(never) - 10} more' if len(never) > 10
                                                                else '') + '.')

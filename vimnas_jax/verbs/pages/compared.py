@@ -1,12 +1,11 @@
 """The page of runs side by side: accuracy first, then how far the seeds agree, and the cells."""
 
-import os
 import pathlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from vimnas_jax import tabular
+from vimnas_jax import files, tabular
 from vimnas_jax.draw import page as html
 from vimnas_jax.verbs.pages import agreed, checks, shared
 from vimnas_jax.verbs.pages.shared import counted
@@ -223,7 +222,7 @@ def _each(spaces):
 
 def _page_of(run, folder) -> str:
   """The path, seen from `folder`, of the page of a run, or of its result."""
-  where = pathlib.PurePath(os.path.relpath(run.folder, folder)).as_posix()
+  where = files.relative(run.folder, folder)
   return f'{where}/{shared.FILE if (run.folder / shared.FILE).exists() else "result.json"}'
 
 
@@ -233,8 +232,8 @@ def _runs(folder, spaces, chosen) -> list[Any]:
     name = html.link(_page_of(run, folder), experiment)
     if chosen and run.result['seed'] == chosen.seed:
       name = html.joined([name, ' (chosen)'])
-    film = pathlib.PurePath(os.path.relpath(run.folder / 'film.gif', folder)).as_posix()
-    rows.append((name, html.tag('td', html.link(film, 'film') if (folder / film).exists() else html.NOTHING),
+    film = files.relative(run.folder / 'film.gif', folder)
+    rows.append((name, html.tag('td', html.link(film, 'film') if (run.folder / 'film.gif').exists() else html.NOTHING),
                  html.number(run.result.get('one_hot'), 3), html.number(run.result.get('unchanged_steps')),
                  html.tag('td', html.tag('code', run.result['genotype']), class_='text')))
   return [html.tag('div', html.table('Every run, with a link to its own page', (

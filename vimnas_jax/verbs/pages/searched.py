@@ -71,7 +71,8 @@ def _epochs(result):
 
 
 def _alone(result) -> str:
-  steps = result.get('pretrain_steps')
+  steps, all_steps = result.get('pretrain_steps'), result.get('steps')
+  steps = min(steps, all_steps) if html.real(steps) and html.real(all_steps) else steps
   return f', {counted(steps, "step")} of them of its weights alone' if html.real(steps) and steps else ''
 
 
