@@ -10,6 +10,7 @@ from conftest import ROOT, SLOW
 from PIL import Image
 from processes import run
 
+from configs import nb201_c10
 from vimnas_jax import api, data, methods, spaces
 from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
@@ -122,3 +123,13 @@ def test_every_config_and_space_has_a_step(tmp_path, monkeypatch, config):
       shapes |= {row: (1, count) for row, count in run.space.choices.items()}
       probs = {name: np.random.default_rng(0).dirichlet(np.ones(shape[-1]), shape[0]) for name, shape in shapes.items()}
       found = run.space.validate(run.space.genotype(probs))
+
+
+def test_half_searches_on_smaller_images_and_trains_on_whole_ones():
+  asked = nb201_c10.get_config('half')
+  asked.then = 'retrain'
+  config, whole = config_lib.resolve(asked), config_lib.resolve(nb201_c10.get_config())
+  following = config_lib.following(asked, asked.then_changes, 'runs/x')
+  assert (config.data.shrink, config.data.pad) == (2, 2) and (following.data.shrink, following.data.pad) == (1, 4)
+  config.data.shrink, config.data.pad = 1, 4
+  assert config.to_dict() == whole.to_dict()
