@@ -5,6 +5,7 @@ import pytest
 from conftest import ROOT, one_line
 from ml_collections import ConfigDict
 
+import vimnas_jax
 from configs import ablation_darts, darts_c10, darts_imagenet, folder, nb201_c10, quickstart, retrain_simplified
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods
@@ -84,11 +85,28 @@ def test_published_settings_are_fields_with_values_that_they_may_have():
       assert {field: flat[field] for field in settings} == settings and settings
       seen |= {(name, family)}
   assert {('vimnas', 'nb201'), ('snas', 'darts'), ('data', 's2'), ('gdas', 'oneshot'),
-          ('pcdarts', 'imagenet')} <= seen
+          ('pcdarts', 'imagenet'), ('rsps', 'nb201'), ('rsps', 'oneshot'), ('tenas', 'imagenet')} <= seen
   config = config_lib.defaults()
   config.space.name = 'nb201'
   with pytest.raises(UserError, match=r"method 'snas' there are published settings for darts, not for 'nb201'"):
     config_lib.with_arguments(config, 'method=snas,published', None)
+
+
+@pytest.mark.parametrize('config, method, want', [
+    ('darts_c10', 'snas', {'method.resource': 1e-2, 'train_portion': 1.0}),  # of the command for 8 cells
+    ('darts_c10', 'gdas', {'theta.nesterov': True, 'theta.weight_decay': 5e-4, 'batch_size': 256}),
+    ('nb201_c10', 'sdarts_rs', {'theta.nesterov': False, 'theta.weight_decay': 3e-4, 'epochs': 100.0}),
+    ('darts_c10', 'bayesnas', {'theta.lr': 0.1, 'theta.lr_end': 0.1, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0}),
+    ('darts_c10', 'dsonas', {'theta.lr': 0.1, 'theta.lr_end': 0.1, 'theta.weight_decay': 1e-4}),
+    ('darts_c10', 'asng', {'data.cutout': 16, 'theta.lr_end': 0.0}),
+    ('darts_c10', 'rdarts_l2', {'data.cutout': 0, 'epochs': 200.0}), ('darts_c10', 'rdarts_dp', {'data.cutout': 16}),
+    ('nb201_c10', 'rsps', {'epochs': 250.0, 'batch_size': 64, 'theta.nesterov': True, 'theta.weight_decay': 5e-4,
+                           'theta.clip': 5.0, 'method.tries': 100}),
+    ('oneshot_c10', 'rsps', {'epochs': 50.0, 'batch_size': 64, 'theta.clip': 0.25, 'method.tries': 1000}),
+    ('oneshot_c10', 'enas', {'batch_size': 64, 'theta.clip': 0.25, 'method.layers': 1, 'method.turns': 0})])
+def test_published_settings_are_those_of_the_authors_code(config, method, want):
+  found = flatten(config_lib.resolve(vimnas_jax.configure(f'{config}:method={method},published')).to_dict())
+  assert {field: found[field] for field in want} == want
 
 
 @pytest.mark.parametrize('field, value', [

@@ -1,3 +1,4 @@
+import jax
 import numpy as np
 import pytest
 from conftest import ROOT, SLOW, one_line
@@ -6,6 +7,7 @@ from vimnas_jax import config as config_lib
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes, ops
+from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import runfolder
 from vimnas_jax.verbs import export, retrain, search
 
@@ -70,9 +72,20 @@ BAD = {
     'no stem': ("Stage('stem', channels)", "Stage('residual', channels)", 'begin with stem'),
     'no such cell': ("cell='cell')] * cells\n  wide", "cell='sell')] * cells\n  wide", "'sell'"),
     'width': ("Stage('residual', 2 * channels, stride=2), ", '', 'channels after'),
-    'stride': ('stride=2', 'stride=3', 'stride=3'),
+    'stride': ('stride=2', 'stride=3', 'stage 2, a residual, has stride=3; it can have 2 alone'),
+    'no stride': (', stride=2)', ')', 'stage 2, a residual, has stride=1; it can have 2 alone'),
+    'stride of a cell': ("[Stage('cell', channels, cell='cell')]", "[Stage('cell', channels, cell='cell', stride=4)]",
+                         'stage 1, a cell, has stride=4; it can have 1 or 2 alone'),
+    'stride of the stem': ("Stage('stem', channels)", "Stage('stem', channels, stride=2)",
+                           'stage 0, a stem, has stride=2; it can have 1 alone'),
+    'stride of the head': ("'head', norm", "'head', stride=2, norm", 'stage 4, a head, has stride=2; it can have 1'),
+    'no channels': ("Stage('stem', channels)", "Stage('stem')", 'stage 0, a stem, has channels=0; give at least 1'),
     'negative node': ('(0, 2), (1, 2))', '(-1, 2), (1, 2))', 'edge (-1, 2)'),
     'edge twice': ('(0, 2), (1, 2))', '(1, 2), (1, 2))', 'an edge stands twice'),
+    'order': ('((0, 1), (0, 2), (1, 2))', '((0, 2), (0, 1), (1, 2))',
+              'the edges ((0, 2), (0, 1), (1, 2)) must stand node by node, by rising target, and their ops with them: '
+              '((0, 1), (0, 2), (1, 2))'),
+    'op twice': ("'max_pool_3x3')", "'nor_conv_3x3')", 'edge 0->1 has an operation twice: skip_connect, nor_conv_3x3'),
     'unused cell': ("{'cell': Cell", "{'more': Cell(inputs=1, edges=EDGES, ops=(OPS,) * 3, output=(2,)), 'cell': Cell",
                     "no stage of macro(1, 4) is a cell 'more'"),
 }
@@ -104,9 +117,42 @@ def make():
 '''
   path.write_text(own.replace('SHRUNK', 'True'))
   spaces.custom.check(spaces.get(str(path)), 1, 4, OPS)
+  with pytest.raises(UserError, match='stage 2, a cell of 5 channels, has shrunk=True.* an even number') as error:
+    path.write_text(own.replace("Stage('cell', channels, cell='cell', sh", "Stage('cell', 5, cell='cell', sh")
+                    .replace('SHRUNK', 'True'))
+    spaces.custom.check(spaces.get(str(path)), 1, 4, OPS)
+  one_line(error)
   path.write_text(own.replace('SHRUNK', 'False'))
   with pytest.raises(UserError, match='needs shrunk=True: the cell before it has stride 2'):
     spaces.custom.check(spaces.get(str(path)), 1, 4, OPS)
+
+
+HALVING = EXAMPLE.replace("channels, cell='cell')", "channels, cell='cell', stride=2)")
+
+
+def test_an_odd_width_is_refused_where_two_convolutions_give_half_of_it_each(tmp_path):
+  path = tmp_path / 'space.py'
+  for text in (EXAMPLE, HALVING.replace('skip_connect', 'avg_pool_3x3')):
+    path.write_text(text)
+    spaces.custom.check(spaces.get(str(path)), 1, 5, OPS)
+  path.write_text(HALVING.replace('edges=EDGES', 'edges=[*EDGES]'))
+  spaces.custom.check(spaces.get(str(path)), 1, 6, OPS)
+  with pytest.raises(UserError, match='stage 1, a cell of 5 channels, has a skip_connect of stride 2') as error:
+    spaces.custom.check(spaces.get(str(path)), 1, 5, OPS)
+  one_line(error)
+
+
+@pytest.mark.parametrize('op, channels, options', [('skip_connect', 12, {'partial': 4}),
+                                                   ('avg_pool_3x3', 3, {'auxiliary': True})])
+def test_a_method_that_makes_it_odd_is_refused(tmp_path, op, channels, options):
+  path = tmp_path / 'space.py'
+  path.write_text(HALVING.replace('skip_connect', op))
+  space = spaces.get(str(path))
+  spaces.custom.check(space, 1, channels, OPS)
+  net = Supernet(space=space, cells=1, channels=channels, num_classes=2, **options)
+  with pytest.raises(UserError, match='config.space.channels: .*stride 2 is two convolutions.*, here of 3: ') as error:
+    jax.eval_shape(net.init, jax.random.key(0), np.zeros((2, 8, 8, 3)), {'cell': np.zeros((1, 3, 4))})
+  one_line(error)
 
 
 def test_no_such_file():

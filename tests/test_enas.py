@@ -105,6 +105,36 @@ def problem(tx):
   return Problem(SPACE, loss, optax.sgd(0.1), tx, optax.sgd(0.1))
 
 
+def test_published_on_1shot1_the_baseline_moves_by_every_architecture():
+  """As the benchmark's own run: it begins at 0 and takes up a hundredth of each reward."""
+  published = methods.published('enas', 'oneshot1')
+  fields = {field.removeprefix('method.'): value for field, value in published.items() if field.startswith('method.')}
+  method, state, step = learner(spaces.get('nb201'), **fields)
+  assert state.phi['params']['inputs'].shape == (1, 64, 4 * 64) and fields['rollouts'] == fields['aggregate'] == 1
+  want = 0.0
+  for i in range(3):
+    state, metrics = step(state.replace(step=jnp.int32(i)), jax.random.key(i))
+    want = 0.99 * want + 0.01 * float(metrics['reward'])
+    assert float(metrics['baseline']) == float(state.phi['fixed']['baseline']) == pytest.approx(want, rel=1e-5)
+  assert want > 0
+
+
+def test_rewards_in_percent_come_to_the_published_constants():
+  """A gradient a hundred times as large under the benchmark's eps of 1e-3 moves as one under 1e-5."""
+  config = config_lib.defaults()
+  config.space.name = 'oneshot1'
+  config = config_lib.resolve(config_lib.with_arguments(config, 'method=enas,published', None))
+  assert (config.phi.eps, config.method.entropy) == (1e-5, 1e-6)
+  ours, theirs = optim.phi(config.phi, 9), optax.adam(3.5e-4, b1=0.1, b2=0.999, eps=1e-3)
+  params = {'w': jnp.zeros(3)}
+  states = [ours.init(params), theirs.init(params)]
+  for i in range(3):
+    g = {'w': jnp.array([1e-4, -3e-3, 2e-5]) * (i + 1)}
+    moved, states[0] = ours.update(g, states[0], params)
+    wanted, states[1] = theirs.update({'w': 100 * g['w']}, states[1], params)
+    np.testing.assert_allclose(moved['w'], wanted['w'], rtol=1e-5)
+
+
 def learner(space, **fields):
   """(Method, jitted step) with an accuracy that is the share of edges with the last operation."""
   method = methods.get(ConfigDict({'name': 'enas', **methods.fields('enas'), **fields}), space)
@@ -176,7 +206,8 @@ def test_it_draws_architectures_of_the_space_and_takes_the_best(name):
 
 @pytest.mark.parametrize('fields, word', [
     ({'tanh': 0.0}, 'tanh=0.0'), ({'decay': 1.5}, 'decay=1.5'), ({'aggregate': 7}, 'aggregate=7'),
-    ({'rollouts': 0}, 'rollouts=0'), ({'tries': 0}, 'tries=0'), ({'entropy': -1.0}, 'entropy=-1.0')])
+    ({'rollouts': 0}, 'rollouts=0'), ({'tries': 0}, 'tries=0'), ({'entropy': -1.0}, 'entropy=-1.0'),
+    ({'turns': -1}, 'turns=-1')])
 def test_bad_fields_are_told(fields, word):
   with pytest.raises(UserError, match=word) as error:
     make('enas', **fields)

@@ -106,6 +106,14 @@ def test_single_precision(c):
   _compare(BANKS | FORMS, 3, 1, x, params, weights, key, 1e-4)
 
 
+@pytest.mark.parametrize('stride', [1, pytest.param(2, marks=SLOW)])
+def test_an_edge_that_has_no_operation_in_kernels(x64, stride):
+  """The first of three that leave a node, of which the others have what all share."""
+  banks = {'sep_conv_7x7': (0,), 'skip_connect': (1, 2), 'max_pool_3x3': (2,), 'avg_pool_3x3': (1,)}
+  x, params, weights, key = _inputs(banks, 4, stride, 5, 2, jnp.float64)
+  _compare(banks, 3, stride, x, params, weights, key, 1e-10)
+
+
 def test_one_hot_weights(x64):
   x, params, weights, key = _inputs(BANKS, 4, 1, 5, 1, jnp.float64)
   weights = {op: jnp.zeros_like(w) for op, w in weights.items()} | {'dil_conv_5x5': jnp.ones((1, 1))}

@@ -144,8 +144,6 @@ def test_kernels_change_nothing(x64, monkeypatch, name, what):
   programs.append(program())
   assert ['@vimnas_jax_' in p.as_text() for p in programs] == [True, False]
   got, want = (p.compile()(params, weights) for p in programs)
-  # a candidate with weight 0 has no say through a softmax, whose gradient has that factor
-  got[1]['inputs_4'], want[1]['inputs_4'] = (w[1]['inputs_4'].at[:, 1].set(0.0) for w in (got, want))
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10 * float(jnp.abs(b).max()))
 

@@ -238,6 +238,11 @@ def test_sgas_commits_edge_by_edge():
     for edge in np.flatnonzero((chosen >= 0) & (before < 0)):
       assert chosen[edge] == 1 + p[edge, 1:].argmax() and cell.ops[edge][0] == 'none'
     assert (chosen[before >= 0] == before[before >= 0]).all()  # what is decided stays so
+    if step % 2 == 0:  # the shares of this turn, without `none`
+      is_open = chosen == sgas.OPEN
+      shares = p[is_open, 1:] / p[is_open, 1:].sum(-1, keepdims=True)
+      np.testing.assert_allclose(phi['fixed']['normal']['history'][0][is_open], np.pad(shares, ((0, 0), (1, 0))),
+                                 rtol=1e-5)
     before = chosen
   times = [step for step in range(1, 101) if seen[step] > seen[step - 1]]
   assert times == [20, 30, 40, 50, 60, 70, 80, 90] and seen[-1] == 8
@@ -255,7 +260,7 @@ def test_sgas_commits_edge_by_edge():
 
 def test_the_criterion_of_sgas_against_loops(x64):
   rng = np.random.default_rng(0)
-  p, history = rng.dirichlet(np.ones(8), 14), rng.dirichlet(np.ones(8), (4, 14))
+  p, history = rng.dirichlet(np.ones(8), 14), rng.dirichlet(np.ones(7), (4, 14))
   real = np.array([[i > 0 for i in range(8)]] * 14)
 
   def to_unit(x):
@@ -264,11 +269,11 @@ def test_the_criterion_of_sgas_against_loops(x64):
   importance = p[:, 1:].sum(1)
   rows = p[:, 1:] / importance[:, None]
   certainty = 1 - np.array([-(row * np.log(row)).sum() for row in rows]) / np.log(7)
-  stability = np.array([np.mean([np.minimum(p[e], old[e]).sum() for old in history]) for e in range(14)])
-  one = to_unit(importance) * to_unit(certainty)
-  np.testing.assert_allclose(sgas.criterion(jnp.array(p), jnp.array(history), jnp.array(real), False), one, rtol=1e-9)
-  np.testing.assert_allclose(sgas.criterion(jnp.array(p), jnp.array(history), jnp.array(real), True),
-                             one * to_unit(stability), rtol=1e-9)
+  stability = np.array([np.mean([np.minimum(rows[e], old[e]).sum() for old in history]) for e in range(14)])
+  one, held = to_unit(importance) * to_unit(certainty), jnp.pad(history, ((0, 0), (0, 0), (1, 0)))
+  np.testing.assert_allclose(sgas.criterion(jnp.array(p), held, jnp.array(real), False), one, rtol=1e-9)
+  np.testing.assert_allclose(sgas.criterion(jnp.array(p), held, jnp.array(real), True), one * to_unit(stability),
+                             rtol=1e-9)
 
 
 @pytest.mark.parametrize('name', ['nb201', 'darts', 's2'])

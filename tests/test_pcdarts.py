@@ -33,6 +33,10 @@ def test_pcdarts_mixes_a_part_of_the_channels():
     jax.eval_shape(lambda: net.clone(channels=6).init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), weights))
 
 
+def test_a_step_has_one_pass_while_it_warms_up_and_two_after_that():
+  assert methods.passes('pcdarts') == pytest.approx(2 - methods.fields('pcdarts')['warm_up'])
+
+
 def test_pcdarts_weighs_the_edges_of_a_node(x64):
   method_space = spaces.get('darts')
   made = methods.get(ConfigDict({'name': 'pcdarts', **methods.fields('pcdarts')}))

@@ -10,7 +10,7 @@ from test_papers import VALID_XI, XI, first_adam_step, make, same, setup
 
 from configs import nb201_c10
 from vimnas_jax import config as config_lib
-from vimnas_jax import spaces
+from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock
 from vimnas_jax.networks import ops
@@ -57,6 +57,7 @@ def test_stages_of_25_epochs_with_5_11_and_17_cells():
   found = steps.phases(made, SPACE, steps.Plan(0, 75, 'noise'))
   assert [(phase.end, 5 + made.depths[phase.depth][1], 'valid' in phase.step.batches) for phase in found] == [
       (10, 5, False), (25, 5, True), (35, 11, False), (50, 11, True), (60, 17, False), (75, 17, True)]
+  assert methods.passes('pdarts') == pytest.approx(2 - methods.fields('pdarts')['frozen'])
   phi = made.init(jax.random.key(0), SPACE)
   rate = jax.jit(lambda stage, step: made.sample({**phi, 'fixed': {**phi['fixed'], 'stage': stage}}, None,
                                                  Clock(step, 75))[0]['normal'].dropout)

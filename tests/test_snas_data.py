@@ -38,7 +38,7 @@ def test_snas_moves_both_by_one_batch(x64, resource):
     return -(logits - jax.nn.logsumexp(logits, -1, keepdims=True))[jnp.arange(8), batch['labels']].mean()
 
   def of_alpha(alpha):
-    return loss(now.theta, alpha) + resource * jnp.log(1 + (draw(alpha) * cost[None]).sum())
+    return loss(now.theta, alpha) + resource * sum(jnp.log((row * cost).sum()) for row in draw(alpha))
 
   g_theta, g_alpha = jax.jit(lambda alpha: (jax.grad(loss)(now.theta, alpha), jax.grad(of_alpha)(alpha)))(alpha)
   after, metrics = step(now, batch, KEY)
@@ -63,6 +63,23 @@ def test_snas_draws_of_alpha_and_ends_at_one_operation():
     tops.append(rows.max(-1).mean())
   assert tops[0] < 0.7 < tops[1] < tops[2] and tops[2] > 0.98
   assert made.step.batches == ('train',)
+
+
+def test_snas_counts_edge_by_edge_and_no_edge_below_one():
+  """The logarithms of all edges of both cells, of two draws in the mean; an edge without weights has neither cost nor
+  gradient.
+  """
+  space, made = spaces.get('darts'), make('snas', resource=2.0, samples=2)
+  phi, rng = made.init(KEY, space), np.random.default_rng(0)
+  cost = np.array([0, 0, 0, 0, *(2 * (k * k * 16 + 256) for k in (3, 5)), *(k * k * 16 + 256 for k in (3, 5))])
+  weights = {name: np.float32(rng.dirichlet(np.ones(8), (2, 14))) for name in space.cells}
+  weights['normal'][0, 3] = np.eye(8)[1]  # a pool
+  weights['reduce'][1, 5] = 0.999 * np.eye(8)[0] + 0.001 * np.eye(8)[6]  # 0.4 parameters
+  want = 2.0 * sum(np.log(max((row * cost).sum(), 1)) for rows in weights.values() for row in rows.reshape(-1, 8)) / 2
+  value, slope = jax.value_and_grad(lambda rows: made.penalty(phi, rows, Clock(0, 1)))(weights)
+  assert float(value) == pytest.approx(want, rel=1e-5)
+  for name, at in (('normal', (0, 3)), ('reduce', (1, 5))):
+    assert (slope[name][at] == 0).all() and (slope[name].any(-1).sum(), slope[name].shape[:2]) == (27, (2, 14))
 
 
 def test_snas_tells_where_it_cannot_count():
@@ -116,7 +133,13 @@ def test_data_draws_an_ensemble_and_learns_through_it(x64, probabilities):
 
   up = jax.jit(jax.grad(valid))(jnp.array([weights for weights, _ in pairs]))
   back = np.stack([pull(np.asarray(up[e])) for e, (_, pull) in enumerate(pairs)], 1)
-  g_alpha = jax.jit(jax.grad(lambda alpha: (drawn(alpha) * back).sum()))(alpha)
+  z = jnp.array([weights for weights, _ in pairs])
+
+  def of_alpha(alpha):
+    positive = jnp.maximum(alpha, 0) + 1e-10 if probabilities == 'relu' else jnp.exp(alpha)
+    return (drawn(alpha) * back).sum() + 0.1 * jnp.abs(positive / positive.sum(-1, keepdims=True) - z).sum() / 30
+
+  g_alpha = jax.jit(jax.grad(of_alpha))(alpha)
   assert float(jnp.linalg.norm(g_alpha)) > 1e-4 and (np.abs(g_alpha[0, 0]) == 0) == (probabilities == 'relu')
   after, metrics = step(now, batch, KEY)
   assert float(metrics['grad_phi']) == pytest.approx(float(jnp.linalg.norm(g_alpha)), rel=1e-8)
@@ -124,6 +147,15 @@ def test_data_draws_an_ensemble_and_learns_through_it(x64, probabilities):
   same(after.phi['params'], params, rtol=1e-8)
   g_theta = jax.jit(jax.grad(lambda theta: loss(theta, params, '', jax.random.split(KEY, 4)[XI])))(now.theta)
   assert float(metrics['grad_theta']) == pytest.approx(float(optax.tree.norm(g_theta)), rel=1e-6)
+
+
+def test_data_sums_the_mean_distance_over_cell_types():
+  space, made = spaces.get('darts'), make('data', reg=0.3)
+  phi = made.init(KEY, space)
+  weights = jax.device_get(made.sample(phi, KEY, Clock(0, 1))[0])
+  want = 0.3 * sum(np.abs(np.asarray(made.probs(phi)[name]) - weights[name][0]).mean() for name in space.cells)
+  assert float(made.penalty(phi, weights, Clock(0, 1))) == pytest.approx(want, rel=1e-6) and want > 0.05
+  assert make('data', reg=0.0).penalty is None
 
 
 def test_data_runs_as_many_operations_as_its_draws_are_apart():
@@ -148,7 +180,8 @@ def test_data_runs_as_many_operations_as_its_draws_are_apart():
 
 @pytest.mark.parametrize('name, fields, told', [
     ('snas', {'tau': 0.0}, 'tau=0.0'), ('snas', {'resource': -1.0}, 'resource=-1.0'), ('data', {'draws': 0}, 'draws=0'),
-    ('data', {'probabilities': 'exp'}, "'exp'"), ('data', {'tau_end': 0.0}, 'tau_end=0.0')])
+    ('data', {'probabilities': 'exp'}, "'exp'"), ('data', {'tau_end': 0.0}, 'tau_end=0.0'),
+    ('data', {'reg': -0.1}, 'reg=-0.1')])
 def test_bad_fields_are_told(name, fields, told):
   with pytest.raises(UserError, match=told):
     make(name, **fields)

@@ -124,6 +124,32 @@ def test_dsonas_moves_theta_and_factors_in_turns(x64):
     assert (float(metrics['grad_phi']) > 0) == moves['phi'] and (float(metrics['grad_theta']) > 0) == moves['theta']
 
 
+@pytest.mark.parametrize('steps, warm_up, periods', [(40, 0.5, 12), (41, 0.5, 12), (9, 0.0, 3), (30, 0.3, 7),
+                                                     (5, 0.5, 12), (0, 0.5, 2)])
+def test_rates_of_dsonas_are_as_long_as_theta_and_the_factors_move(steps, warm_up, periods):
+  made = make('dsonas', warm_up=warm_up, periods=periods)
+  first = round(warm_up * steps)
+  phi = sum((at - first) * periods // (steps - first) % 2 for at in range(first, steps))
+  found, = steps_lib.lengths(made, steps_lib.Plan(6, steps, 'noise'))
+  assert (found.theta, found.phi) == (6 + steps - phi, phi)
+
+
+def test_rates_of_dsonas_go_their_whole_way(x64):
+  """Theta's from 1 to 0.5 by half a cosine over its six of nine steps."""
+  _, step, now, batch, _, config = setup('dsonas', {'lr': 1.0, 'lr_end': 0.5}, warm_up=0.0, periods=3)
+  now = now.replace(phi={**now.phi, 'params': {'cell': now.phi['fixed']['cell']['real'] / 5}})
+  counts, rates = [], []
+  for i in range(9):
+    before = now
+    now, _ = step(now, batch, jax.random.key(i))
+    counts.append(int(optax.tree.get(now.opt_theta, 'count')))
+    if counts[-1] > int(optax.tree.get(before.opt_theta, 'count')):
+      trace = optax.tree.get(now.opt_theta, 'trace')
+      rates.append(float(((before.theta['w'] - now.theta['w']) / trace['w']).mean()))
+  assert counts == [1, 2, 3, 3, 3, 3, 4, 5, 6]
+  np.testing.assert_allclose(rates, 0.75 + 0.25 * np.cos(np.pi * np.arange(6) / 6), rtol=1e-6)
+
+
 def test_bayesnas_keeps_what_is_relevant_and_hangs_on_something():
   """Noisy labels: switches of true coefficients stay, the others go; an edge after one that went goes with it."""
   def draw(key, truth):

@@ -177,3 +177,23 @@ def test_dead_rows_are_found():
   last['kernel'] = -jnp.abs(last['kernel'])
   phi['params']['cell']['mu'][-2]['bias'] += 100.0
   assert steps.dead_rows(method, phi)['cell'].all()
+
+
+def test_a_table_has_no_dead_rows():
+  """Its logits are zero at the start and have their gradient all the same."""
+  method = methods.get(ConfigDict({'name': 'vimnas', **methods.fields('vimnas'), 'variant': 'table'}))
+  phi = method.init(jax.random.key(0), spaces.get('nb201'))
+  assert steps.dead_rows(method, phi) == {} and not method.logits(phi)['cell'].any()
+
+
+def test_phi_has_as_many_steps_as_it_moves_in():
+  """Of every depth, and of R-DARTS between two starts of its optimiser: so its rate goes its whole way."""
+  plan = steps.Plan(5, 75, 'noise')
+  for name, want in (('darts', [(80, 75)]), ('pcdarts', [(80, 75 - 22)]), ('rdarts_l2', [(80, 19)]),
+                     ('pdarts', [(30, 15), (25, 15), (25, 15)])):
+    made = methods.get(ConfigDict({'name': name, **methods.fields(name)}))
+    assert [(length.theta, length.phi) for length in steps.lengths(made, plan)] == want, name
+  config = config_lib.resolve(config_lib.changed(
+      config_lib.defaults(), 'method.name=pdarts phi.lr=1.0 phi.lr_end=0.5 phi.until=0.8 phi.fall=0.2'))
+  of = optim.phi_rate(config.phi, steps.lengths(methods.get(config.method), plan)[1].phi)
+  assert [round(float(of(i)), 3) for i in (0, 9, 12, 14)] == [1.0, 0.531, 0.0, 0.0]

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods, spaces
-from vimnas_jax.methods import Clock, topology
+from vimnas_jax.methods import Clock, topology, updates
 from vimnas_jax.runs import optim, steps
 from vimnas_jax.runs.state import SearchState
 
@@ -23,11 +23,12 @@ class Net:
     return images.mean((1, 2, 3))[:, None] * variables['params']['w'][None] + (told * jnp.array([0.1, -0.2, 0.3]))[None]
 
 
-def setup(method, pretrain=0):
+def setup(method, pretrain=0, **changes):
   config = config_lib.defaults()
   config.method = ConfigDict({'name': method})
   config = config_lib.resolve(config)
-  made = methods.get(config.method, SPACE)
+  made, plan = methods.get(config.method, SPACE), steps.Plan(pretrain, 9, 'noise')
+  made = made._replace(**changes)
   tx_theta, tx_phi = optim.theta(config.theta, 9), steps.phi_optimiser(config, made, 9)
 
   @jax.jit
@@ -37,12 +38,11 @@ def setup(method, pretrain=0):
                        jax.random.key_data(jax.random.key(1)))
 
   now = start()
-  found = steps.search_steps(Net(), made, SPACE, steps.Plan(pretrain, 9, 'noise'), fixed(tx_theta, tx_phi),
-                             lambda key, x: x / 255)
-  found = {name: jax.jit(step) for name, step in found.items()}
+  found = steps.search_steps(Net(), made, SPACE, plan, fixed(tx_theta, tx_phi), lambda key, x: x / 255)
+  found, phases = {name: jax.jit(step) for name, step in found.items()}, steps.phases(made, SPACE, plan)
 
   def step(now, batch, key):
-    return found['pretrain' if int(now.step) < pretrain else 'search'](now, batch, key)
+    return found[next(phase.name for phase in phases if int(now.step) < phase.end)](now, batch, key)
 
   images = jax.random.randint(jax.random.key(2), (8, 2, 2, 3), 0, 255).astype(jnp.uint8)
   batch = {'images': images, 'labels': jnp.arange(8) % 3, 'valid_images': images[::-1],
@@ -80,6 +80,43 @@ def test_the_graph_stands_still_while_theta_is_pretrained():
   assert not np.array_equal(before[0]['w'], now.theta['w'])
 
 
+def test_the_graph_moves_in_every_step_of_dsonas():
+  """Four steps of nine of theta alone, then periods of theta and of the factors, which stay what they are while theta
+  moves, whatever their proximal step would make of them.
+  """
+  made, step, now, batch = setup('dsonas')
+  assert all('valid' in one.batches for _, one in made.before)
+  for i, whose in enumerate('tttttttff'):
+    before = jax.device_get((now.theta, now.phi['params'], now.opt_phi['method']))
+    now, metrics = step(now, batch, jax.random.key(i))
+    after = jax.device_get((now.theta, now.phi['params'], now.opt_phi['method']))
+    for name, row in after[1]['topology'].items():
+      assert 1e-5 < np.abs(row - before[1]['topology'][name]).max() < 2 * topology.LR, (i, name)
+    same = [all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, pair), strict=True)) for pair in (
+        (before[0], after[0]), (before[1]['method'], after[1]['method']), (before[2], after[2]))]
+    assert same == ([False, True, True] if whose == 't' else [True, False, False]), i
+    assert float(metrics['grad_phi']) > 0
+  assert optax.tree.get(now.opt_phi['topology'], 'count') == 9
+
+
+def test_what_a_method_does_before_its_own_step_has_the_graph_beside_it_too():
+  """Its own part moves as it says, the graph's rows by the validation batch alone; equal steps stay one program."""
+  alone, joint = updates.theta_only(), updates.single_level()
+  own = methods.get(ConfigDict({'name': 'darts', **methods.fields('darts')}))
+  made = topology.beside(own._replace(before=((0.3, alone), (0.5, joint), (0.7, own.step), (0.9, alone))),
+                         SPACE.choices)
+  first, second, third, fourth = (one for _, one in made.before)
+  assert first is fourth and third is made.step and second not in (first, third)
+  _, step, now, batch = setup('darts', before=made.before)
+  now, key = now.replace(step=jnp.int32(3)), jax.random.key(3)
+  usual, train, valid = (step(now, changed, key)[0].phi['params'] for changed in (
+      batch, {**batch, 'labels': batch['labels'] * 0}, {**batch, 'valid_labels': batch['valid_labels'] * 0}))
+  assert np.array_equal(usual['topology']['output'], train['topology']['output'])
+  assert not np.array_equal(usual['topology']['output'], valid['topology']['output'])
+  assert np.array_equal(usual['method']['cell'], valid['method']['cell'])
+  assert not np.array_equal(usual['method']['cell'], train['method']['cell'])
+
+
 def test_the_graph_moves_by_the_gradient_of_that_batch(x64):
   """Against the loss written out, and Adam's first step: the rate times the sign of gradient and decay."""
   made, step, now, batch = setup('vimnas')
@@ -113,3 +150,16 @@ def test_a_method_keeps_its_own_optimiser_beside_the_graph():
   np.testing.assert_allclose(moved['method']['cell'], 2 * (-1.0 + 10), rtol=1e-6)
   np.testing.assert_allclose(moved['topology']['output'], -topology.LR, rtol=1e-4)
   assert set(topology.own_part(params)) == set(topology.own_part(params['method'])) == {'cell'}
+
+
+@pytest.mark.parametrize('lr', [None, 3e-2])
+def test_the_graph_moves_at_its_own_rate(lr):
+  """Adam's first step is of the length of the rate; by default the benchmark's."""
+  space = spaces.get('oneshot1')
+  made = methods.get(ConfigDict({'name': 'darts', **methods.fields('darts')}), space, lr)
+  params = jax.tree.map(jnp.ones_like, made.init(jax.random.key(0), space)['params'])
+  tx = made.optimizer(optax.sgd(0.5))
+  moves, _ = tx.update(params, tx.init(params), params)
+  for row in moves['topology'].values():
+    np.testing.assert_allclose(row, -(lr or 3e-4), rtol=1e-4)
+  np.testing.assert_allclose(jax.tree.leaves(moves['method'])[0], -0.5)

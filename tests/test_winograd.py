@@ -20,15 +20,16 @@ def inputs(n, h, w, c, maps, samples, dtype):
           draw(n, h, w, d), (draw(d), draw(samples, d), draw(d), draw(d)))
 
 
-def plain(x, kernel):
-  return jax.lax.conv_general_dilated(jax.nn.relu(x), kernel, (1, 1), 'SAME', precision='highest',
-                                      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+def plain(x, kernel, stride=1, relu=True):
+  pad = len(kernel) // 2
+  return jax.lax.conv_general_dilated(jax.nn.relu(x) if relu else x, kernel, (stride,) * 2, [(pad, pad)] * 2,
+                                      precision='highest', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def wanted(x, kernel, g, a, coefficients):
+def wanted(x, kernel, g, a, coefficients, *form):
   """What forward and backward should give."""
   center, p, q, r = coefficients
-  y, back = jax.vjp(plain, x, kernel)
+  y, back = jax.vjp(lambda x, kernel: plain(x, kernel, *form), x, kernel)
   mean = y.mean((1, 2))
   moments = jnp.stack([mean, jnp.square(y - mean[:, None, None]).sum((1, 2))], 1)
   scale = jnp.repeat(p, len(x) // len(p), 0)[:, None, None]
@@ -54,6 +55,20 @@ def test_tiles_give_the_sum_over_taps_there_and_back(request, n, h, w, c, maps, 
   for mine, want in zip(got, wanted(x, kernel, g, a, coefficients), strict=True):
     assert mine.dtype == want.dtype == dtype
     np.testing.assert_allclose(mine, want, rtol=0, atol=tolerance * float(jnp.abs(want).max()))
+
+
+@pytest.mark.parametrize('n, h, w, size, stride', [
+    (17, 8, 12, 3, 1), (33, 17, 17, 3, 1), (17, 9, 9, 3, 1),  # by tiles: several images in turn, tiles that stand out
+    (17, 5, 4, 3, 1), (17, 5, 4, 3, 2), (17, 5, 4, 1, 1), (17, 5, 4, 1, 2)])
+def test_without_a_relu_in_front_all_of_x_counts(n, h, w, size, stride):
+  x, _, _, _, coefficients = inputs(n, h, w, 8, 1, 1, 'float32')
+  assert winograd.fits(x, np.ones((size, size, 8, 8)), stride) == (h > 5)
+  kernel = jax.random.normal(jax.random.key(size), (size, size, 8, 8)) / size / 3
+  x = x.at[:, 1].set(0)  # where its gradient is none the less what the convolution gives
+  g, a = (jax.random.normal(jax.random.key(i), plain(x, kernel, stride).shape) for i in range(2))
+  got = *dense.forward(x, kernel, stride, False), *dense.backward(x, kernel, [g], a, *coefficients, stride, False)
+  for mine, want in zip(got, wanted(x, kernel, [g], a, coefficients, stride, False), strict=True):
+    np.testing.assert_allclose(mine, want, rtol=0, atol=2e-5 * float(jnp.abs(want).max()))
 
 
 @pytest.mark.parametrize('shape, kernel, stride', [

@@ -92,10 +92,11 @@ def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
   return _literals(module), _literals(module)[changes] if changes else {}
 
 
-def get(config: ConfigDict, space: Space | None = None) -> Method:
+def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None = None) -> Method:
   """The method that config.method describes, made ready for `space`, if one is given.
 
-  Where the space's graph is searched too, it has the graph's rows beside its architecture.
+  Where the space's graph is searched too, it has the graph's rows beside its architecture, whose rate is `graph_lr`,
+  None for the benchmark's.
 
   Raises:
     UserError: the name is unknown, a field is bad, or the method does not fit the space.
@@ -109,7 +110,7 @@ def get(config: ConfigDict, space: Space | None = None) -> Method:
     method = importlib.import_module(f'{__name__}.{_MODULES[config.name][0]}').make(config)
   if space and space.choices:
     from vimnas_jax.methods import topology
-    return topology.beside(method, space.choices)
+    return topology.beside(method, space.choices, topology.LR if graph_lr is None else graph_lr)
   return method
 
 
@@ -153,13 +154,13 @@ def published(name: str, space: str) -> dict[str, Any]:
 
   Raises UserError if they did not, or the file of a method of one's own does not say.
   """
-  literals, _ = _declared(name)
+  literals, changed = _declared(name)
   known = literals.get('PUBLISHED', {})
   family = 'darts' if space in ('s1', 's2', 's3', 's4') else 'oneshot' if space.startswith('oneshot') else space
   if family not in known:
     raise UserError(f'--config=…:published: of method {name!r} there are published settings for '
                     f'{", ".join(known) or "no space"}, not for {space!r}: leave it out')
-  return {**literals.get('STRICT', {}), **known[family]}
+  return {**literals.get('STRICT', {}), **known[family], **changed.get('published', {})}
 
 
 def pretrain(name: str) -> float:

@@ -18,6 +18,7 @@ a weight decay of 3e-4 that is multiplied by 10 up to 3e-2, and the weight decay
 (`ridge`). They compute the whole Hessian; here `iterations` of Lanczos find its largest eigenvalue. Decided here: a
 search that goes back does not take longer for it, theta's rate follows the steps of the run, and ADA's record of values
 starts anew, so that it may go back again after seven of them. A search of fewer than 50 steps has fewer evaluations.
+PASSES does not count what these take, some two passes, through second derivatives, for each of the `iterations`.
 """
 
 from typing import Any

@@ -7,14 +7,16 @@ An edge may run several operations: a draw is an ensemble of `draws` categorical
   2. p_m = softmax((log p + Gumbel noise) / tau) for m = 1 to `draws`, and z_m is 1 at the largest entry of p_m, else 0;
   3. the mixing weights are the entry-wise maximum of the z_m, divided by its sum: equal shares of all operations drawn;
   4. backward z_m has the gradient of p_m (straight through);
-  5. alpha descends the loss of a validation batch, then theta that of a training batch, each with a draw of its own;
+  5. alpha descends the loss of a validation batch, plus `reg` times the sum over cell types of the mean distance, over
+     edges and operations, of p from the draw's mixing weights as they stand; then theta descends the loss of a training
+     batch, with a draw of its own;
   6. tau falls in a straight line from `tau` to `tau_end`.
 
-From the authors' code: p by relu, the constants, the start of alpha (1 + 1e-3 N(0, 1), without the 1 for softmax). Left
-open and decided here: where several z_m are equal their maximum has the mean of their gradients. tau falls step by
-step, not once an epoch, from where it is in their first epoch to where it is after their hundredth. Their architecture
-is a draw too, and may keep several operations on an edge; here no space can express that, and its own rule reads the
-most probable ones off p.
+From the authors' code: p by relu, the constants, `reg`, the start of alpha (1 + 1e-3 N(0, 1), without the 1 for
+softmax). Left open and decided here: where several z_m are equal their maximum has the mean of their gradients. tau
+falls step by step, not once an epoch, from where it is in their first epoch to where it is after their hundredth (their
+search script hands no epoch on, which leaves tau at 1). Their architecture is a draw too, and may keep several
+operations on an edge; here no space can express that, and its own rule reads the most probable ones off p.
 """
 
 import jax
@@ -31,6 +33,7 @@ FIELDS = {
     'probabilities': 'relu',  # what makes probabilities of alpha: 'relu' or 'softmax'
     'tau': 5.0,  # temperature at the start
     'tau_end': 2.3333,  # and after the last step: 5 - 100 * 4 / 150
+    'reg': 0.1,  # weight, in the loss of alpha, of the mean distance of p from what was drawn
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 0.0}
 PRETRAIN = 0.0
@@ -56,6 +59,8 @@ def make(config: ConfigDict) -> Method:
                     f'{config.tau_end} above 0')
   if config.probabilities not in ('relu', 'softmax'):
     raise UserError(f'config.method.probabilities={config.probabilities!r}: choose one of relu, softmax')
+  if config.reg < 0:
+    raise UserError(f'config.method.reg={config.reg} must not be below 0')
   relu = config.probabilities == 'relu'
 
   def init(key, space):
@@ -81,4 +86,9 @@ def make(config: ConfigDict) -> Method:
     del clock
     return {name: probability(alpha) for name, alpha in phi['params'].items()}
 
-  return Method(init, sample, probs, updates.bilevel(), logits=lambda phi: phi['params'])
+  def penalty(phi, weights, clock):
+    return config.reg * sum(jnp.abs(p - jax.lax.stop_gradient(weights[name][0])).mean()
+                            for name, p in probs(phi, clock).items())
+
+  return Method(init, sample, probs, updates.bilevel(), penalty=penalty if config.reg else None,
+                logits=lambda phi: phi['params'])

@@ -10,14 +10,19 @@ Every operation of every edge has a scaling factor, 1 at the start; sparsity tak
   4. a factor that is zero has taken its operation out;
   5. the architecture keeps the operations with the largest factors.
 
-From the authors' code: a sparsity of 1e-3, the rate 0.1, periods of 5 of 120 epochs, the two halves, Nesterov's
-momentum for theta at 0.1 with batches of 128. The BatchNorm before a factor has no scale in a supernet here, as they
-ask for. Decided here: half of the search is pretraining; the architecture keeps one operation an edge
-and as many edges a node as the space says, where theirs keeps all that is not zero; an edge without any factor left is
-`none` where the space may keep that, else its last one. A factor without gradient takes (1 - m) / (rate * sparsity) =
-1000 of its own steps from 1 to 0: short searches take fewer operations out, and sizes decide. Their space, in which
-every node may read every earlier one, is not here.
+From the authors' code: a sparsity of 1e-3, the rate 0.1, 120 epochs, the two halves, Nesterov's momentum for theta at
+0.1 with batches of 128. The BatchNorm before a factor has no scale in a supernet here, as they ask for. Decided here:
+the periods (their code takes a batch for theta and one for the factors in turns, and every five epochs builds the
+network anew without what is zero); half of the search is pretraining; a rate that changes goes its whole way in the
+steps in which theta, or the factors, move; the architecture keeps one operation an edge and as many edges a node as the
+space says, where theirs keeps all that is not zero; an edge without any factor left is `none` where the space may keep
+that, else its last one. A factor without gradient takes (1 - m) / (rate * sparsity) = 1000 of its own steps from 1 to
+0: short searches take fewer operations out, and sizes decide. They cut every number of a gradient to [-2, 2]. Their
+space, in which every node may read every earlier one, is not here.
 """
+
+import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +30,8 @@ import optax
 from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import factors, updates
-from vimnas_jax.methods.types import END, Method, Step
+from vimnas_jax.methods import factors, topology, updates
+from vimnas_jax.methods.types import END, Batch, Clock, Info, Method, Problem, State, Step
 
 FIELDS = {
     'sparsity': 1e-3,  # weight of the sum of all factors
@@ -37,18 +42,39 @@ FIELDS = {
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.1, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
 PASSES = 1
-PUBLISHED = {'darts': {'epochs': 120.0, 'batch_size': 128, 'theta.lr': 0.1, 'theta.nesterov': True}}
+PUBLISHED = {'darts': {'epochs': 120.0, 'batch_size': 128, 'theta.lr': 0.1, 'theta.lr_end': 0.1, 'theta.nesterov': True,
+                       'theta.weight_decay': 1e-4}}
 
 
-def in_turns(warm_up: float, periods: int) -> Step:
-  """Theta on training batches for a period, then all of phi on validation batches for one."""
-  theirs = updates.theta_only()
+@dataclasses.dataclass(frozen=True)
+class InTurns:
+  """An `Update`: theta on training batches for a period, by the step `alone`, then all of phi on validation batches for
+  one; `warm_up` and `periods` are those of FIELDS.
+  """
 
-  def theta(method, problem, state, batches, clock):
-    state, metrics = theirs.update(method, problem, state, batches, clock)
-    return state, {**metrics, 'grad_phi': jnp.zeros_like(metrics['grad_theta'])}
+  warm_up: float
+  periods: int
+  alone: Step
 
-  def phi(method, problem, state, batches, clock):
+  def moves(self, steps: int) -> tuple[int, int]:
+    """In how many of the `steps` steps after the warm-up theta moves, and phi."""
+    starts = [-(-period * steps // self.periods) for period in range(self.periods + 1)]
+    theta = sum(end - start for start, end in list(zip(starts, starts[1:]))[::2])
+    return theta, steps - theta
+
+  def __call__(self, method: Method, problem: Problem, state: State, batches: Mapping[str, Batch],
+               clock: Clock) -> tuple[State, Info]:
+    """Does a step."""
+    first = jnp.round(self.warm_up * clock.steps).astype(jnp.int32)
+    period = (clock.step - first) * self.periods // jnp.maximum(clock.steps - first, 1)
+    return jax.lax.cond(period % 2 == 1, lambda now: self._phi(method, problem, now, batches, clock),
+                        lambda now: self._theta(method, problem, now, batches, clock), state)
+
+  def _theta(self, method, problem, state, batches, clock):
+    state, metrics = self.alone.update(method, problem, state, batches, clock)
+    return state, {'grad_phi': jnp.zeros_like(metrics['grad_theta']), **metrics}
+
+  def _phi(self, method, problem, state, batches, clock):
     batch = batches['valid']
     grad = updates.in_parts(jax.grad(updates.objective(method, problem, clock), 1, has_aux=True), problem.parts)
     params, fixed = state.phi['params'], state.phi['fixed']
@@ -58,13 +84,11 @@ def in_turns(warm_up: float, periods: int) -> Step:
     return state.replace(phi={'params': params, 'fixed': fixed}, opt_phi=opt_phi), {
         'loss': loss, 'accuracy': accuracy, 'grad_theta': jnp.zeros_like(norm), 'grad_phi': norm, **info}
 
-  def update(method, problem, state, batches, clock):
-    first = jnp.round(warm_up * clock.steps).astype(jnp.int32)
-    period = (clock.step - first) * periods // jnp.maximum(clock.steps - first, 1)
-    return jax.lax.cond(period % 2 == 1, lambda now: phi(method, problem, now, batches, clock),
-                        lambda now: theta(method, problem, now, batches, clock), state)
 
-  return Step(update, ('train', 'valid'), beside=lambda names: in_turns(warm_up, periods))
+def in_turns(warm_up: float, periods: int, alone: Step) -> Step:
+  """`InTurns` as a step; where the graph is searched too, its rows move in theta's periods as well."""
+  return Step(InTurns(warm_up, periods, alone), ('train', 'valid'),
+              beside=lambda names: in_turns(warm_up, periods, topology.rows_beside(alone)))
 
 
 def make(config: ConfigDict) -> Method:
@@ -91,8 +115,9 @@ def make(config: ConfigDict) -> Method:
   def proximal(params, rate):
     return jax.tree.map(lambda f: jnp.maximum(f - rate * config.sparsity, 0), params)
 
-  before = ((config.warm_up, updates.theta_only()),) if config.warm_up else ()
+  alone = updates.theta_only()
+  before = ((config.warm_up, alone),) if config.warm_up else ()
   return Method(init, sample, lambda phi, clock=END: factors.probs(phi['params'], phi['fixed']),
-                in_turns(config.warm_up, config.periods), before=before, after=after, proximal=proximal,
+                in_turns(config.warm_up, config.periods, alone), before=before, after=after, proximal=proximal,
                 scores=lambda phi, clock=END: factors.scores(phi['params'], phi['fixed']),
                 optimizer=lambda tx: factors.accelerated(tx, config.momentum, above=0.0))

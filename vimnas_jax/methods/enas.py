@@ -6,7 +6,8 @@
   3. of every architecture that it draws for itself the reward is R = accuracy on a validation batch + `entropy` * the
      entropy of the decisions; the controller descends the mean of -(R - b) log p over `aggregate` of them, p the
      probability of the architecture;
-  4. the baseline is b = B - (1 - `decay`) (B - R), where B is the last b of the turn before;
+  4. the baseline is b = B - (1 - `decay`) (B - R), where B is the last b of the turn before, or, with `turns` = 0, of
+     the step before, and 0 at the start;
   5. at the end `tries` architectures are drawn, each is rated by its accuracy on one batch of the validation half, and
      the best is the result; of equals the first.
 
@@ -18,6 +19,13 @@ A turn is an epoch of their 250, and a 250th of any other search. BatchNorm goes
 node keeps a part of its edges, leaving one out is a decision too (methods/paths.py), in place of two choices of inputs
 as in the paper; one controller decides all cells in turn. Every weight starts from U(-0.1, 0.1). Theirs lets the rate
 of theta swing with a period of 20 epochs; here it falls once.
+
+NAS-Bench-1Shot1's own run of it (published for that) has a controller of one layer, which moves by each architecture,
+and the baseline with it; 300 moves follow an epoch of theta, where here one follows every step of it, 390 an epoch. Its
+rewards are in %. Published are a hundredth of its `entropy` and of Adam's eps, which with rewards from 0 to 1 comes to
+the same moves. Its logits of operations are bound by 0.5. Not here: its controller decides the graph too, which here
+descends the validation loss (methods/topology.py); a fixed preference for the first two operations; no gradient goes
+through its entropy; at the end the best five of 1,000 are rated again on all validation images.
 """
 
 import functools
@@ -43,7 +51,7 @@ FIELDS = {
     'decay': 0.99,  # of the baseline
     'rollouts': 5,  # architectures that are rewarded in a step
     'aggregate': 20,  # architectures of one move of the controller, a multiple of rollouts
-    'turns': 250,  # of the whole search
+    'turns': 250,  # of the whole search, after each of which the baseline moves; 0: after every step
     'tries': 100,  # architectures that are rated at the end
 }
 OPTIMIZER = {'optimizer': 'adam', 'lr': 1e-3, 'momentum': 0.0, 'weight_decay': 0.0, 'eps': 1e-3}
@@ -52,16 +60,20 @@ PASSES = 2.67
 PUBLISHED = {
     'nb201': {'epochs': 250.0, 'batch_size': 128, 'theta.lr': 0.05, 'theta.lr_end': 5e-4, 'theta.weight_decay': 2.5e-4,
               'theta.nesterov': True, 'phi.clip': 5.0},
-    'oneshot': {'epochs': 50.0, 'theta.weight_decay': 1e-4, 'phi.lr': 3.5e-4, 'phi.momentum': 0.1,
-                'method.hidden': 64, 'method.rollouts': 1, 'method.aggregate': 1, 'method.turns': 50},
+    'oneshot': {'epochs': 50.0, 'batch_size': 64, 'theta.weight_decay': 1e-4, 'theta.clip': 0.25, 'phi.lr': 3.5e-4,
+                'phi.momentum': 0.1, 'phi.eps': 1e-5, 'method.hidden': 64, 'method.layers': 1, 'method.tanh': 0.5,
+                'method.entropy': 1e-6, 'method.rollouts': 1, 'method.aggregate': 1, 'method.turns': 0,
+                'method.tries': 1000},  # of the benchmark's authors
 }
 
 
 def make(config: ConfigDict) -> Method:
   """ENAS with the fields of config.method. Raises UserError on a bad field."""
-  if min(config.hidden, config.layers, config.turns, config.tries) < 1 or config.temperature <= 0 or config.tanh <= 0:
-    raise UserError(f'config.method.hidden={config.hidden}, layers={config.layers}, turns={config.turns}, tries='
-                    f'{config.tries}, temperature={config.temperature} and tanh={config.tanh} must be above 0')
+  if min(config.hidden, config.layers, config.tries) < 1 or config.temperature <= 0 or config.tanh <= 0:
+    raise UserError(f'config.method.hidden={config.hidden}, layers={config.layers}, tries={config.tries}, temperature='
+                    f'{config.temperature} and tanh={config.tanh} must be above 0')
+  if config.turns < 0:
+    raise UserError(f'config.method.turns={config.turns} must not be below 0')
   if not 0 <= config.decay <= 1 or config.entropy < 0:
     raise UserError(f'config.method.decay={config.decay} must be from 0 to 1, and entropy={config.entropy} not below 0')
   if config.rollouts < 1 or config.aggregate < 1 or config.aggregate % config.rollouts:
@@ -135,14 +147,16 @@ def _step(config, rollout, names=()) -> Step:
       found = jax.vmap(lambda key: rollout(own, fixed['rules'], key))(jnp.stack(keys))
       log_p, entropy = (sum(getattr(path, name).sum(-1) for path in found.values()) for name in ('log_p', 'entropy'))
       reward, last = accuracy + config.entropy * entropy, fixed['baseline']
-      own_b = jnp.where(clock.turn(config.turns) > 0, last - (1 - config.decay) * (last - reward), accuracy)
+      own_b = last - (1 - config.decay) * (last - reward)
+      if config.turns:
+        own_b = jnp.where(clock.turn(config.turns) > 0, own_b, accuracy)
       return -(log_p * (reward - own_b)).mean(), (own_b[-1], reward.mean(), entropy.mean())
 
     grads, (own_b, reward, entropy) = jax.grad(descended, has_aux=True)(params['method'] if names else params)
     if names:
       grads = {'method': grads, **updates.validation_gradients(method, problem, state, batches, clock, names)}
     params, opt_phi = updates.moved(problem.tx_phi, grads, params, state.opt_phi)
-    ends = clock._replace(step=clock.step + 1).turn(config.turns) > clock.turn(config.turns)
+    ends = not config.turns or clock._replace(step=clock.step + 1).turn(config.turns) > clock.turn(config.turns)
     fixed = {**fixed, 'baseline': jnp.where(ends, own_b, fixed['baseline']).astype(fixed['baseline'].dtype)}
     return state.replace(phi={'params': params, 'fixed': fixed}, opt_phi=opt_phi), {
         **metrics, 'grad_phi': optax.tree.norm(grads), 'reward': reward, 'baseline': own_b, 'path_entropy': entropy}

@@ -34,7 +34,7 @@ OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1
 PRETRAIN = 0.0
 PASSES = 2
 PUBLISHED = {
-    'darts': {'epochs': 250.0, 'batch_size': 256, 'theta.weight_decay': 5e-4},
+    'darts': {'epochs': 250.0, 'batch_size': 256, 'theta.nesterov': True, 'theta.weight_decay': 5e-4},
     'nb201': {'epochs': 250.0, 'batch_size': 64, 'theta.nesterov': True, 'theta.weight_decay': 5e-4},
     'oneshot': {'epochs': 50.0, 'batch_size': 96, 'method.tau_end': 1.0, 'method.phi_first': True,
                 'phi.clip': 5.0},  # of the benchmark's authors

@@ -2,7 +2,7 @@
 Search, ICLR 2020, with L2 regularisation (`rdarts_l2`) or drop path (`rdarts_dp`).
 
   1. DARTS (second order) searches four times, one search after the other, each with new weights theta, the same initial
-     alpha and a quarter of the steps, in which theta's rate goes its whole way;
+     alpha and a quarter of the steps, in which theta's rate, and alpha's, go their whole way;
   2. L2: every search has `factor` times the weight decay of theta of the one before;
   3. DP: search i (from 0) drops every edge of a cell for an image with a probability that rises in a straight line from
      0 to i * `drop_path`; what is left is scaled up by 1 / (1 - probability);
@@ -16,6 +16,9 @@ authors draw anew in every cell. They cut out a square of 16 pixels where they d
 all four. Pretraining of theta reaches the first search alone.
 """
 
+import dataclasses
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -23,7 +26,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.alpha import init, probs, sample
-from vimnas_jax.methods.types import Method, Options, Sample, Step
+from vimnas_jax.methods.types import Batch, Clock, Info, Method, Options, Problem, Sample, State, Step
 from vimnas_jax.networks.mixing import whole
 
 FIELDS = {
@@ -37,7 +40,7 @@ OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1
 PRETRAIN = 0.0
 PASSES = 5
 PUBLISHED = {'darts': {'epochs': 200.0}}  # four times 50
-DROP_PATH = {'factor': 1.0, 'drop_path': 0.2}
+DROP_PATH = {'factor': 1.0, 'drop_path': 0.2, 'published': {'data.cutout': 16}}
 _WORST = 2.0  # above every error
 
 
@@ -56,11 +59,22 @@ def dropped(sample: Sample, names: tuple[str, ...], images: int, rate: jax.Array
   return draw
 
 
-def repeated(config: ConfigDict) -> Step:
-  """DARTS again and again; phi['fixed'] has the initial alpha and the best of the searches that are done."""
-  inner = updates.bilevel(unrolled=config.unrolled)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repeated:
+  """An `Update`: DARTS again and again, as config.method says; phi['fixed'] has the initial alpha and the best of the
+  searches that are done.
+  """
 
-  def update(method, problem, state, batches, clock):
+  config: ConfigDict
+
+  def moves(self, steps: int) -> tuple[int, int]:
+    """Theta moves in all of `steps` steps, and phi in those of one search, after which its optimiser starts anew."""
+    return steps, -(-steps // self.config.searches)
+
+  def __call__(self, method: Method, problem: Problem, state: State, batches: Mapping[str, Batch],
+               clock: Clock) -> tuple[State, Info]:
+    """Does a step."""
+    config, inner = self.config, updates.bilevel(unrolled=self.config.unrolled)
     train, valid, searches = batches['train'], batches['valid'], config.searches
     search = clock.turn(searches)
     begins = search > clock._replace(step=clock.step - 1).turn(searches)
@@ -101,7 +115,11 @@ def repeated(config: ConfigDict) -> Step:
     return state.replace(theta=theta, phi={'params': params, 'fixed': fixed}), {
         **metrics, 'search': search, 'drop_path': rate, 'best_error': jnp.minimum(fixed['error'], 1)}
 
-  return Step(update, ('train', 'valid'), lambda names: repeated(config))
+
+def repeated(config: ConfigDict) -> Step:
+  """`Repeated` as a step. Raises UserError on a word for `unrolled` that there is not."""
+  updates.bilevel(unrolled=config.unrolled)
+  return Step(Repeated(config), ('train', 'valid'), lambda names: repeated(config))
 
 
 def make(config: ConfigDict) -> Method:

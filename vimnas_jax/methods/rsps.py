@@ -5,7 +5,9 @@
      accuracy on one batch of the validation half, and the best one is the result; of equals the first.
 
 As NAS-Bench-201's own run of it: 100 tries, BatchNorm by the batch. An architecture is what the space lets one keep: on
-the DARTS space two edges into every node, and no `none` (Li and Talwalkar draw the same).
+the DARTS space two edges into every node, and no `none` (Li and Talwalkar draw the same). NAS-Bench-1Shot1's own run
+draws the graph too, rates each of 1,000 architectures on ten batches, and the best five on all validation images; here
+the graph descends the validation loss (methods/topology.py), and each is rated on one batch.
 """
 
 import jax
@@ -23,6 +25,12 @@ FIELDS = {'tries': 100}  # architectures that are rated at the end
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
 PASSES = 1
+PUBLISHED = {
+    'nb201': {'epochs': 250.0, 'batch_size': 64, 'theta.nesterov': True, 'theta.weight_decay': 5e-4,
+              'method.tries': 100},
+    'oneshot': {'epochs': 50.0, 'batch_size': 64, 'theta.weight_decay': 3e-4, 'theta.clip': 0.25,
+                'method.tries': 1000},  # of the benchmark's authors
+}
 
 Rule = dict[str, jax.Array]  # what `rules` says of a cell
 

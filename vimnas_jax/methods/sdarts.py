@@ -38,7 +38,8 @@ FIELDS = {
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
 PASSES = 2
-PUBLISHED = {'darts': {'epochs': 50.0}, 'nb201': {'epochs': 100.0}}
+PUBLISHED = {'darts': {'epochs': 50.0},
+             'nb201': {'epochs': 100.0, 'theta.weight_decay': 3e-4, 'theta.nesterov': False}}
 ADVERSARIAL = {'attack': 7, 'passes': 11}
 
 

@@ -3,9 +3,9 @@
 DARTS (first order) that commits itself edge by edge:
   1. the search is divided into turns; `first` turns pass, then after every `every` turns each cell decides one edge;
   2. an edge's importance is the probability of all its operations but `none`; its certainty is 1 - H / log(operations),
-     H the entropy of these; criterion 1 is the product of both, each scaled to [0, 1] over the cell's edges; criterion
-     2 is multiplied by the stability, scaled alike: the mean overlap, sum of minima, of the edge's probabilities with
-     those after each of the last four turns;
+     H the entropy of these, divided by their sum; criterion 1 is the product of both, each scaled to [0, 1] over the
+     cell's edges; criterion 2 is multiplied by the stability, scaled alike: the mean overlap, sum of minima, of these
+     shares with those after each of the last four turns;
   3. the undecided edge with the largest criterion takes its most probable operation other than `none`; from then on it
      runs that alone;
   4. where a node has as many decided edges as an architecture keeps, its other edges are dropped;
@@ -45,15 +45,23 @@ def scaled(x: jax.Array) -> jax.Array:
   return jnp.where(high > low, (x - low) / jnp.where(high > low, high - low, 1), 0)
 
 
-def criterion(p: jax.Array, history: jax.Array, real: jax.Array, stable: bool) -> jax.Array:
-  """Scores [edges] of probabilities p [edges, ops]; `real` [edges, ops] is False for `none`."""
+def shares(p: jax.Array, real: jax.Array) -> jax.Array:
+  """Of probabilities p [edges, ops] those of all operations but `none`, where `real` [edges, ops] is False, divided by
+  their sum.
+  """
   rows = jnp.where(real, p, 0)
-  importance = rows.sum(-1)
-  rows = rows / importance[:, None]
+  return rows / rows.sum(-1, keepdims=True)
+
+
+def criterion(p: jax.Array, history: jax.Array, real: jax.Array, stable: bool) -> jax.Array:
+  """Scores [edges] of probabilities p [edges, ops]; `history` [turns, edges, ops] has the shares of earlier ones, and
+  `real` is as in `shares`.
+  """
+  rows = shares(p, real)
   found = -(rows * jnp.log(jnp.where(real, rows, 1))).sum(-1) / jnp.log(jnp.maximum(real.sum(-1), 2))
-  score = scaled(importance) * scaled(1 - found)
+  score = scaled(jnp.where(real, p, 0).sum(-1)) * scaled(1 - found)
   if stable:
-    score = score * scaled(jnp.minimum(p[None], history).sum(-1).mean(0))
+    score = score * scaled(jnp.minimum(rows[None], history).sum(-1).mean(0))
   return score
 
 
@@ -72,11 +80,12 @@ def make(config: ConfigDict) -> Method:
       kept = space.kept or len(cell.edges)
       targets = np.arange(len(cell.edges)) if cell.rows else np.array([target for _, target in cell.edges])
       into = (targets[:, None] == targets[None]).sum(1)
+      real = jnp.array([[op != 'none' for op in ops] for ops in cell.ops])
       fixed[name] = {
           'chosen': jnp.full(len(cell.edges), OPEN, jnp.int32),
           'alpha': params[name],  # as it was when an edge was decided
-          'history': jnp.repeat(jax.nn.softmax(params[name])[None], HISTORY, 0),
-          'real': jnp.array([[op != 'none' for op in ops] for ops in cell.ops]),
+          'history': jnp.repeat(shares(jax.nn.softmax(params[name]), real)[None], HISTORY, 0),
+          'real': real,
           'targets': jnp.array(targets),
           'kept': jnp.array(np.minimum(kept, into), jnp.int32)}
     return {'params': params, 'fixed': fixed}
@@ -131,8 +140,8 @@ def make(config: ConfigDict) -> Method:
       for name, alpha in phi['params'].items():
         own = fixed[name]
         new = jax.lax.cond(due, lambda own, alpha=alpha: decide(alpha, own), lambda own: own, own)
-        p = probabilities(alpha, new)
-        found[name] = {**new, 'history': jnp.concatenate([p[None], new['history'][:-1]])}
+        now = shares(probabilities(alpha, new), new['real'])
+        found[name] = {**new, 'history': jnp.concatenate([now[None], new['history'][:-1]])}
       return found
 
     fixed = jax.lax.fori_loop(last + 1, turn + 1, taken, phi['fixed'])

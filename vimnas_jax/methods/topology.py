@@ -3,20 +3,25 @@
 Where a space has a searched graph (spaces/topology.py), every choice of it is a free parameter, a row over its
 candidates, drawn from 1e-3 N(0, 1). The supernet mixes the candidates by softmax of the row, without noise. The rows
 descend the loss of a batch of the validation half and move by the benchmark's own optimiser of architecture parameters,
-as there, whatever the method does with its own; they stand still while theta is pretrained.
+as there (at the rate config.phi.graph_lr, theirs by default), in every step of the search, whatever the method does
+with its own. Decided here: they move too where the method holds its own still and trains theta alone, as DSO-NAS in its
+warm-up and its periods of theta, since that is its rule for operations and the graph has the benchmark's. They stand
+still while theta is pretrained (config.pretrain).
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods.types import END, Method, PyTree, Rate, Rows
+from vimnas_jax.methods import updates
+from vimnas_jax.methods.types import END, Method, PyTree, Rate, Rows, Step
 
 INIT = 1e-3  # standard deviation at the start
-LR, BETAS, WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3  # Adam; the decay is L2, added to the gradient
+LR, BETAS, WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3  # the benchmark's Adam; the decay is L2, added to the gradient
 _KEY = 1 << 16  # folded into the key of phi, beyond the cells that a method folds in
 
 
@@ -45,7 +50,7 @@ class _Beside(NamedTuple):
     return self.rate.num_classes
 
 
-def beside(method: Method, choices: Mapping[str, int]) -> Method:
+def beside(method: Method, choices: Mapping[str, int], lr: float = LR) -> Method:
   """The method with rows {name: candidates} beside its architecture; phi['params'] is {'method', 'topology'}.
 
   `sample` and `probs` then have one entry [1, candidates] more for every row. Raises UserError on a method whose step
@@ -105,14 +110,35 @@ def beside(method: Method, choices: Mapping[str, int]) -> Method:
   def alone(f):
     return f and (lambda phi, *args: f(own(phi), *args))
 
+  step = method.step.beside(('topology',))
+  steps = {id(method.step): step}
+  for _, other in method.before:  # one that serves several parts of the search stays one program
+    steps.setdefault(id(other), rows_beside(other))
   return method._replace(
       init=init, sample=sampled(method.sample), sample_theta=sampled(method.sample_theta),
       probs=scored(method.probs), scores=scored(method.scores),
-      step=method.step.beside(('topology',)), penalty=alone(method.penalty), after=ended(method.after),
-      derive=derived(method.derive), grow=grown(method.grow), stopped=alone(method.stopped),
-      features=alone(method.features), logits=alone(method.logits),
-      outputs=alone(method.outputs),
-      optimizer=lambda tx: optimizer(method.optimizer(tx)))
+      step=step, before=tuple((part, steps[id(other)]) for part, other in method.before),
+      penalty=alone(method.penalty), after=ended(method.after), derive=derived(method.derive),
+      grow=grown(method.grow), stopped=alone(method.stopped), features=alone(method.features),
+      logits=alone(method.logits), outputs=alone(method.outputs),
+      optimizer=lambda tx: optimizer(method.optimizer(tx), lr))
+
+
+def rows_beside(step: Step) -> Step:
+  """`step`, of a method with the graph beside it, in which the rows descend the validation loss and nothing else,
+  whatever it does with the method's own part.
+  """
+
+  def update(method, problem, state, batches, clock):
+    grads = updates.validation_gradients(method, problem, state, batches, clock, ('topology',))
+    every = {**jax.tree.map(jnp.zeros_like, state.phi['params']), **grads}
+    params, opt_phi = updates.moved(problem.tx_phi, every, state.phi['params'], state.opt_phi)
+    after, metrics = step.update(method, problem, state, batches, clock)
+    phi = {**after.phi, 'params': {**after.phi['params'], 'topology': params['topology']}}
+    return after.replace(phi=phi, opt_phi={**after.opt_phi, 'topology': opt_phi['topology']}), {
+        'grad_phi': optax.tree.norm(grads), **metrics}
+
+  return Step(update, ('train', 'valid'))
 
 
 def own_part(params: PyTree) -> PyTree:
@@ -120,10 +146,10 @@ def own_part(params: PyTree) -> PyTree:
   return params['method'] if set(params) == {'method', 'topology'} else params
 
 
-def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-  """`tx` for the method's parameters, the benchmark's Adam for the rows."""
+def optimizer(tx: optax.GradientTransformation, lr: float) -> optax.GradientTransformation:
+  """`tx` for the method's parameters, the benchmark's Adam, at rate `lr`, for the rows."""
   parts = {'method': tx, 'topology': optax.chain(optax.add_decayed_weights(WEIGHT_DECAY),
-                                                 optax.adam(LR, b1=BETAS[0], b2=BETAS[1], eps=1e-8))}
+                                                 optax.adam(lr, b1=BETAS[0], b2=BETAS[1], eps=1e-8))}
 
   def init(params):
     return {name: part.init(params[name]) for name, part in parts.items()}

@@ -197,7 +197,7 @@ def make(config: ConfigDict) -> Method:
   return Method(init, sample, probs, step, penalty=penalty if dropout else None,
                 samples=1 if config.variant == 'point' else config.samples, separate=config.separate,
                 features=None if table else features, logits=logits,
-                outputs=lambda phi: {name: maps.mean(0) for name, maps in outputs(phi).items()})
+                outputs=lambda phi: {} if table else {name: maps.mean(0) for name, maps in outputs(phi).items()})
 
 
 def init_network(key: jax.Array, widths: tuple[int, ...], gamma: float = 1.0) -> list[Layer]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from vimnas_jax.methods import Batch, Clock, Method, Problem, updates
+from vimnas_jax.methods import Batch, Clock, Method, Problem, Step, updates
 from vimnas_jax.methods.random import one_hot
 from vimnas_jax.networks import initial, leaves
 from vimnas_jax.runs import optim, parallel
@@ -62,18 +62,42 @@ class Lengths(NamedTuple):
 
 
 def lengths(method: Method, plan: Plan) -> tuple[Lengths, ...]:
-  """Those of a `plan`, for every depth. Phi's rate begins where the method's own step does.
+  """Those of a `plan`, for every depth. Phi moves in the method's own step, not in those before it.
 
-  Of a supernet that grows every depth has the whole schedule of theta for itself.
+  Of a supernet that grows every depth has both schedules for itself. An `update` that does not move both in every step
+  has a function `moves(steps) -> (theta, phi)`: in how many of so many of its steps each of them moves; of one whose
+  optimiser starts anew on the way, in how many from one start to the next.
   """
-  if method.depths:
-    ends = [0, *(round(part * plan.search_steps) for part, _ in method.depths)]
-    thetas, phi = [end - start for start, end in zip(ends, ends[1:])], plan.search_steps
-    thetas[0] += plan.pretrain_steps
-  else:
-    thetas, phi = [plan.steps], plan.search_steps
-    phi -= round(method.before[-1][0] * plan.search_steps) if method.before else 0
-  return tuple(Lengths(plan.pretrain_steps, plan.search_steps, theta, phi) for theta in thetas)
+  depths = max(len(method.depths), 1)
+  thetas, phis = [plan.pretrain_steps, *[0] * (depths - 1)], [0] * depths
+  for stage in _stages(method, plan):
+    theta, phi = stage.end - stage.start, 0
+    if stage.step is method.step:
+      theta, phi = getattr(stage.step.update, 'moves', lambda steps: (steps, steps))(theta)
+    thetas[stage.depth] += theta
+    phis[stage.depth] += phi
+  return tuple(Lengths(plan.pretrain_steps, plan.search_steps, *both) for both in zip(thetas, phis))
+
+
+class _Stage(NamedTuple):
+  number: int
+  start: int
+  end: int
+  step: Step
+  depth: int
+
+
+def _stages(method, plan) -> list[_Stage]:
+  """Those of the search, in order, counted in steps from its start."""
+  steps = [*((round(part * plan.search_steps), step) for part, step in method.before), (plan.search_steps, method.step)]
+  depths = [round(part * plan.search_steps) for part, _ in method.depths] or [plan.search_steps]
+  found, last = [], 0
+  for i, end in enumerate(sorted({end for end, _ in steps} | set(depths))):
+    if end > last:
+      found.append(_Stage(i, last, end, next(step for until, step in steps if until >= end),
+                          next(depth for depth, until in enumerate(depths) if until >= end)))
+      last = end
+  return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,17 +129,11 @@ def phases(method: Method, space: Space, plan: Plan) -> tuple[Phase, ...]:
     weights, info = method.sample(phi, key, clock)  # of a searched graph the rows are wanted, and they are not drawn
     return {**weights, **pretrain_weights(plan.pretrain_sampling, space, key, method.samples)}, info
 
-  stages = [*((round(part * plan.search_steps), step) for part, step in method.before),
-            (plan.search_steps, method.step)]
-  depths = [round(part * plan.search_steps) for part, _ in method.depths] or [plan.search_steps]
-  found, last = [], 0
-  for i, end in enumerate(sorted({end for end, _ in stages} | set(depths))):
-    if end > last:
-      step = next(step for until, step in stages if until >= end)
-      depth = next(i for i, until in enumerate(depths) if until >= end)
-      whole = step is method.step and depth == len(depths) - 1
-      found.append(Phase('search' if whole else f'search_{i}', plan.pretrain_steps + end, step, method.after, depth))
-      last = end
+  last, found = max(len(method.depths) - 1, 0), []
+  for stage in _stages(method, plan):
+    whole = stage.step is method.step and stage.depth == last
+    found.append(Phase('search' if whole else f'search_{stage.number}', plan.pretrain_steps + stage.end, stage.step,
+                       method.after, stage.depth))
   if not plan.pretrain_steps:
     return tuple(found)
   if found and found[0].step.after:
