@@ -109,7 +109,7 @@ BAD = {
     'nothing': ('return y * gates[:, None, None]', 'y * gates[:, None, None]', 'apply fails'),
     'no array': ('ops.Op(shapes, apply,', 'ops.Op(shapes, lambda *args: None,', 'apply gives NoneType'),
     'type': ('return y * gates', 'return jnp.float32(1) * y * gates', 'end it with .astype(x.dtype)'),
-    'error': ("@ p['squeeze']", "@ p['squeze']", "apply fails, line 37 (KeyError: 'squeze')"),
+    'error': ("@ p['squeeze']", "@ p['squeze']", "apply fails, line 38 (KeyError: 'squeze')"),
     'norm': ('jnp.mean(y, (1, 2))', 'norm(jnp.mean(y, (1, 2)))', 'it takes [n, h, w, c]'),
     'missing function': ('ops.Op(shapes, apply, uses=uses)', 'ops.Op(shapes)', 'missing 1 required positional'),
     'no function': ('ops.Op(shapes, apply,', 'ops.Op(shapes, 3,', 'apply fails (TypeError'),

@@ -168,14 +168,16 @@ def _backward(ops, edges, stride, eps, kept, gradients):
         parts.append(_from_halves(dx, x.shape))
       elif op in DENSE:
         dx, dk = dense.backward(x, _bank(params[op]['kernel']), g, jax.lax.squeeze(a, (1,)), center, p, q, r, stride,
-                                whole)
+                                whole=whole)
         if whole:
           d_params[op] = {'kernel': jnp.moveaxis(dk.reshape(*dk.shape[:3], m, -1), 3, 0)}
         parts.append(dx)
       else:
         parts.append(inner.back(op, x, saved[op], g, p, q, r, stride, whole))
   if shared:
-    parts.append(pools.backward(x, list(gradients), shared, eps[1] is not None, stride))
+    used = sorted({e for own, *_ in shared.values() for e in own})  # an edge without an operation here may have none
+    shared = {op: ([used.index(e) for e in own], *more) for op, (own, *more) in shared.items()}
+    parts.append(pools.backward(x, [gradients[e] for e in used], shared, eps[1] is not None, stride))
   inner.add(d_params)
   before = tuple(None if a is None else g for a, g in zip(into, gradients))
   return sum(parts), d_params if whole else None, d_weights, before

@@ -14,6 +14,7 @@ from vimnas_jax.cpu import library, mix, normed, pools
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 POOL = 'max_pool_3x3'
+WINDOW = 1, False  # of a convolution: its stride, and no ReLU in front of it
 
 
 def forward(how, x, weights, convolutions):
@@ -22,7 +23,7 @@ def forward(how, x, weights, convolutions):
   Args:
     how: (eps of BatchNorm, order): for each operation None, if it is the 3x3 maximum, or else its place among the
       convolutions.
-    x: [n, h, w, c], nowhere negative: the kernels have a ReLU in front, which must change nothing.
+    x: [n, h, w, c].
     weights: mixing weights [samples, operations]; the batch falls into `samples` equal groups, in order.
     convolutions: for each (kernel [k, k, c, c], scale [c], bias [c]); BatchNorm, by the batch's statistics, and ReLU
       follow.
@@ -35,13 +36,15 @@ def forward(how, x, weights, convolutions):
   largest = pools.largest(x) if None in order else None
   found = []
   for kernel, scale, bias in convolutions:
-    a, moments = normed.convolve(x, (kernel,), (1,))
+    a, moments = normed.convolve(x, (kernel,), WINDOW)
     mean, inverse = mix.statistics(moments, a.shape[1] * a.shape[2], eps, c)
     found.append((a, mean, inverse, scale * inverse, bias - mean * scale * inverse))
-  pool = largest, np.ones(c, x.dtype), np.zeros(c, x.dtype)  # its ReLU changes nothing
+  pool = largest, np.ones(c, x.dtype), np.zeros(c, x.dtype)
   terms = [pool if at is None else (found[at][0], *found[at][3:]) for at in order]
-  y = library.call(('block_forward', 'blend_set', 'blend_add'), c, [x.shape], *(a for term in terms for a in term),
-                   weights, kinds=(*(BATCH, WHOLE, WHOLE) * len(terms), SAMPLES))[0]
+  y = library.call(('block_forward', 'blend_set', 'blend_add', 'add_first', 'add_more'), c, [x.shape],
+                   *(a for term in terms for a in term), weights,
+                   kinds=(*(BATCH, WHOLE, WHOLE) * len(terms), SAMPLES),
+                   pool=order.index(None) if None in order else -1)[0]
   return y, (x, weights, convolutions, largest, found)
 
 
@@ -64,7 +67,7 @@ def backward(how, saved, g, learned):
   for i, o in enumerate(places):
     d_weights[o] = totals[:, 2, i].reshape(samples, -1).sum(1)
     (kernel, scale, _), factors = convolutions[i], jnp.repeat(weights[:, o:o + 1], c, 1)
-    back, (d_kernel,), *d_affine = normed.backward((1,), x, (kernel,), scale, *found[i][:3], learned, [g],
+    back, (d_kernel,), *d_affine = normed.backward(WINDOW, x, (kernel,), scale, *found[i][:3], learned, [g],
                                                    totals[:, :2, i], (factors, found[i][4]))
     dx.append(back)
     own.append((d_kernel, *d_affine))

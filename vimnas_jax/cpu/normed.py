@@ -37,7 +37,7 @@ def trained(x, weights, window, scale, bias, eps):
     x: [n, h, w, c].
     weights: of an ordinary convolution (kernel [k, k, c, d],); of a separable one (depthwise kernel [k, k, c], matrix
       [c, d]).
-    window: (stride,); of a separable one (dilation, stride).
+    window: (stride,), or (stride, False) where no ReLU is in front; of a separable one (dilation, stride).
     scale: of BatchNorm, [d].
     bias: of BatchNorm, [d].
     eps: of BatchNorm.
@@ -56,7 +56,9 @@ def evaluated(x, weights, window, scale, bias, eps, mean, var):
 
 
 def convolve(x, weights, window):
-  """ReLU and convolution alone: (output [n, h', w', d], every image's moments [n, 2, d] as in stage.py)."""
+  """ReLU, if the window has it, and convolution alone: (output [n, h', w', d], every image's moments [n, 2, d] as in
+  stage.py).
+  """
   if len(weights) == 1:
     return dense.forward(x, *weights, *window)
   a, moments = stage.forward(x[:, None], *_as_is(x), *(w[None] for w in weights), *window)

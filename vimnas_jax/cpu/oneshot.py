@@ -21,7 +21,7 @@ def mixed(how, x, weights, shift, rows, projections, convolutions):
 
   Args:
     how: (eps of BatchNorm, order), as `block.forward` takes them.
-    x: the cell's input [n, h, w, *], nowhere negative, as in block.py.
+    x: the cell's input [n, h, w, *].
     weights: mixing weights of the blocks' operations [samples, b, operations]; the batch falls into `samples` equal
       groups, in order.
     shift: a number added to every block [samples, b], or None.
@@ -40,7 +40,7 @@ def _forward(how, x, weights, shift, rows, projections, convolutions):
   learned = perturbed([projections[0], *(kernel for own in convolutions for kernel, *_ in own)])
   x, weights, shift, rows, (kernel, scale, bias), convolutions = values(
       (x, weights, shift, rows, projections, convolutions))
-  a, moments = normed.convolve(x, (kernel,), (1,))
+  a, moments = normed.convolve(x, (kernel,), block.WINDOW)
   mean, inverse = mix.statistics(moments, a.shape[1] * a.shape[2], how[0], a.shape[3])
   plain = a, scale * inverse, bias - mean * scale * inverse
   blocks, c = len(convolutions), a.shape[3] // (2 * len(convolutions))
@@ -95,8 +95,8 @@ def _backward(how, saved, g):
     d_rows[i].insert(0, products[:, i])
   d_rows[blocks].insert(0, products[:, blocks:].sum(1))
   factors = jnp.repeat(first, np.array([c] * blocks + [blocks * c]), 1, total_repeat_length=a.shape[3])
-  dx, (d_kernel,), *affine = normed.backward((1,), x, (kernel,), scale, a, mean, inverse, learned, [*into, g],
-                                          totals[:, :2], (factors, plus))
+  dx, (d_kernel,), *affine = normed.backward(block.WINDOW, x, (kernel,), scale, a, mean, inverse, learned,
+                                          [*into, g], totals[:, :2], (factors, plus))
   d_rows = [None if row is None else jnp.stack(found, 1).reshape(len(row), n // len(row), -1).sum(1)
             for row, found in zip(rows, d_rows)]
   return (dx, jnp.stack(d_weights, 1), None if shift is None else jnp.stack(d_shift, 1), tuple(d_rows),

@@ -12,10 +12,9 @@ from vimnas_jax.cpu import library, mix, shards, table
 from vimnas_jax.cpu.shards import BATCH, SAMPLES, WHOLE
 
 PIXELS = 1024  # of a batch, at least
-FORWARD = ('winograd_forward', 'activate', 'tiles_in', 'tiles_out', 'spread', 'moments', 'fetch_write',
-           *table.PRODUCTS)
-BACKWARD = ('winograd_backward', 'activate', 'tiles_in', 'normalise_gradient', 'gated_gradient', 'tiles_gradient',
-            'tiles_known', 'tiles_back', 'taps_back', 'let_through', 'fetch_read', *table.PRODUCTS)
+FORWARD = 'winograd_forward', 'tiles_in', 'tiles_out', 'spread', 'moments', 'fetch_write', *table.PRODUCTS
+BACKWARD = ('winograd_backward', 'tiles_in', 'normalise_gradient', 'gated_gradient', 'tiles_gradient', 'tiles_known',
+            'tiles_back', 'taps_back', 'fetch_read', *table.PRODUCTS)
 
 
 def fits(x, kernel, stride) -> bool:
@@ -38,24 +37,26 @@ def points(kernel):
                       chunks=table.CHUNKS)[0]
 
 
-def forward(x, kernel):
+def forward(x, kernel, relu=True):
   """As dense.forward: relu(x) [n, h, w, c] convolved with kernel [3, 3, c, d], and the moments of every image."""
   n, h, w, _ = x.shape
   c, d = kernel.shape[2:]
   channels = np.gcd(c, d)
   none, one = np.zeros(c, x.dtype), np.ones(c, x.dtype)
-  return library.call(FORWARD, channels, [(n, h, w, d), (n, 2, d)], x, points(kernel), none, one,
-                      kinds=(BATCH, WHOLE, WHOLE, WHOLE))
+  return library.call((*FORWARD, *('activate',) * relu), channels, [(n, h, w, d), (n, 2, d)], x, points(kernel), none,
+                      one, kinds=(BATCH, WHOLE, WHOLE, WHOLE), relu=int(relu))
 
 
-def backward(x, kernel, g, a, center, p, q, r, whole=True, gate=None):
+def backward(x, kernel, g, a, center, p, q, r, relu=True, whole=True, gate=None):
   """As dense.backward: gradients of x [n, h, w, c] and, if `whole`, of the kernel [3, 3, c, d]."""
   c, d = kernel.shape[2:]
   channels, count = np.gcd(c, d), shards.parts(len(x), len(p))
   none, one = np.zeros(c, x.dtype), np.ones(c, x.dtype)
   turned = points(jnp.swapaxes(kernel, 2, 3))
+  loops = ('activate', 'let_through') if relu else ('spread',)
   dx, *dk = library.call(
-      BACKWARD, channels, [x.shape, (count, *kernel.shape)][:1 + whole], x, turned, none, one, a, center, p, q, r,
-      *(gate or (q, r)), *g, kinds=(BATCH, WHOLE, WHOLE, WHOLE, BATCH, WHOLE, SAMPLES, *(WHOLE,) * 4,
-                                    *(BATCH,) * len(g)), whole=int(whole), gated=int(gate is not None))
+      (*BACKWARD, *loops), channels, [x.shape, (count, *kernel.shape)][:1 + whole], x, turned, none, one, a, center, p,
+      q, r, *(gate or (q, r)), *g, kinds=(BATCH, WHOLE, WHOLE, WHOLE, BATCH, WHOLE, SAMPLES, *(WHOLE,) * 4,
+                                          *(BATCH,) * len(g)),
+      relu=int(relu), whole=int(whole), gated=int(gate is not None))
   return dx, *(mix.fold(*dk) if whole else (None,))

@@ -44,13 +44,12 @@ class Cell(Module):
   def unit(self, name, x, shape):
     """Convolution of x [n, h, w, c] with a kernel of `shape` [k, k, c, d], BatchNorm, ReLU.
 
-    The CPU's kernels, here and in `_fused`, have a ReLU in front. It changes nothing, gradients included: no x here is
-    negative, and where one is 0, so is everything that it was made of with a weight that is not.
+    There is no ReLU in front: x may be below 0 where a mixing weight is, and passes its gradient on where it is 0.
     """
     kernel, *affine = self.convolution(name, shape, x.dtype)
     fused = mixing.normed() if self.kernels else None
     if fused and fused.fits(*shape[2:], x.dtype):
-      return jax.nn.relu(fused.trained(x, (kernel,), (1,), *affine, ops.BN_EPS)[0])
+      return jax.nn.relu(fused.trained(x, (kernel,), (1, False), *affine, ops.BN_EPS)[0])
     scale, bias = (a[None, None, None] for a in affine)
     return jax.nn.relu(ops.normalise(ops.conv(x, kernel)) * scale + bias)
 
@@ -113,7 +112,7 @@ class Cell(Module):
                                     projections, convolutions)
 
   def block(self, node, x, weights):
-    """A block's operations on x [n, h, w, c], nowhere negative, mixed by weights [samples, ops]."""
+    """A block's operations on x [n, h, w, c], mixed by weights [samples, ops]."""
     c, found = x.shape[-1], []
     for op in self.topology.ops:
       with jax.named_scope(op):

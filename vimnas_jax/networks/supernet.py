@@ -334,6 +334,9 @@ class Supernet(Module):
         if stage.channels % self.partial:
           raise UserError(f'config.space.channels: a cell has {stage.channels} channels, which this method takes in '
                           f'{self.partial} parts: choose a multiple of {self.partial}')
+        if (width := stage.channels // self.partial) % 2 and stage.stride == 2 and (cell.skips or self.auxiliary):
+          raise UserError(f'config.space.channels: a skip connection of stride 2 is two convolutions of half the width '
+                          f'each, here of {width}: choose channels that make it even')
         module = MixedCell(cell=cell, stage=stage, pool_norm=self.space.pool_norm, partial=self.partial,
                            auxiliary=self.auxiliary, kernels=self.kernels, own_ops=self.space.own_ops,
                            name=f'cell_{index}', **kinds)

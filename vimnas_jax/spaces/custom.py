@@ -16,7 +16,8 @@ from vimnas_jax import files, userfile
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.types import Cell, Genotype, Space, Stage
 
-KINDS = ('stem', 'cell', 'residual', 'head')
+STRIDES = {'stem': (1,), 'cell': (1, 2), 'residual': (2,), 'head': (1,)}  # of every kind of stage
+KINDS = tuple(STRIDES)
 
 
 def space(cells: Mapping[str, Cell], macro: Callable[[int, int], tuple[Stage, ...]], pool_norm: bool = False,
@@ -126,6 +127,13 @@ def check(of: Space, cells: int, channels: int, ops: Iterable[str]) -> None:
                       f'{cell.inputs} on')
     if len(set(cell.edges)) < len(cell.edges):
       raise UserError(f'{where}, cell {name!r}: an edge stands twice in {cell.edges}; give each once, with all its ops')
+    if (ordered := sorted(cell.edges, key=lambda edge: edge[1])) != list(cell.edges):
+      raise UserError(f'{where}, cell {name!r}: the edges {cell.edges} must stand node by node, by rising target, and '
+                      f'their ops with them: {tuple(ordered)}')
+    for (source, target), names in zip(cell.edges, cell.ops):
+      if len(set(names)) < len(names):
+        raise UserError(f'{where}, cell {name!r}: edge {source}->{target} has an operation twice: {", ".join(names)}; '
+                        'give each once')
     reached = {target for _, target in cell.edges}
     if lonely := sorted(set(range(cell.inputs, cell.nodes)) - reached):
       raise UserError(f'{where}, cell {name!r}: no edge leads to node {lonely[0]}')
@@ -136,11 +144,14 @@ def check(of: Space, cells: int, channels: int, ops: Iterable[str]) -> None:
                     'head and have cell and residual between')
   if unused := sorted(set(of.cells) - {stage.cell for stage in built if stage.kind == 'cell'}):
     raise UserError(f'{where}: no stage of macro({cells}, {channels}) is a cell {unused[0]!r}: use it, or leave it out')
+  for i, stage in enumerate(built):
+    if stage.stride not in STRIDES[stage.kind]:
+      raise UserError(f'{where}: stage {i}, a {stage.kind}, has stride={stage.stride}; it can have '
+                      f'{" or ".join(map(str, STRIDES[stage.kind]))} alone')
+    if stage.channels < 1 and stage.kind != 'head':
+      raise UserError(f'{where}: stage {i}, a {stage.kind}, has channels={stage.channels}; give at least 1')
   width, halved = built[0].channels, False
   for i, stage in enumerate(built[1:-1], 1):
-    if stage.channels < 1 or stage.stride not in (1, 2):
-      raise UserError(f'{where}: stage {i} has channels={stage.channels}, stride={stage.stride}; give at least 1, and '
-                      'a stride of 1 or 2')
     before, halved = halved, stage.stride == 2
     if stage.kind == 'residual':
       width, halved = stage.channels, False  # both inputs of the next cell are what it gives
@@ -154,4 +165,9 @@ def check(of: Space, cells: int, channels: int, ops: Iterable[str]) -> None:
     if cell.preprocess and stage.shrunk != before:
       raise UserError(f'{where}: stage {i}, a cell of two inputs, needs shrunk={before}: the cell before it '
                       f'{"has" if before else "does not have"} stride 2')
+    halving = [what for what, there in (('shrunk=True', cell.preprocess and stage.shrunk),
+                                        ('a skip_connect of stride 2', cell.skips and stage.stride == 2)) if there]
+    if stage.channels % 2 and halving:
+      raise UserError(f'{where}: stage {i}, a cell of {stage.channels} channels, has {halving[0]}, which is two '
+                      'convolutions of half the width each: give it an even number of channels')
     width = stage.channels * len(cell.output)

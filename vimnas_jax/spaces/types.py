@@ -24,8 +24,8 @@ class Cell:
 
   Attributes:
     inputs: how many nodes are fed from outside (2 in the DARTS space, 1 in NAS-Bench-201).
-    edges: (source, target) of each edge, ordered by target, then source.
-    ops: the names of the candidate operations of each edge; the same number on every edge of a cell type.
+    edges: (source, target) of each edge, node by node: ordered by target, in the package's own spaces then by source.
+    ops: the names of the candidate operations of each edge, none twice; the same number on every edge of a cell type.
     output: the nodes that are concatenated along channels to give the cell's output.
     preprocess: whether each input first passes a 1x1 convolution to the cell's width.
     rows: what the rows of the architecture parameters are called, if they are no edges.
@@ -55,6 +55,11 @@ class Cell:
     """(edges, ops): the shape of the architecture parameters of this cell type."""
     return len(self.edges), len(self.ops[0])
 
+  @property
+  def skips(self) -> bool:
+    """Whether an edge that leaves an input, and has the stride of the cell, has a skip connection."""
+    return any(source < self.inputs and 'skip_connect' in names for (source, _), names in zip(self.edges, self.ops))
+
   def label(self, row: int) -> str:
     """How a row of the architecture parameters is called."""
     return self.rows[row] if self.rows else '{}->{}'.format(*self.edges[row])
@@ -72,7 +77,7 @@ class Stage:
       (ReLU, 3x3 convolution, BatchNorm); every convolution has stride 2.
     channels: the width of the stage; of a cell, the width of one node.
     cell: for kind 'cell', the name of its type.
-    stride: by what height and width shrink.
+    stride: by what height and width shrink: a cell's is 1 or 2, that of 'residual' 2, of 'stem' and 'head' 1.
     shrunk: for a cell with two inputs, whether the previous cell had stride 2, so that the older input is twice as
       large and passes a FactorizedReduce.
     norm: for kind 'head', whether BatchNorm and ReLU come before the pool.

@@ -48,24 +48,27 @@ def loops(vector: int, dtype: str):
 
 
 def chunk(name: str, vector: int, dtype: str):
-  """A chunk for one vector length and type. Attributes: call, chunks."""
+  """A chunk for one vector length and type. Attributes: call, chunks, pool (of block_forward alone)."""
   s = np.dtype(dtype).itemsize
-  set_slot, add_slot, gate_slot, dot_slot = (
-      slot(n, vector, dtype) for n in ('blend_set', 'blend_add', 'gate_loop', 'dot_loop'))
+  set_slot, add_slot, gate_slot, dot_slot, first_slot, more_slot = (
+      slot(n, vector, dtype) for n in ('blend_set', 'blend_add', 'gate_loop', 'dot_loop', 'add_first', 'add_more'))
 
   def forward(frame, index):
     # Arguments: for each operation a [n, h, w, c], by and plus [c], then weights [samples, operations]. Result: as a.
-    operations, chunks = (args(frame) - 1) // 3, attr(frame, 1)
+    # The operation `pool` (-1: none is one) is taken as it is, without by, plus and ReLU.
+    operations, chunks, pool = (args(frame) - 1) // 3, attr(frame, 1), attr(frame, 2)
     n, pixels, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1) * arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     weights, samples = arg(frame, 3 * operations), arg_dim(frame, 3 * operations, 0)
     for image in range(n * index // chunks, n * (index + 1) // chunks):
       for first in range(0, pixels, PIXELS):
         count, at = min(PIXELS, pixels - first), s * (image * pixels + first) * c
         for o in range(operations):
-          loop = load(address(add_slot if o else set_slot))
-          weight = weights + s * (image * samples // n * operations + o)
-          call(loop, arg(frame, 3 * o) + at, c, arg(frame, 3 * o + 1), arg(frame, 3 * o + 2), weight,
-               result(frame, 0) + at, c, count, c)
+          weight, to = weights + s * (image * samples // n * operations + o), result(frame, 0) + at
+          if o == pool:
+            call(load(address(more_slot if o else first_slot)), arg(frame, 3 * o) + at, c, weight, to, c, count, c)
+          else:
+            call(load(address(add_slot if o else set_slot)), arg(frame, 3 * o) + at, c, arg(frame, 3 * o + 1),
+                 arg(frame, 3 * o + 2), weight, to, c, count, c)
     return 0
 
   def sums(frame, index):

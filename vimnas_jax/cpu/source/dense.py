@@ -1,4 +1,4 @@
-"""The chunks of an ordinary convolution after a ReLU (cpu/dense.py), image by image, there and back."""
+"""The chunks of an ordinary convolution, after a ReLU or not (cpu/dense.py), image by image, there and back."""
 
 import numpy as np
 
@@ -26,8 +26,9 @@ PIXELS = 170  # most pixels that a kernel's gradient sums at a time, for the sam
 
 
 def chunk(name: str, vector: int, dtype: str):
-  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, size, stride; backward call,
-  chunks, gated, size, stride and whole, of which 0 leaves the kernel's gradient out.
+  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, relu (0: there is none
+  in front), size, stride; backward call, chunks, gated, relu, size, stride and whole, of which 0 leaves the kernel's
+  gradient out.
 
   Kernels come packed, [size, panels, size * channels in, width of a panel] (dense.pack).
   """
@@ -36,13 +37,17 @@ def chunk(name: str, vector: int, dtype: str):
   wide = panel_width(vector)
   activate_slot, through_slot = slot('activate', vector, dtype), slot('activate_gradient', vector, dtype)
   moments_slot, normalise_slot = slot('moments', vector, dtype), slot('normalise_gradient', vector, dtype)
-  gated_slot = slot('gated_gradient', vector, dtype)
+  gated_slot, spread_slot = slot('gated_gradient', vector, dtype), slot('spread', vector, dtype)
 
-  @function(9, 'void')
-  def pad_in(x, none, one, h, w, c, pad, row, xp):
-    activate = load(address(activate_slot))
+  @function(10, 'void')
+  def pad_in(x, none, one, relu, h, w, c, pad, row, xp):
+    activate, spread = load(address(activate_slot)), load(address(spread_slot))
     for b in range(0, c, v):
-      call(activate, x + s * b, w * c, c, none + s * b, one + s * b, h, w, xp + s * (pad * row + pad * c + b), row, c)
+      to = xp + s * (pad * row + pad * c + b)
+      if relu:
+        call(activate, x + s * b, w * c, c, none + s * b, one + s * b, h, w, to, row, c)
+      else:
+        call(spread, x + s * b, w * c, c, h, w, to, row, c)
 
   @function(10, 'void')
   def convolve(x, row, c, kernel, to, h, w, d, size, stride):
@@ -65,13 +70,13 @@ def chunk(name: str, vector: int, dtype: str):
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     ho, wo, d = result_dim(frame, 0, 1), result_dim(frame, 0, 2), result_dim(frame, 0, 3)
-    chunks, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 3)
+    chunks, relu, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 4)
     pad, moments = (size - 1) // 2, load(address(moments_slot))
     row = (w + 2 * pad) * c
     memory = zeros(s * (h + 2 * pad) * row + 64)
     xp = lines(memory)
     for image in range(n * index // chunks, n * (index + 1) // chunks):
-      pad_in(x + s * image * h * w * c, none, one, h, w, c, pad, row, xp)
+      pad_in(x + s * image * h * w * c, none, one, relu, h, w, c, pad, row, xp)
       to = result(frame, 0) + s * image * ho * wo * d
       convolve(xp, row, c, kernel, to, ho, wo, d, size, stride)
       for b in range(0, d, v):
@@ -87,7 +92,8 @@ def chunk(name: str, vector: int, dtype: str):
     by, plus, samples, maps = arg(frame, 9), arg(frame, 10), arg_dim(frame, 6, 0), args(frame) - 11
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     ho, wo, d = arg_dim(frame, 4, 1), arg_dim(frame, 4, 2), arg_dim(frame, 4, 3)
-    chunks, gated, size, stride, whole = attr(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 4), attr(frame, 5)
+    chunks, gated, relu = attr(frame, 1), attr(frame, 2), attr(frame, 3)
+    size, stride, whole = attr(frame, 4), attr(frame, 5), attr(frame, 6)
     pad, through, normalise, gate = ((size - 1) // 2, load(address(through_slot)), load(address(normalise_slot)),
                                      load(address(gated_slot)))
     row, back = (w + 2 * pad) * c, (w + 2 * pad) * d
@@ -103,7 +109,7 @@ def chunk(name: str, vector: int, dtype: str):
     for image in range(n * index // chunks, n * (index + 1) // chunks):
       sample = image * samples // n
       if whole:
-        pad_in(x + s * image * h * w * c, none, one, h, w, c, pad, row, xp)
+        pad_in(x + s * image * h * w * c, none, one, relu, h, w, c, pad, row, xp)
       ch = 0
       for e in range(maps):
         own = arg_dim(frame, 11 + e, 3)
@@ -123,8 +129,8 @@ def chunk(name: str, vector: int, dtype: str):
         for tap in range(size):
           multiply_add(xp + s * (i + tap) * row, 1, c, zp + s * ((i + pad) * back + pad * d), d, wide(d),
                        dk + s * tap * size * c * d, d, pixels, size * c, d)
-      convolve(zp, back, d, kernel, dx, h, w, c, size, 1)
-      for b in range(0, c, v):
+      convolve(zp, back, d, kernel, dx if relu else result(frame, 0) + s * image * h * w * c, h, w, c, size, 1)
+      for b in range(0, c if relu else 0, v):
         here = s * (image * h * w * c + b)
         call(through, dx + s * b, x + here, c, none + s * b, one + s * b, h * w, result(frame, 0) + here, unused, v)
     if whole:

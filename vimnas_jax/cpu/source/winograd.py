@@ -1,4 +1,4 @@
-"""The chunks of a 3x3 convolution after a ReLU by Winograd's tiles (cpu/winograd.py, tiles.py), there and back."""
+"""The chunks of a 3x3 convolution, after a ReLU or not, by Winograd's tiles (cpu/winograd.py, tiles.py), both ways."""
 
 import numpy as np
 
@@ -29,8 +29,8 @@ APART = 16  # elements between the tiles of one point and the next: addresses th
 
 
 def chunk(name: str, vector: int, dtype: str):
-  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks; backward also gated and
-  whole, of which 0 leaves the kernel's gradient out.
+  """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, relu (0: there is none
+  in front), which winograd_points lacks; backward also gated and whole, of which 0 leaves the kernel's gradient out.
 
   Kernels come as points, [36, panels, channels in, width of a panel] (cpu/winograd.py).
   """
@@ -51,17 +51,21 @@ def chunk(name: str, vector: int, dtype: str):
     # how many tiles cover a side; the last may stand out
     return (side + OUT - 1) // OUT
 
-  @function(12, 'void')
-  def points_of(x, none, one, images, first, rows, h, w, c, xp, to, step):
+  @function(13, 'void')
+  def points_of(x, none, one, relu, images, first, rows, h, w, c, xp, to, step):
     # the points [36, step] of `rows` rows of tiles of so many images from row `first` on; xp is scratch, 0 around
-    activate, tiles = load(address(activate_slot)), load(address(in_slot))
+    activate, spread, tiles = load(address(activate_slot)), load(address(spread_slot)), load(address(in_slot))
     across, down = tiled(w), tiled(h)
     row = (OUT * across + 2) * c
     for image in range(images):
       here, padded = x + s * image * h * w * c, xp + s * image * (OUT * down + 2) * row
       if first == 0:
         for b in range(0, c, v):
-          call(activate, here + s * b, w * c, c, none + s * b, one + s * b, h, w, padded + s * (row + c + b), row, c)
+          inside = padded + s * (row + c + b)
+          if relu:
+            call(activate, here + s * b, w * c, c, none + s * b, one + s * b, h, w, inside, row, c)
+          else:
+            call(spread, here + s * b, w * c, c, h, w, inside, row, c)
       for i in range(rows):
         call(tiles, padded + s * OUT * (first + i) * row, row, c, across, c // v,
              to + s * (image * rows + i) * across * c, c, step)
@@ -78,9 +82,9 @@ def chunk(name: str, vector: int, dtype: str):
     # arguments: x [n, h, w, c], kernel, zeros [c], ones [c]; results: a [n, h, w, d], moments [n, 2, d]
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
-    d, panels, panel, chunks = result_dim(frame, 0, 3), arg_dim(frame, 1, 1), arg_dim(frame, 1, 3), attr(frame, 1)
+    d, panels, panel = result_dim(frame, 0, 3), arg_dim(frame, 1, 1), arg_dim(frame, 1, 3)
+    chunks, relu, spread = attr(frame, 1), attr(frame, 2), load(address(spread_slot))
     moments, out, fetch = load(address(moments_slot)), load(address(out_slot)), load(address(write_slot))
-    spread = load(address(spread_slot))
     begin, end = n * index // chunks, n * (index + 1) // chunks
     group, rows = in_turn(end - begin, h, w)
     across, down = tiled(w), tiled(h)
@@ -97,7 +101,7 @@ def chunk(name: str, vector: int, dtype: str):
       to = result(frame, 0) + s * image * h * w * d
       for first in range(0, down, rows):
         here = min(rows, down - first)
-        points_of(x + s * image * h * w * c, none, one, images, first, here, h, w, c, xp, vs, v_points)
+        points_of(x + s * image * h * w * c, none, one, relu, images, first, here, h, w, c, xp, vs, v_points)
         slab = s * images * (h if images > 1 else OUT * here) * w * d  # of the result, that is written then
         share = slab // (64 * ALL * panels) + 1
         for p in range(panels):
@@ -130,10 +134,11 @@ def chunk(name: str, vector: int, dtype: str):
     by, plus, samples, maps = arg(frame, 9), arg(frame, 10), arg_dim(frame, 6, 0), args(frame) - 11
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     d, panels, panel, chunks = arg_dim(frame, 4, 3), arg_dim(frame, 1, 1), arg_dim(frame, 1, 3), attr(frame, 1)
-    gated, whole = attr(frame, 2), attr(frame, 3)
+    gated, relu, whole = attr(frame, 2), attr(frame, 3), attr(frame, 4)
     gradient, back = load(address(gradient_slot)), load(address(back_slot))
     taps, through, fetch = load(address(taps_slot)), load(address(through_slot)), load(address(read_slot))
     normalise, gate, known = load(address(normalise_slot)), load(address(gated_slot)), load(address(known_slot))
+    spread = load(address(spread_slot))
     begin, end = n * index // chunks, n * (index + 1) // chunks
     group, rows = in_turn(end - begin, h, w)
     own, across, down = d // maps, tiled(w), tiled(h)
@@ -155,7 +160,7 @@ def chunk(name: str, vector: int, dtype: str):
       for first in range(0, down, rows):
         here = min(rows, down - first)
         if whole:
-          points_of(x + s * image * h * w * c, none, one, images, first, here, h, w, c, xp, vs, v_points)
+          points_of(x + s * image * h * w * c, none, one, relu, images, first, here, h, w, c, xp, vs, v_points)
         for e in range(maps):
           for i in range(images):
             sample = (image + i) * samples // n
@@ -209,8 +214,13 @@ def chunk(name: str, vector: int, dtype: str):
                  xg + s * (i * tall + OUT * (first + j)) * row, row, c)
       for i in range(images):
         for b in range(0, c, v):
-          call(through, xg + s * ((i * tall + 1) * row + c + b), row, x + s * ((image + i) * h * w * c + b), c, h, w,
-               result(frame, 0) + s * ((image + i) * h * w * c + b), w * c)
+          inside, at = xg + s * ((i * tall + 1) * row + c + b), s * ((image + i) * h * w * c + b)
+          if relu:
+            call(through, inside, row, x + at, c, h, w, result(frame, 0) + at, w * c)
+          else:
+            call(spread, inside, row, c, h, w, result(frame, 0) + at, w * c, c)
+      if not relu:
+        clear(xg, padded)  # as `through` leaves it
     if whole:
       call(taps, us, u_points, c * d // v, result(frame, 1) + s * index * 9 * c * d, c * d)
     free(memory)
