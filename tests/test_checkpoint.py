@@ -110,3 +110,20 @@ def test_what_is_not_finite_is_not_saved(tmp_path):
       saved.save(1, {'a': STATE['a'].at[1, 1].set(bad), 'n': STATE['n']})
   assert saved.steps() == []
   saved.close()
+
+
+def test_a_folder_that_a_failed_save_makes_late_does_not_stop_the_next(tmp_path, monkeypatch):
+  """A thread of orbax goes on for a moment after another of the same save has failed."""
+  made, late = os.makedirs, []
+
+  def makedirs(path, *args, **kwargs):
+    if str(path).endswith(f'state{checkpoint.TEMPORARY}') and not late:
+      late.append(path)
+      made(path)
+    return made(path, *args, **kwargs)
+
+  monkeypatch.setattr(os, 'makedirs', makedirs)
+  saved = checkpoint.Checkpoints(tmp_path)
+  saved.save(1, state(1))
+  saved.close()
+  assert late and checkpoint.digest(restored(tmp_path / 'checkpoints')) == checkpoint.digest(state(1))

@@ -128,13 +128,13 @@ class Checkpoints:
       raise OSError(errno.EIO, f'the checkpoint could not be written whole ({fault})', str(self._root / str(step)))
 
   def _save(self, step, state):
-    """Has orbax write; where threads of a save that failed are still at work in its folder, or remove it, once more."""
+    """Has orbax write; where threads of a save that failed still make or remove folders in its folder, once more."""
     for wait in (0.1, 1.0, None):
       try:
         return self._manager.save(step, args=ocp.args.Composite(
             state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave({'digest': digest(state)})))
       except (OSError, ValueError) as e:
-        meddled = getattr(e, 'errno', None) == errno.ENOTEMPTY or 'NOT_FOUND' in str(e)  # tensorstore's ENOENT
+        meddled = getattr(e, 'errno', None) in (errno.ENOTEMPTY, errno.EEXIST) or 'NOT_FOUND' in str(e)  # tensorstore's
         if not meddled or wait is None:
           raise
         time.sleep(wait)
