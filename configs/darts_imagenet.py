@@ -9,7 +9,8 @@ convolutions, 8 cells of 28x28 and less, C = 16, random resized crops of the pho
 over all devices (launch/ starts more of them). The paper gives neither its lengths nor its rates here: two epochs of
 theta alone and three of search are somewhat more passes than its 0.26 GPU-days hold at the speed that PC-DARTS reports.
 `:method=pcdarts,published` has PC-DARTS's own 50 epochs. On one GPU of 24 GB or less:
---config.batch_size=256 --config.theta.lr=0.1. What it finds goes to configs/retrain_imagenet.py.
+--config.batch_size=256 --config.theta.lr=0.1. What it finds goes to configs/retrain_imagenet.py, or at once
+there by --config.then=retrain.
 
 No figure of this configuration has been measured, as ImageNet was not at hand. docs/scale.md has estimates.
 """

@@ -10,7 +10,7 @@ has DARTS's own settings: batch 128, rate 0.1, multiplied by 0.97 after every ep
 --config.theta.warmup=0.
 """
 
-from vimnas_jax.config import defaults, retraining, with_arguments
+from vimnas_jax.config import defaults, on_imagenet, retraining, with_arguments
 
 
 def smoke(config):
@@ -27,12 +27,5 @@ def darts(config):
 def get_config(arg=''):
   config = retraining(defaults())
   config.data.name, config.data.image_size = 'folder', 224
-  config.data.pad, config.data.cutout = 0, 0
-  config.data.photographs, config.data.moments = 256, 'imagenet'
-  config.data.smallest, config.data.jitter, config.data.hue = 0.08, 0.4, 0.2
-  config.network.imagenet, config.network.cells, config.network.channels = True, 14, 48
-  config.network.drop_path = 0.0
-  config.epochs, config.batch_size, config.label_smoothing = 250.0, 1024, 0.1
-  config.theta.lr, config.theta.schedule, config.theta.warmup = 0.5, 'linear_epoch', 5
-  config.theta.weight_decay = 3e-5
+  on_imagenet(config)
   return with_arguments(config, arg, smoke, darts=darts)

@@ -6,7 +6,16 @@ from conftest import ROOT, one_line
 from ml_collections import ConfigDict
 
 import vimnas_jax
-from configs import ablation_darts, darts_c10, darts_imagenet, folder, nb201_c10, quickstart, retrain_simplified
+from configs import (
+  ablation_darts,
+  darts_c10,
+  darts_imagenet,
+  folder,
+  nb201_c10,
+  quickstart,
+  retrain_imagenet,
+  retrain_simplified,
+)
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods
 from vimnas_jax.errors import UserError
@@ -186,6 +195,20 @@ def test_a_retraining_has_its_authors_optimiser_and_not_that_of_the_search(space
   assert (theta.nesterov, theta.warmup, theta.momentum) == (nesterov, 0, 0.9)
   assert theta.clip == (0.0 if space == 'nb201' else 5.0)
   assert config_lib.following(config, 'theta.warmup=3', 'there').theta.warmup == 3
+
+
+def test_a_retraining_after_a_search_on_imagenet_is_that_of_imagenet():
+  after = config_lib.following(darts_imagenet.get_config(), '', 'runs/imagenet').to_dict()
+  alone = config_lib.resolve(config_lib.changed(retrain_imagenet.get_config(), 'genotype=runs/imagenet')).to_dict()
+  assert after['space'].pop('imagenet') and not alone['space'].pop('imagenet')  # which a training does not read
+  assert after == alone
+
+
+def test_evaluations_keep_no_field_that_they_do_not_read():
+  one, many = (config_lib.resolve(config_lib.changed(config_lib.defaults(), f'task={task} genotype=x')) for task in (
+      'evaluate', 'predict'))
+  assert not {'dtype', 'devices', 'batch_size', 'train_portion', 'seed'} & {*one, *many}
+  assert 'eval_batch' in one and 'eval_batch' not in many
 
 
 def test_the_part_that_is_trained_on_follows_the_task():

@@ -111,8 +111,11 @@ def test_an_export_of_another_architecture_goes_and_a_retraining_of_another_is_r
   (network / 'export').mkdir(parents=True)
   files.write(network / 'genotype.json', space.genotype(cells[0]).to_json() + '\n')
   files.write(network / 'export' / 'model.json', 'of the first')
+  files.write_json(network / 'config.json', {'config': {'data': {'dir': 'of the training'}}})
   of_three(tiny, tmp_path, monkeypatch, space, [cells[0]] * 3)
   assert (tmp_path / 'export' / 'model.json').read_text() == 'of the first'
+  about = files.read_json(tmp_path / 'config.json')  # an evaluation of the folder asks it for the images
+  assert about == {'config': {'data': {'dir': 'of the training'}}, 'seeds': [0, 3, 5], 'choose': 'consensus'}
   before = (tmp_path / 'result.json').read_text()
   tiny.then = 'retrain'
   with pytest.raises(UserError, match='retrain holds the network of another.*move it away'):

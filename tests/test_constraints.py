@@ -205,6 +205,7 @@ def test_which_network_the_limits_are_of(tiny):
   assert network('limit.params=1e6 then=retrain') == (20, 36, False)
   assert network("limit.params=1e6 then=retrain then_changes='network.cells=8'") == (8, 36, False)
   assert network('limit.params=1e6 limit.cells=14 limit.channels=48') == (14, 48, False)
+  assert network('limit.params=1e6 space.imagenet=True then=retrain') == (14, 48, True)
   nb201 = config_lib.resolve(config_lib.changed(tiny, 'space.name=nb201 limit.params=1e6 then=retrain')).limit
   assert (nb201.cells, nb201.channels) == (5, 16)
   assert 'limit' not in config_lib.resolve(config_lib.changed(tiny, 'task=retrain limit.params=1e6 genotype=x'))
@@ -215,7 +216,10 @@ def test_which_network_the_limits_are_of(tiny):
     ('limit.params=9.0', r"limit\.params=9: no network of space .*one_edge.* keeps it, the smallest has \d+: raise"),
     ('limit.madds=9.0', 'limit.madds=9: no network'), ('limit.cells=0 limit.params=1e6', 'limit.cells=0'),
     ('limit.params=1e6 space.name=oneshot1', "limit.params: what an architecture of space 'oneshot1' costs"),
-    ("limit.madds=1e9 then=retrain then_changes='data.image_size=16'", 'then_changes sets others')])
+    ("limit.madds=1e9 then=retrain then_changes='data.image_size=16'", 'then_changes sets others'),
+    ("limit.params=1e6 then=retrain then_changes='data.name=cifar100'", "sets data.name='cifar100'"),
+    ("limit.params=1e6 space.name=darts space.imagenet=True then=retrain then_changes='network.imagenet=False'",
+     'limits of networks with its stems')])
 def test_bad_limits_are_told_before_anything_is_written(tiny, tmp_path, changes, word):
   with pytest.raises(UserError, match=word) as error:
     vimnas_jax.search(config_lib.changed(tiny, changes), tmp_path / 'run')

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pathlib
 
 import markup
 import numpy as np
@@ -111,6 +112,7 @@ def test_the_best_by_validation_is_taken_and_all_are_told(tiny, tmp_path, capsys
   said = capsys.readouterr().out
   assert '30.00, 40.00 % of 20 validation images' in said and 'finalist 2 of 2, not the most probable' in said
   assert 'they cost 4 epochs of their networks' in said
+  assert 'of 4 images' not in said  # the last of an epoch of 20 are left out
   page = markup.Whole((tmp_path / 'report.html').read_text(), tmp_path)
   assert '2, taken' in page.text and 'chose. So short a training' in ' '.join(page.text)
   again = search.search(config_lib.resolve(tiny), tmp_path)
@@ -261,3 +263,19 @@ def test_the_folder_of_another_finalist_is_refused(tiny, tmp_path):
   (tmp_path / 'finalists' / '1' / 'asked.json').write_text('{"genotype": "another"}')
   with pytest.raises(UserError, match='holds the training of another finalist'):
     search.search(config_lib.resolve(tiny), tmp_path)
+
+
+def test_a_finalist_is_known_by_its_cells(tmp_path):
+  """Not by the path of a space of one's own."""
+  again = tmp_path / 'again.py'
+  again.write_text(pathlib.Path(ONE_EDGE).read_text())
+
+  def claim(path, op):
+    space = spaces.get(str(path))
+    genotype = space.genotype({'cell': np.eye(2)[[op]]})
+    finalists._own(tmp_path / '1', space, {'genotype': space.write(genotype), 'epochs': 1})
+
+  claim(ONE_EDGE, 0)
+  claim(again, 0)
+  with pytest.raises(UserError, match='another finalist'):
+    claim(again, 1)

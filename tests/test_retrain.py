@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import markup
 import numpy as np
 import pytest
@@ -34,7 +35,15 @@ def tiny(**fields):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
   folder = tmp_path_factory.mktemp('trained')
-  return folder, retrain.retrain(tiny(), folder, 'the command')
+  with pytest.MonkeyPatch.context() as patched:
+    real = export.Model
+
+    def model(space, genotype, net, variables, *args):
+      assert {type(leaf) for leaf in jax.tree.leaves(variables)} == {np.ndarray}  # latency is of one device
+      return real(space, genotype, net, variables, *args)
+
+    patched.setattr(export, 'Model', model)
+    return folder, retrain.retrain(tiny(), folder, 'the command')
 
 
 def test_a_trained_network_is_evaluated_and_exported(trained):

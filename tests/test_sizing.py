@@ -83,6 +83,12 @@ def test_too_few_images(tmp_path):
     config_lib.resolve(asked(tmp_path))
 
 
+def test_a_file_that_is_sized_for_a_search_does_not_retrain(tmp_path):
+  with pytest.raises(UserError, match=r'config\.[\w.]+ is open .*--config\.then=retrain.*data\.name=folder') as error:
+    sizing.sized(asked(tmp_path, task='retrain', genotype='x'))
+  one_line(error)
+
+
 def test_too_few_for_a_search_is_told():
   def made(counts, name='made.py'):
     labels = np.repeat(np.arange(2, dtype=np.int32), counts)

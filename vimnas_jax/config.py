@@ -129,8 +129,14 @@ def _apply_limit(c, asked):
   if c.then:
     trained = changed(retraining(copy.deepcopy(asked).unlock()), asked.then_changes)
     size, c.limit.imagenet = trained.network, trained.network.imagenet
+    if c.space.imagenet and not c.limit.imagenet:
+      raise UserError('a search with config.space.imagenet=True keeps limits of networks with its stems, and '
+                      'config.then_changes sets network.imagenet=False: leave that out')
+    if trained.data.name != asked.data.name:
+      raise UserError(f'limits are of networks with the classes of the search, and config.then_changes sets data.name='
+                      f'{trained.data.name!r}: set the limits to 0, or leave that out')
     if (c.limit.madds or c.limit.latency_ms) and any(
-        trained.data[name] != asked.data[name] for name in ('name', 'image_size', 'shrink')):
+        trained.data[name] != asked.data[name] for name in ('image_size', 'shrink')):
       raise UserError('config.limit.madds and latency_ms are of images of the search, and config.then_changes sets '
                       'others: give both the same, or set config.limit.params alone')
     if c.limit.latency_ms and trained.dtype != c.dtype:
@@ -143,7 +149,7 @@ def _apply_limit(c, asked):
 
 def _keep_own(c):
   """Drops what the task does not read: a run is the same, and goes on, whether alone or as part of another."""
-  alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs', 'eval_batch',
+  alone = {'search': ('study', 'report', 'network', 'genotype', 'label_smoothing', 'eval_epochs',
                       'measure_batches', 'then', 'then_changes', 'images', 'seeds', 'choose', 'at_once'),
            'retrain': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                        'then_changes', 'supernet_images', 'finalists', 'finalist_epochs', 'finalist_shrink',
@@ -151,8 +157,9 @@ def _keep_own(c):
            'evaluate': ('study', 'report', 'method', 'phi', 'pretrain', 'oracle', 'remat', 'accumulate', 'then',
                         'then_changes', 'supernet_images', 'finalists', 'finalist_epochs', 'finalist_shrink',
                         'finalist_margin', 'network', 'theta', 'label_smoothing', 'eval_epochs', 'epochs', 'images',
-                        'max_hours', 'seeds', 'choose', 'at_once', 'limit', 'norm', 'tensorboard')}
-  alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'seed')
+                        'max_hours', 'seeds', 'choose', 'at_once', 'limit', 'norm', 'tensorboard', 'dtype', 'devices',
+                        'batch_size', 'train_portion', 'seed')}
+  alone['predict'] = (*(field for field in alone['evaluate'] if field != 'images'), 'measure_batches', 'eval_batch')
   for field in alone.get(c.task, ()):
     del c[field]
   if c.task in ('retrain', 'evaluate', 'predict'):
@@ -162,8 +169,9 @@ def _keep_own(c):
 def retraining(config: ConfigDict) -> ConfigDict:
   """Turns a configuration into one that retrains as the space's authors do on CIFAR; returns it.
 
-  DARTS and S1 to S4: 600 epochs, 20 cells, 36 channels, auxiliary head, drop path, cutout. NAS-Bench-201: its
-  benchmark's own 200 epochs, N = 5, C = 16. A space of one's own: the same epochs, at the size of the search.
+  DARTS and S1 to S4: 600 epochs, 20 cells, 36 channels, auxiliary head, drop path, cutout; after a search on ImageNet
+  as `on_imagenet` says. NAS-Bench-201: its benchmark's own 200 epochs, N = 5, C = 16. A space of one's own: the same
+  epochs, at the size of the search.
   """
   c = config
   c.task, c.then, c.train_portion, c.theta.lr_end = 'retrain', '', None, 0.0
@@ -179,7 +187,22 @@ def retraining(config: ConfigDict) -> ConfigDict:
     c.epochs, c.batch_size, c.theta.lr, c.theta.weight_decay, c.theta.schedule = 600.0, 96, 0.025, 3e-4, 'cosine_epoch'
     c.theta.nesterov, c.theta.clip = False, 5.0
     c.data.cutout = 16
+  if c.space.imagenet:
+    on_imagenet(c)
   return c
+
+
+def on_imagenet(config: ConfigDict):
+  """Turns a retraining on CIFAR into that of Xu et al., PC-DARTS (ICLR 2020), on photographs of 224 pixels."""
+  c = config
+  c.data.pad, c.data.cutout = 0, 0
+  c.data.photographs, c.data.moments = 256, 'imagenet'
+  c.data.smallest, c.data.jitter, c.data.hue = 0.08, 0.4, 0.2
+  c.network.imagenet, c.network.cells, c.network.channels = True, 14, 48
+  c.network.drop_path = 0.0
+  c.epochs, c.batch_size, c.label_smoothing = 250.0, 1024, 0.1
+  c.theta.lr, c.theta.schedule, c.theta.warmup = 0.5, 'linear_epoch', 5
+  c.theta.weight_decay = 3e-5
 
 
 def short(config: ConfigDict):

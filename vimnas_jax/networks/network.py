@@ -194,8 +194,9 @@ class Auxiliary(_Module):
     norm, sides = self.batch_norm(train), range(5 + self.pool_stride, 5 + 2 * self.pool_stride)
     if not set(x.shape[1:3]) <= set(sides):
       raise UserError(f'the auxiliary head reads maps of {sides[0]} to {sides[-1]} pixels a side, here they have '
-                      f'{x.shape[1]} x {x.shape[2]}: set config.network.auxiliary=0, or give images of '
-                      f'{"224" if self.pool_stride == 2 else "32"} pixels')
+                      f'{x.shape[1]} x {x.shape[2]}: set config.network.auxiliary=0, or give images of ' +
+                      ('224 pixels' if self.pool_stride == 2 else '32 pixels' if x.shape[1] < 32 else
+                       '32 pixels, or set config.network.imagenet=True'))
     x = nn.avg_pool(jax.nn.relu(x), (5, 5), (self.pool_stride, self.pool_stride))
     x = jax.nn.relu(norm('norm1', x @ self.weight('conv1', (x.shape[-1], 128), x.shape[-1])))
     x = jnp.einsum('nhwc,hwcd->nd', x, self.weight('conv2', (2, 2, 128, 768), 4 * 128))

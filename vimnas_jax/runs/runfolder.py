@@ -18,7 +18,7 @@ from vimnas_jax.runs import hosts, provenance
 # compared by its contents.
 FREE = ('dry_run', 'data.dir', 'data.download', 'data.split', 'data.max_pixels', 'data.workers', 'data.max_corrupt',
         'checkpoint_steps', 'checkpoint_minutes', 'checkpoint_keep', 'checkpoint_hours', 'devices', 'trust', 'genotype',
-        'tensorboard', 'finalists', 'finalist_epochs', 'finalist_shrink', 'finalist_margin',
+        'tensorboard', 'eval_batch', 'finalists', 'finalist_epochs', 'finalist_shrink', 'finalist_margin',
         *(f'oracle.{field}' for field in tabular.FIELDS))
 # What may be asked of a search that is over; what older runs had.
 LATE = {'finalists': 0, 'finalist_epochs': None, 'finalist_shrink': 1, 'finalist_margin': None}

@@ -94,6 +94,9 @@ def search(asked, runs, folder: pathlib.Path, command: str, console, stop) -> di
       return None
   if trained == cells or after is not None:
     lift(network, folder)
+    if (folder / 'export').is_dir():  # what is evaluated anew is its network
+      files.write_json(folder / 'config.json', {**files.read_json(network / 'config.json'), 'seeds': list(asked.seeds),
+                                                'choose': asked.choose})
   if after is not None:
     result['retrained'] = {name: value for name, value in after.items() if name in _TRAINED}
   told = report.across([member.folder for member in members], folder, asked.oracle, trust, command,

@@ -25,8 +25,8 @@ from vimnas_jax.verbs import retrain
 FOLDER, _ASKED, _FILE = 'finalists', 'asked.json', 'trained.json'
 _PACE = 'pace.json'  # in the run folder, so that it stays where the finalists are moved away
 _MOST = 10_000  # among which others than the first are looked for, the most probable
-_LIKE_THE_SEARCH = ('seed', 'dtype', 'devices', 'batch_size', 'trust', 'train_portion', 'log_steps', 'checkpoint_steps',
-                    'checkpoint_minutes', 'checkpoint_keep')
+_LIKE_THE_SEARCH = ('seed', 'dtype', 'devices', 'batch_size', 'eval_batch', 'trust', 'train_portion', 'log_steps',
+                    'checkpoint_steps', 'checkpoint_minutes', 'checkpoint_keep')
 
 
 def check(config):
@@ -180,8 +180,8 @@ def chosen(run, genotypes, folder, rated, console, stop):
   for number, genotype in enumerate(genotypes, 1):
     place = folder / FOLDER / str(number)
     trial = _Trial(config, space, genotype, loaded, run.mesh, damaged=run.damaged, parts=parts)
-    _own(place, {'genotype': space.write(genotype), 'epochs': config.epochs, 'steps': trial.total,
-                 **({'shrink': by} if by > 1 else {})})
+    _own(place, space, {'genotype': space.write(genotype), 'epochs': config.epochs, 'steps': trial.total,
+                        **({'shrink': by} if by > 1 else {})})
     if not (place / _FILE).exists():
       if stop.ends(console.say):
         return None
@@ -210,10 +210,12 @@ def taken(scores, margin: float) -> int:
   return best if scores[best] - scores[0] >= margin else 0
 
 
-def _own(place, asked: dict):
+def _own(place, space, asked: dict):
   """Makes `place` the folder of the finalist that is `asked`. Raises UserError where it is that of another."""
   path = place / _ASKED
-  if path.exists() and files.read_json(path, 'remove its folder') != asked:
+  had = files.read_json(path, 'remove its folder') if path.exists() else None
+  if had is not None and (not isinstance(had, dict) or {**had, 'genotype': asked['genotype']} != asked or
+                          space.read(str(had.get('genotype'))).cells != space.read(asked['genotype']).cells):
     raise UserError(f'{files.printable(place)} holds the training of another finalist than {asked["genotype"]} for '
                     f'{asked["epochs"]:g} epochs on such images: move {files.printable(place.parent)} away, and the '
                     'same command trains those of now')

@@ -249,7 +249,8 @@ class Training:
     def note(at, values, seconds):
       log.write(step=at, epoch=round(at / self.per_epoch, 4), seconds=round(seconds, 4),
                 **{k: float(v) for k, v in jax.device_get(values).items()})
-      few = 0 if at % self.per_epoch else len(self.train) % self.config.batch_size  # the last batch of an epoch
+      whole = at % self.per_epoch or self.per_epoch * self.config.batch_size <= len(self.train)
+      few = 0 if whole else len(self.train) % self.config.batch_size  # the last batch of an epoch
       return f'accuracy {float(values["accuracy"]):.3f}' + (f' of {few} images' if few else '')
 
     def after(at, state):

@@ -49,6 +49,10 @@ def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
     usual = files.flatten(config_lib.defaults().to_dict())
     c.update_from_flattened_dict({field: usual[field] for field in open_fields})
     return c, ()
+  if asked.task == 'retrain':
+    raise UserError(f'config.{open_fields[0]} is open in this file, and chosen for a search: search first, with '
+                    '--config.then=retrain, or train a known architecture with --config=retrain_nb201_c10 or '
+                    f'retrain_c10, with --config.data.name={c.data.name} and --config.data.dir')
   count, side, fixed = data.survey(_readable(c.data))
   count = min(c.data.limit, count) if c.data.limit else count
   values = _values(c, count, side, fixed)

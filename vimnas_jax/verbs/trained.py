@@ -1,5 +1,7 @@
 """What a training ended with: its export, the evaluation, the pictures, result.json and report.html."""
 
+import jax
+
 from vimnas_jax import data, draw, files
 from vimnas_jax.runs import checkpoint, metrics
 from vimnas_jax.verbs import best, evaluate, export, floor, pages
@@ -10,7 +12,7 @@ def write(folder, run, now, pace, command, console) -> dict:
 
   `run` is a retrain.Training, `pace` what its steps took, a loop.Pace, or None.
   """
-  kept, variables = best.read(folder) if best.kept(folder) else (None, run.variables(now))
+  kept, variables = best.read(folder) if best.kept(folder) else (None, jax.device_get(run.variables(now)))
   model = export.Model(run.space, run.genotype, run.net, variables, run.loaded.image_shape,
                        run.loaded.mean, run.loaded.std, run.config.data.name, run.loaded.class_names,
                        run.loaded.recipe)
