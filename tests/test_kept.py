@@ -106,9 +106,14 @@ def test_all_that_decides_a_step_is_in_its_name(folder, monkeypatch):
 
 def test_nothing_is_kept_where_the_sources_have_changed_since_the_process_began(folder, monkeypatch):
   kept._surroundings()
-  monkeypatch.setattr(kept, '_sources', lambda: 'of now')
+  monkeypatch.setattr(kept.provenance, 'sources', lambda: 'of now')
   kept.compiled(step, arguments(), 'name')
   assert not folder.exists()
+  monkeypatch.setattr(kept, '_ALLOWED', [])
+  kept.allow('', 'of before')
+  assert not kept._ALLOWED
+  kept.allow('', 'of now')
+  assert kept._ALLOWED
 
 
 def test_modules_that_a_configuration_imports_count(tmp_path, monkeypatch):

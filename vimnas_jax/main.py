@@ -61,6 +61,9 @@ def main(argv):
   except OSError:  # of FILE:WORDS the file is opened only now
     raise UserError(f'--config: cannot read {_config_file()}: give a file, or the name of one that comes with the '
                     'package, as quickstart') from None
+  from vimnas_jax.runs import provenance
+  begun = provenance.sources()
+  text = files.read_text(_config_file()) if os.path.isfile(_config_file()) else ''
   from vimnas_jax import api
   asked, notes = api.sized(asked)
   config = config_lib.resolve(asked)
@@ -68,7 +71,7 @@ def main(argv):
   api.compile_cache()
   if _ALONE:
     from vimnas_jax.runs import kept
-    kept.allow(files.read_text(_config_file()) if os.path.isfile(_config_file()) else '')
+    kept.allow(text, begun)
   command = shlex.join(['python', '-m', 'vimnas_jax.main', *sys.argv[1:]])
   return UNFINISHED if _dispatch(asked, config, _workdir(), command, notes) is None else 0
 

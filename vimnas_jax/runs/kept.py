@@ -37,12 +37,15 @@ _HITS: collections.Counter[int] = collections.Counter()  # of JAX's cache, by th
 _ALLOWED: list[str] = []
 
 
-def allow(text: str):
+def allow(text: str, sources: str | None = None):
   """Lets this process keep its steps; `text` is that of its configuration file, which is a program too.
 
-  It is to be called once the configuration is read and before anything else is imported: the sources that are on the
-  disk now stand for those that this process runs. Modules of the user's that the configuration has imported count too.
+  The sources that are on the disk now stand for those that this process runs: where they are not the `sources` (as
+  provenance.sources gives them) with which it began, it keeps nothing. Modules of the user's that the configuration has
+  imported count too.
   """
+  if sources not in (None, provenance.sources()):
+    return
   digest = hashlib.sha256(text.encode())
   for path in _others():
     with contextlib.suppress(OSError):
@@ -154,22 +157,14 @@ def _surroundings() -> tuple[str, ...]:
   """Sources, versions and machine."""
   cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
   versions = provenance.software(PACKAGES)['versions']
-  return _sources(), json.dumps(versions), provenance.processor(), cpu.features(), str(cores)
-
-
-def _sources() -> str:
-  """A digest of the sources of this package, as they are on the disk."""
-  digest = hashlib.sha256()
-  for path in sorted(pathlib.Path(__file__).resolve().parents[1].rglob('*.py')):
-    digest.update(path.read_bytes())
-  return digest.hexdigest()
+  return provenance.sources(), json.dumps(versions), provenance.processor(), cpu.features(), str(cores)
 
 
 def _write(path, program, args):
   """Keeps `program` with the shape of its values and the kernels that it calls, unless the sources have changed since
   this process began: it may have imported some of them before, and some after.
   """
-  if _sources() != _surroundings()[0]:
+  if provenance.sources() != _surroundings()[0]:
     return
   payload, _, _ = serialize_executable.serialize(program)
   state, values = jax.tree.unflatten(program.out_tree, [0] * program.out_tree.num_leaves)

@@ -1,5 +1,6 @@
 """With what a figure was made: versions, git revision, processor. Needs nothing but Python."""
 
+import hashlib
 import importlib.metadata
 import pathlib
 import platform
@@ -23,6 +24,14 @@ def software(packages) -> dict:
   except (OSError, subprocess.SubprocessError):
     git = None
   return {'versions': versions, 'git': git}
+
+
+def sources() -> str:
+  """A digest, SHA-256 in hex, of the sources of this package, as they are on the disk."""
+  digest = hashlib.sha256()
+  for path in sorted(pathlib.Path(__file__).resolve().parents[1].rglob('*.py')):
+    digest.update(path.read_bytes())
+  return digest.hexdigest()
 
 
 def processor() -> str:
