@@ -1,0 +1,47 @@
+"""benchmarks.asked: what the gradient asks of logits that stand still."""
+
+import numpy as np
+import pytest
+from conftest import ONE_EDGE
+
+from benchmarks import asked
+from vimnas_jax import config as config_lib
+from vimnas_jax import data, methods, spaces
+from vimnas_jax.runs import parallel
+from vimnas_jax.verbs import search
+
+
+def tiny(**fields):
+  c = config_lib.defaults()
+  c.data.name, c.data.image_size, c.data.num_train = 'synthetic', 8, 64
+  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.epochs, c.trust = ONE_EDGE, 1, 8, 8, 4.0, ONE_EDGE
+  c.update_from_flattened_dict({**asked.STILL, **fields})
+  config = config_lib.resolve(c)
+  space = spaces.get(ONE_EDGE)
+  return search._Run(config, space, methods.get(config.method, space), data.get(config.data), parallel.mesh(1, 8, 1))
+
+
+def test_logits_that_stand_still_sum_the_gradient_up():
+  one = tiny()
+  at, found, losses = asked.sums(one, 16)
+  assert at.tolist() == [13, 16] and found['cell'].shape == (2, 1, 2) and len(losses) == 2
+  assert abs(found['cell'][-1].sum()) < 1e-3 * np.abs(found['cell'][-1]).max()  # of a softmax
+  _, moved, _ = asked.sums(tiny(**{'phi.lr': 0.5, 'phi.lr_end': 0.5}), 1, 0.5)  # a step of a search
+  np.testing.assert_allclose(moved['cell'], asked.sums(one, 1)[1]['cell'], rtol=1e-3)
+  assert np.abs(moved['cell']).max() > 1e-4
+
+
+def test_what_is_asked_is_told_by_parts():
+  space = spaces.get('nb201')
+  want = np.zeros((8, 6, 5))
+  want[:4, :, 3], want[4:, :, 1] = np.arange(1, 5)[:, None], np.arange(1, 5)[:, None]
+  want[4:, :, 3] = 4
+  lines = list(asked.table(space, np.arange(1, 9), {'cell': want}, np.ones(8), lambda genotype: {'valid': 1}))
+  assert len(lines) == 10 and "'valid'" in lines[0]
+  assert lines[0].startswith('steps 0 to 2, loss 1.000: |nor_conv_3x3~0|+')
+  assert 'skip_connect~2|' in lines[6] and 'steps 0 to 8' in lines[8]
+  assert 'nor_conv_3x3 +1.600' in lines[1] and 'steadiness' not in lines[1] and 'steadiness' in lines[9]
+  rng = np.random.default_rng(0)
+  chance, steady = rng.normal(size=(2, 400, 6, 5)), np.ones((400, 6, 5))
+  assert asked.steadiness(np.cumsum(chance[0], 0)) == pytest.approx((2 / np.pi) ** 0.5, rel=0.4)
+  assert asked.steadiness(np.cumsum(chance[1] + steady, 0)) > 10
