@@ -57,6 +57,7 @@ def test_names_keys_and_fields_are_their_own_and_documented():
   known = {name for name, (_, _, absent) in records._FIELDS.items() if absent}
   assert known >= {benchmark.key for benchmark in tabular.BENCHMARKS}
   assert all(name in tables.LEGEND.replace('\n', ' ') for name in NAMES)
+  assert 'of the search, in NAS-Bench-1Shot1 of that which NAS-Bench-101 trained.' in tables.LEGEND.replace('\n', ' ')
 
 
 @pytest.mark.parametrize('name', NAMES)

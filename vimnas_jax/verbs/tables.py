@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vimnas_jax import files, tabular
+from vimnas_jax.verbs import pages
 
 # title of a panel -> key of a row; between the two stand the accuracies that benchmarks know
 _TRAINED_HERE = {'trained from scratch, %': 'retrained',
@@ -58,9 +59,9 @@ _PREDICTED = ' '.join(f'{benchmark.name}: {benchmark.predicts}.' for benchmark i
 LEGEND = textwrap.fill(f"""\
 Means and standard deviations over seeds. Epochs count pretraining; those of finalists, of derived networks that were
 trained to choose between them, come on top, and so do their minutes. Agreement: the share of edges, with their
-operations, that two seeds have in common, mean over pairs. Parameters: of the derived network at the width and depth of
-the search. Minutes: seconds of a step times steps, without compiling. MiB: of a step on one device, as XLA accounts for
-it, the data set included. Supernet: its accuracy on validation images at the end of the search, mixed by the
+operations, that two seeds have in common, mean over pairs. Parameters: of the derived network
+{pages.SIZE}. Minutes: seconds of a step times steps, without compiling. MiB: of a step on one device, as XLA accounts
+for it, the data set included. Supernet: its accuracy on validation images at the end of the search, mixed by the
 probabilities, and with the architecture alone; retrained: of the derived network, trained from scratch. Columns that
 begin with {_TRAINED} are figures of that
 benchmark: of the architecture as it trained it, on its own data sets, which are not those of the runs unless their

@@ -15,10 +15,10 @@ from vimnas_jax.spaces import Space
 from vimnas_jax.verbs.pages import compared, predicted, searched, tested
 from vimnas_jax.verbs.pages.compared import Chosen
 from vimnas_jax.verbs.pages.predicted import SHOWN
-from vimnas_jax.verbs.pages.shared import FILE, name_of
+from vimnas_jax.verbs.pages.shared import FILE, SIZE, name_of
 from vimnas_jax.verbs.pages.tested import IMAGES, worst
 
-__all__ = ['FILE', 'IMAGES', 'SHOWN', 'Chosen', 'comparison', 'name_of', 'network', 'predictions', 'search',
+__all__ = ['FILE', 'IMAGES', 'SHOWN', 'SIZE', 'Chosen', 'comparison', 'name_of', 'network', 'predictions', 'search',
            'worst']
 
 

@@ -207,8 +207,8 @@ def _words() -> html.Html:
       f'Columns that begin with {trained} are of the cell as that benchmark trained it, on its own data sets. '
       f'{predicted}',
       'Agreement of seeds: the share of edges, with their operations, that two seeds have in common, mean over pairs.',
-      'Parameters: of the network of the cell at the width and depth of the search. Minutes: seconds of a step times '
-      'steps, without compiling.']))
+      f'Parameters: of the network of the cell {shared.SIZE}. Minutes: seconds of a step times steps, without '
+      'compiling.']))
 
 
 def _each(spaces):

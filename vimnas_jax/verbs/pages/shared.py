@@ -20,6 +20,10 @@ from vimnas_jax.spaces import Genotype, Space
 FILE = 'report.html'
 POINTS = 150  # of a curve
 SIDE = 64  # pixels of the longer side of a picture
+# of a network whose parameters are counted
+SIZE = 'at the width and depth of the search' + ''.join(
+    f', in NAS-Bench-1Shot1 of that which {benchmark.name} trained' for benchmark in tabular.BENCHMARKS
+    if benchmark.cost)
 PARTS = {'test': 'test', 'valid': 'validation'}
 _FILES = {
     'result.json': 'every figure, with the command and the versions', 'config.json': 'what was asked, field by field',
