@@ -8,7 +8,7 @@ from markup import read
 from test_page import EVIL, NB201, made, result_of
 
 from vimnas_jax.verbs import pages, predict, report
-from vimnas_jax.verbs.pages import checks, compared, shared
+from vimnas_jax.verbs.pages import checks, ranked, shared
 
 NETWORK = {'task': 'retrain', 'steps': 500, 'test_images': 100, 'test_top1': 75.0, 'test_loss': 1.0}
 FACTS = {'images': {'training': 60, 'validation': 0, 'test': 20}, 'image_shape': [8, 8, 3], 'left_out': [
@@ -65,11 +65,11 @@ def test_searches_that_share_a_fault_share_a_line():
 def test_figures_of_other_images_are_called_so():
   spread = {'mean': 90.0, 'std': None, 'runs': 1}
   figures = {'cifar10': {'valid': spread}, 'cifar100': {'valid': spread | {'mean': 70.0}}}
-  first = [(words, whose) for words, _, whose in compared._measures({'a': {'data': 'cifar100', 'oracle': figures}})]
+  first = [(words, whose) for words, _, whose in ranked.measures({'a': {'data': 'cifar100', 'oracle': figures}})]
   assert first[0] == ('NAS-Bench-201, cifar100 valid %', '')  # those of the data that was searched
   rows = {name: {'data': 'digits', 'oracle': figures} for name in 'ab'}
-  assert compared._measures(rows)[0][2] == 'NAS-Bench-201'
-  assert 'do not say which suits yours' in compared._answer({'nb201': (rows, {})})
+  assert ranked.measures(rows)[0][2] == 'NAS-Bench-201'
+  assert 'do not say which suits yours' in ranked.answer({'nb201': (rows, {})})
 
 
 @pytest.mark.parametrize('count', [1, 60])

@@ -94,15 +94,20 @@ def test_a_run_and_a_seed_count_once(tmp_path):
   c = config_lib.resolve(config_lib.changed(config_lib.defaults(), (
       f'task=report report.runs={tmp_path}/runs,{tmp_path}/runs/b,{tmp_path}/runs/../runs')))
   rows = report.report(c, tmp_path / 'r')
-  assert {name: row['seeds'] for name, row in rows.items()} == {'runs': [0, 1], 'runs #2': [0]}
+  assert {name: row['seeds'] for name, row in rows.items()} == {'runs': [0, 1], 'c': [0]}
+
+
+def asked(folder, seed=0, **fields):
+  """A run folder whose configuration has other fields."""
+  run = made(folder, seed=seed)
+  (run / 'config.json').write_text(json.dumps({'config': {'seed': seed, **fields}}))
+  return run
 
 
 def test_no_experiment_takes_the_name_of_another(tmp_path):
-  for name, epochs in (('trial #1/a', 1.0), ('trial #1/b', 2.0), ('trial/c', 1.0), ('x/a', 1.0), ('x/b', 2.0),
-                       ('x #2/c', 1.0)):
-    run = made(tmp_path / name)
-    (run / 'config.json').write_text(json.dumps({'config': {'seed': 0, 'epochs': epochs}}))
-  runs = sorted(path.parent for path in tmp_path.rglob('result.json'))
+  runs = [asked(tmp_path / name / f'{part}{seed}', seed, epochs=epochs) for name, part, epochs in (
+      ('trial #1', 'a', 1.0), ('trial #1', 'b', 2.0), ('trial', 'c', 1.0), ('x', 'a', 1.0), ('x', 'b', 2.0),
+      ('x #2', 'c', 1.0)) for seed in (0, 1)]
   rows = report.compare(runs, tmp_path / 'r')
   assert sorted(rows) == ['trial', 'trial #1', 'trial #1 #2', 'x', 'x #2', 'x #2 #2']
 
@@ -162,7 +167,7 @@ def test_runs_are_one_experiment_where_only_the_seed_differs(tmp_path, changes, 
   about = {'data_fingerprint': 'a', 'space_fingerprint': 'a', 'streamed': False}
   (runs[0] / 'config.json').write_text(json.dumps({'config': config, **about}))
   (runs[1] / 'config.json').write_text(json.dumps({'config': config | {'seed': 1} | changes, **about | prints}))
-  assert list(report.compare(runs, tmp_path / 'r')) == (['a', 'a #2'] if apart else ['a'])
+  assert list(report.compare(runs, tmp_path / 'r')) == (['a/seed_0', 'a/seed_1'] if apart else ['a'])
   told = report.across(runs, tmp_path / 'c', chosen=pages.Chosen(1, 'a rule', {0: 40.0, 1: 41.0}))
   assert list(told) == ['a']  # seeds of one command are one, however they were begun
 

@@ -65,7 +65,8 @@ def test_a_study_runs_every_member_with_every_seed_and_goes_on(tiny, tmp_path):
   (changed / 'config.json').write_text(text.replace('"batch_size": 8', '"batch_size": 16'))
   apart = report.compare([tmp_path / 'small' / 'seed_0', other, changed, tmp_path / 'small' / 'seed_3'], tmp_path / 'r',
                          trust=[tiny.space.name])
-  assert {name: len(row['seeds']) for name, row in apart.items()} == {'small': 2, 'small #2': 1, 'small #3': 1}
+  assert {name: len(row['seeds']) for name, row in apart.items()} == {
+      'small': 2, 'other/small/seed_0': 1, 'other/small/seed_1': 1}
   shutil.rmtree(tmp_path / 'other')
 
   c = config_lib.resolve(config_lib.changed(tiny, f'task=report report.runs={tmp_path}'))

@@ -11,7 +11,7 @@ from vimnas_jax import draw, files, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import genotypes
 from vimnas_jax.runs import metrics, runfolder
-from vimnas_jax.verbs import pages, records, tables
+from vimnas_jax.verbs import experiments, pages, records, tables
 
 
 def report(config, workdir, command: str = '') -> dict:
@@ -35,26 +35,25 @@ def report(config, workdir, command: str = '') -> dict:
 
 
 def across(runs, folder: pathlib.Path, oracles=None, trust=(), command: str = '', chosen=None) -> dict:
-  """Compares searches of one space, or of several; arguments as those of `compare`, the last as of `pages.comparison`.
+  """Compares searches of one space, or of several; arguments as those of `compare`, `chosen` as of `pages.comparison`.
 
   Of one: what `compare` writes and returns. Of several: that in a folder for each space, and above them report.md with
   all tables, report.json, and comparison.png with the spaces side by side; returns {space: rows}.
   """
-  of = {}
-  for run in records.read(runs, trust):
-    of.setdefault(run.space.name, []).append(run)
-  if len(of) == 1:
-    return _compare(*of.values(), folder, oracles, command, chosen)
-  places = _places(of)
-  rows = {space: _compare(members, folder / places[space], oracles, command) for space, members in of.items()}
+  searches = records.read(runs, trust)
+  found = experiments.named(searches, chosen is not None)
+  if len(found) == 1:
+    return _compare(*found.values(), folder, oracles, command, chosen)
+  places = _places(found)
+  rows = {space: _compare(groups, folder / places[space], oracles, command) for space, groups in found.items()}
+  everyone = [row for members in rows.values() for row in members.values()]
   draw.comparison(tables.panels(rows), folder / 'comparison.png')
   files.write_json(folder / 'report.json', rows)
   lines = ['# Report', '', '![comparison](comparison.png)', '', tables.LEGEND, '']
   for space, members in rows.items():
-    lines += [f'## [{tables.plain(space)}]({places[space]}/report.md)', '', tables.table(members), '']
+    lines += [f'## [{tables.plain(space)}]({places[space]}/report.md)', '', tables.table(members, everyone), '']
   files.write(folder / 'report.md', '\n'.join(lines))
-  pages.comparison(folder, {space: (rows[space], _experiments(members)) for space, members in of.items()}, places,
-                   command)
+  pages.comparison(folder, {space: (rows[space], groups) for space, groups in found.items()}, places, command)
   return rows
 
 
@@ -75,12 +74,10 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   Where `oracles` names the files of a benchmark that covers the space, its figures are read from them, whether the runs
   had them or not; NAS-Bench-101 gives regret_test.png and regret_valid.png too.
 
-  Runs whose folders have the same parent, on the same data, and whose configurations differ in the seed alone, are one
-  experiment with several seeds, called by that parent; experiments of one name are numbered. A seed that was run twice
-  counts once in each. Returns {experiment: row};
-  a row has means and standard deviations (over seeds, n - 1) of what report.md shows. A run whose folder has a finished
-  retraining of what it found, in `retrain`, is shown with its accuracy. Raises UserError if a run is not readable or
-  the runs are of several spaces.
+  Which runs are seeds of one experiment, and how that is called, is said by `experiments.named`. Returns
+  {experiment: row}; a row has means and standard deviations (over seeds, n - 1) of what report.md shows. A run whose
+  folder has a finished retraining of what it found, in `retrain`, is shown with its accuracy.
+  Raises UserError if a run is not readable or the runs are of several spaces.
 
   Args:
     runs: run folders.
@@ -92,11 +89,13 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   names = {run.space.name for run in searches}
   if len(names) > 1:
     raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
-  return _compare(searches, pathlib.Path(folder), oracles)
+  (groups,) = experiments.named(searches).values()
+  return _compare(groups, pathlib.Path(folder), oracles)
 
 
-def _compare(runs, folder, oracles, command='', chosen=None):
-  groups, space = _experiments(runs, chosen is not None), runs[0].space
+def _compare(groups, folder, oracles, command='', chosen=None):
+  runs = [run for members in groups.values() for run in members]
+  space = runs[0].space
   console = metrics.Console()
   benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {})
                 if not benchmark.always or benchmark.given(oracles or {})]
@@ -126,49 +125,6 @@ def _compare(runs, folder, oracles, command='', chosen=None):
   console.say(tables.table(rows))
   console.say(f'{files.printable(folder)}: report.html, report.md, report.json, {", ".join(pictures)}')
   return rows
-
-
-def _experiments(runs, one: bool = False) -> dict:
-  """{name: [run]}, in the order of the runs; where they are known to be `one` experiment that alone."""
-  groups: list[list[records.Run]] = []
-  for run in runs:
-    parent = run.folder.resolve().parent
-    of = next((members for members in groups
-               if one or (members[0].folder.resolve().parent == parent and _alike(members[0], run) and
-                          run.result['seed'] not in [other.result['seed'] for other in members])), None)
-    if of is None:
-      groups.append([run])
-    else:
-      of.append(run)
-  names = {}
-  for members in groups:
-    called = files.printable(members[0].folder.resolve().parent.name)
-    numbered = (f'{called} #{n}' for n in itertools.count(2))
-    names[next(name for name in itertools.chain((called,), numbered) if name not in names)] = members
-  return names
-
-
-def _alike(one, other) -> bool:
-  """Whether two runs differ in the seed alone.
-
-  Fields that one of them is too old to have count where it is known what it did. Of code of one's own the contents
-  count, and of data too where both were read in the same way.
-  """
-  mine, its = map(_fields, (one, other))
-  for name in mine.keys() & its.keys():
-    code = str(mine[name]).endswith('.py') and str(its[name]).endswith('.py')
-    if mine[name] != its[name] and not (code and name in ('space.name', 'method.name', 'data.name')):
-      return False
-  prints = ['space_fingerprint', 'method_fingerprint']
-  prints += ['data_fingerprint'] * (one.prints['streamed'] == other.prints['streamed'])
-  return not any(one.prints[name] and other.prints[name] and one.prints[name] != other.prints[name] for name in prints)
-
-
-def _fields(run) -> dict:
-  found = runfolder.BEFORE | {name: value for name, value in run.config.items()
-                              if name != 'seed' and name not in runfolder.FREE}
-  late = {name: run.config.get(name, before) for name, before in runfolder.LATE.items()}
-  return found | (late if late['finalists'] else dict.fromkeys(late))
 
 
 def _regrets(space, table, members, kind):
@@ -203,7 +159,8 @@ def spread(values) -> dict | None:
 def _row(space, results) -> dict:
   lengths = [r['steps'] / per_epoch if (per_epoch := _per_epoch(r)) else 0.0 for r in results]
   row = {
-      'method': results[0]['method'], 'data': results[0]['data'], 'seeds': [r['seed'] for r in results],
+      'method': results[0]['method'], 'data': results[0]['data'],
+      'seeds': [r['seed'] for r in results],
       'genotypes': [r['genotype'] for r in results],
       'epochs': statistics.fmean(lengths),
       'one_hot': spread([r['one_hot'] for r in results]),

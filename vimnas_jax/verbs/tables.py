@@ -68,17 +68,19 @@ benchmark: of the architecture as it trained it, on its own data sets, which are
 names say so. {_PREDICTED}""", 120, break_on_hyphens=False)
 
 
-def table(rows) -> str:
-  """A Markdown table of the rows."""
+def table(rows, among=()) -> str:
+  """A Markdown table of the rows; with a column for the method where those of `rows`, or of `among`, differ."""
+  named = pages.naming([*rows.values(), *among])
   figures = list(dict.fromkeys((benchmark, figure) for row in rows.values() for benchmark, figure in tabular.COLUMNS
                                if figure.of(row.get(benchmark.key, {}))))
   columns = {key: head for key, head in _COLUMNS.items() if any(row.get(key) for row in rows.values())}
-  head = ['experiment', 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
+  head = ['experiment', *named, 'seeds', 'epochs', 'one-hotness', 'skips', 'pools', 'convolutions', 'parameters (M)',
           'agreement', *(heading for heading, _ in columns.values()),
           *(f'{benchmark.name} {figure.heading}' for benchmark, figure in figures)]
   lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
   for name, row in rows.items():
-    cells = [plain(name), str(len(row['seeds'])), f'{row["epochs"]:g}', _cell(row['one_hot'], 3),
+    cells = [plain(name), *(plain(of(row)) for of in named.values()), str(len(row['seeds'])),
+             f'{row["epochs"]:g}', _cell(row['one_hot'], 3),
              _cell(row['skips'], 1), _cell(row['pools'], 1), _cell(row['convolutions'], 1),
              _cell(row['params'], 3, 1e6),
              '–' if row['agreement'] is None else f'{row["agreement"]:.2f}',
@@ -89,7 +91,7 @@ def table(rows) -> str:
 
 
 def page(rows, groups, folder, pictures, remarks=()) -> str:
-  """The report of one space, to be written into `folder`; groups as `report._experiments` makes them.
+  """The report of one space, to be written into `folder`; groups as `experiments.named` makes them.
 
   `remarks` are lines that benchmarks add (Tabular.remark).
   """

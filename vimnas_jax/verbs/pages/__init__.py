@@ -15,11 +15,12 @@ from vimnas_jax.spaces import Space
 from vimnas_jax.verbs.pages import compared, predicted, searched, tested
 from vimnas_jax.verbs.pages.compared import Chosen
 from vimnas_jax.verbs.pages.predicted import SHOWN
+from vimnas_jax.verbs.pages.ranked import naming
 from vimnas_jax.verbs.pages.shared import FILE, SIZE, name_of
 from vimnas_jax.verbs.pages.tested import IMAGES, worst
 
-__all__ = ['FILE', 'IMAGES', 'SHOWN', 'SIZE', 'Chosen', 'comparison', 'name_of', 'network', 'predictions', 'search',
-           'worst']
+__all__ = ['FILE', 'IMAGES', 'SHOWN', 'SIZE', 'Chosen', 'comparison', 'name_of', 'naming', 'network',
+           'predictions', 'search', 'worst']
 
 
 def search(folder: pathlib.Path, result: Mapping, space: Space) -> None:

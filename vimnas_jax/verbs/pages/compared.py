@@ -1,19 +1,16 @@
 """The page of runs side by side: accuracy first, then how far the seeds agree, and the cells."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vimnas_jax import files, tabular
 from vimnas_jax.draw import page as html
-from vimnas_jax.verbs.pages import agreed, checks, shared
+from vimnas_jax.verbs.pages import agreed, checks, ranked, shared
 from vimnas_jax.verbs.pages.shared import counted
 
 # key of a row -> heading, digits, divisor
-_ACCURACIES = {'retrained': 'trained from scratch, test %', 'retrained_valid': 'trained from scratch, validation %',
-               'supernet_mixed': 'supernet, %',
-               'supernet_derived': 'cell alone in the supernet, %'}
 _MEASURES = {'one_hot': ('one-hotness', 3, 1), 'unchanged_steps': ('unchanged for, steps', 0, 1),
              'skips': ('skip connections', 1, 1), 'pools': ('pools', 1, 1), 'convolutions': ('convolutions', 1, 1),
              'params': ('parameters, M', 3, 1e6), 'seconds_per_step': ('seconds a step', 3, 1),
@@ -49,7 +46,7 @@ def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], pl
   question = html.tag('p', f'Which of {experiments} experiments on {data} finds the better cells of {names}? '
                       f'{searches} are compared.' if experiments > 1 else
                       f'What do {searches} on {data} find in {names}, and how far do they agree?')
-  lead = [*(_choice(folder, runs, data, names, chosen) if chosen else (question, _answer(spaces))),
+  lead = [*(_choice(folder, runs, data, names, chosen) if chosen else (question, ranked.answer(spaces))),
           html.warnings(checks.of_searches([(name, run.result, run.space) for name, run in _each(spaces)]),
                         'no run shows a sign of collapse' + (', and all had decided before their end.' if all(
                             checks.decided(run.result) for run in runs) else '.'))]
@@ -57,7 +54,7 @@ def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], pl
   for name, (rows, groups) in spaces.items():
     title = html.tag('h3', html.link(f'{places[name]}/{shared.FILE}', shared.name_of(name)) if places.get(name) else
                      shared.name_of(name)) if several else None
-    tables += [title, table(rows, shared.name_of(name))]
+    tables += [title, table(rows, shared.name_of(name), [row for each, _ in spaces.values() for row in each.values()])]
     if several:
       continue  # the rest is on the page of each space
     agree += agreed.agreement(rows, groups)
@@ -119,79 +116,23 @@ def _consensus(runs, data, names, chosen) -> list[Any]:
           html.facts(tiles, 'tiles'), *shared.benchmarks(found)]
 
 
-def _measures(rows) -> list[tuple[str, dict, str]]:
-  """(heading, {experiment: spread}, whose) of every accuracy that a row has, the one that says most first.
+def table(rows: Mapping, name: str, among: Sequence[Mapping] = ()) -> html.Html:
+  """The experiments of a space: accuracies first, with bars from zero, then what else is known of them.
 
-  `whose` is '' for figures of these images, else whose they are.
+  Before them stands the method where those of `rows`, or of `among`, differ.
   """
-  found = [(words, {name: row.get(key) for name, row in rows.items()}, '') for key, words in _ACCURACIES.items()]
-  data = {str(row.get('data', '')) for row in rows.values()}
-  columns = []
-  for benchmark, figure in tabular.COLUMNS:
-    known = {benchmark.known(name) for name in data}
-    fits = '' not in known and (len(figure.path) == 1 or known == {figure.path[0]})
-    column = {name: figure.of(row.get(benchmark.key, {})) for name, row in rows.items()}
-    columns.append((not fits, (f'{benchmark.name}, {figure.heading}', column, '' if fits else benchmark.name)))
-  found += [column for _, column in sorted(columns, key=lambda pair: pair[0])]
-  found = [(words, {name: spread for name, spread in column.items() if isinstance(spread, dict) and
-                    html.real(spread.get('mean'))}, whose) for words, column, whose in found]
-  return [(words, column, whose) for words, column, whose in found if column]
-
-
-def _lower(words: str) -> bool:
-  return 'error' in words or 'regret' in words
-
-
-def _answer(spaces) -> Any:
-  told = []
-  for name, (rows, _) in spaces.items():
-    for words, column, whose in sorted(_measures(rows), key=lambda each: len(each[1]) < len(rows))[:1]:
-      best = (min if _lower(words) else max)(column, key=lambda each: column[each]['mean'])
-      others = [spread['mean'] for each, spread in column.items() if each != best]
-      spread = column[best]
-      told.append((f'In {shared.name_of(name)}, ' if len(spaces) > 1 else '') + f'{best} comes first by {words}: '
-                  f'{_spread(spread)} over {counted(spread.get("runs"), "seed")}' + (
-                      f', the next has {html.number((min if _lower(words) else max)(others), 2)}.' if others else '.') +
-                  _doubt(column, best, words) + (
-                      f' These are figures of other images, on which {whose} trained the cells: they do not say which '
-                      'suits yours.' if whose else ''))
-  return html.bullets(told) if len(told) > 1 else html.paragraphs(
-      *told or ['None of them has an accuracy yet: train what they found, with --config.then=retrain.'])
-
-
-def _doubt(column, best, words) -> str:
-  """Whether the lead is smaller than what the seeds differ by."""
-  others = {name: spread for name, spread in column.items() if name != best}
-  if not others:
-    return ''
-  second = (min if _lower(words) else max)(others, key=lambda each: others[each]['mean'])
-  stds = [column[name].get('std') for name in (best, second)]
-  if not all(map(html.real, stds)):
-    return ' With one seed an order may be chance.'
-  gap = abs(column[best]['mean'] - column[second]['mean'])
-  errors = (sum(std ** 2 / max(column[name].get('runs') or 1, 1) for std, name in zip(stds, (best, second)))) ** 0.5
-  return ' That is within what the seeds differ by.' if gap <= 2 * errors else ''
-
-
-def _spread(spread, digits=2, scale=1.0) -> str:
-  if not isinstance(spread, dict) or not html.real(spread.get('mean')):
-    return html.NOTHING
-  mean, std = html.number(spread['mean'] / scale, digits), spread.get('std')
-  return mean if not html.real(std) else f'{mean} ± {html.number(std / scale, digits)}'
-
-
-def table(rows: Mapping, name: str) -> html.Html:
-  """The experiments of a space: accuracies first, with bars from zero, then what else is known of them."""
-  accuracies = _measures(rows)
+  named = ranked.naming([*rows.values(), *among])
+  accuracies = ranked.measures(rows)
   measures = {key: what for key, what in _MEASURES.items() if any(row.get(key) for row in rows.values())}
   body = []
   for experiment, row in rows.items():
-    bars = [html.bar((column.get(experiment) or {}).get('mean'), 100, _spread(column.get(experiment)))
+    bars = [html.bar((column.get(experiment) or {}).get('mean'), 100, ranked.spread(column.get(experiment)))
             for _, column, _ in accuracies]
-    body.append((experiment, *bars, html.number(row.get('agreement'), 2), html.number(len(row.get('seeds', ()))),
-                 html.number(row.get('epochs')), *(_spread(row.get(key), digits, scale)
-                                                      for key, (_, digits, scale) in measures.items())))
-  head = ('experiment', *(words for words, _, _ in accuracies), 'agreement of seeds', 'seeds', 'epochs',
+    body.append((experiment, *(html.tag('td', of(row), class_='text') for of in named.values()), *bars,
+                 html.number(row.get('agreement'), 2), html.number(len(row.get('seeds', ()))),
+                 html.number(row.get('epochs')), *(ranked.spread(row.get(key), digits, scale)
+                                                   for key, (_, digits, scale) in measures.items())))
+  head = ('experiment', *named, *(words for words, _, _ in accuracies), 'agreement of seeds', 'seeds', 'epochs',
           *(words for words, _, _ in measures.values()))
   return html.table(f'Experiments in {name}: means over seeds ± standard deviation; bars go from 0 to 100 %', head,
                     body)

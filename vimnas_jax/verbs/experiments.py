@@ -1,0 +1,99 @@
+"""Which runs of a report are seeds of one experiment, and how experiments are called."""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vimnas_jax import files
+from vimnas_jax.runs import runfolder
+from vimnas_jax.verbs.records import Run
+
+_SEED = re.compile(r'seed_\d+')  # the name of a folder that says nothing of its run
+
+
+def named(runs: Sequence[Run], one: bool = False) -> dict[str, dict[str, list[Run]]]:
+  """{space: {experiment: [run]}}, in the order of the runs; where they are known to be `one` experiment that alone.
+
+  Runs of a space whose folders have the same parent, and which differ in the seed alone, are one experiment, called by
+  that parent. Where a parent has several experiments, one that is a single run is called by its own folder, with as
+  much of the path before it as tells it from others, and the parent's name where the folder's is that of a seed. What
+  is of one name all the same is numbered. A seed that was run twice counts once in each.
+  """
+  groups: list[list[Run]] = []
+  for run in runs:
+    of = next((members for members in groups if members[0].space.name == run.space.name and (
+        one or (_parent(members) == _parent([run]) and _alike(members[0], run) and
+                run.result['seed'] not in [other.result['seed'] for other in members]))), None)
+    if of is None:
+      groups.append([run])
+    else:
+      of.append(run)
+  shared = Counter(map(_parent, groups))
+  spaces: dict[str, dict[str, list[Run]]] = {}
+  for space, each in _by_space(groups).items():
+    parents = set(map(_parent, each))
+    asked = [_names(members, len(members) == 1 < shared[_parent(members)], parents) for members in each]
+    count = Counter(first for first, _ in asked)
+    names = spaces[space] = {}
+    for (first, second), members in zip(asked, each, strict=True):
+      names[_free(first if count[first] == 1 else second, names)] = members
+  return spaces
+
+
+def _by_space(groups) -> dict[str, list[list[Run]]]:
+  found: dict[str, list[list[Run]]] = {}
+  for members in groups:
+    found.setdefault(members[0].space.name, []).append(members)
+  return found
+
+
+def _parent(members):
+  return members[0].folder.resolve().parent
+
+
+def _names(members, alone: bool, parents) -> tuple[str, str]:
+  """How an experiment is called, `alone` by its folder, and how where another has that name too."""
+  place, parent = members[0].folder.resolve(), _parent(members)
+  if not alone:
+    return (files.printable(parent.name),) * 2
+  depth = next(n for n in range(1, len(parent.parts) + 1)
+               if not any(other != parent and other.parts[-n:] == parent.parts[-n:] for other in parents))
+  longer = files.printable('/'.join(place.parts[-depth - 1:]))
+  return longer if _SEED.fullmatch(place.name) else files.printable(place.name), longer
+
+
+def _free(name: str, taken) -> str:
+  """`name`, or with the first number that is not among those taken."""
+  numbered = (f'{name} #{n}' for n in itertools.count(2))
+  return next(each for each in itertools.chain((name,), numbered) if each not in taken)
+
+
+def _alike(one: Run, other: Run) -> bool:
+  """Whether two runs differ in the seed alone.
+
+  Fields that one of them is too old to have count where it is known what it did. Of code of one's own the contents
+  count, and of data too where both were read in the same way.
+  """
+  mine, its = map(_fields, (one, other))
+  for name in mine.keys() & its.keys():
+    code = str(mine[name]).endswith('.py') and str(its[name]).endswith('.py')
+    if mine[name] != its[name] and not (code and name in ('space.name', 'method.name', 'data.name')):
+      return False
+  return not (_same(one.prints, other.prints) is False or any(
+      one.prints[name] and other.prints[name] and one.prints[name] != other.prints[name]
+      for name in ('space_fingerprint', 'method_fingerprint')))
+
+
+def _fields(run: Run) -> dict[str, Any]:
+  found = runfolder.BEFORE | {name: value for name, value in run.config.items()
+                              if name != 'seed' and name not in runfolder.FREE}
+  late = {name: run.config.get(name, before) for name, before in runfolder.LATE.items()}
+  return found | (late if late['finalists'] else dict.fromkeys(late))
+
+
+def _same(one: Mapping, other: Mapping) -> bool | None:
+  """Whether two runs read the same images, by their fingerprints; None where these do not tell."""
+  mine, its = one.get('data_fingerprint'), other.get('data_fingerprint')
+  return mine == its if mine and its and one.get('streamed') == other.get('streamed') else None
