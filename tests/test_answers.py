@@ -65,10 +65,10 @@ def test_searches_that_share_a_fault_share_a_line():
 def test_figures_of_other_images_are_called_so():
   spread = {'mean': 90.0, 'std': None, 'runs': 1}
   figures = {'cifar10': {'valid': spread}, 'cifar100': {'valid': spread | {'mean': 70.0}}}
-  first = [(words, whose) for words, _, whose in ranked.measures({'a': {'data': 'cifar100', 'oracle': figures}})]
+  first = [(each.words, each.whose) for each in ranked.measures({'a': {'data': 'cifar100', 'oracle': figures}})]
   assert first[0] == ('NAS-Bench-201, cifar100 valid %', '')  # those of the data that was searched
   rows = {name: {'data': 'digits', 'oracle': figures} for name in 'ab'}
-  assert ranked.measures(rows)[0][2] == 'NAS-Bench-201'
+  assert ranked.measures(rows)[0].whose == 'NAS-Bench-201'
   assert 'do not say which suits yours' in ranked.answer({'nb201': (rows, {})})
 
 

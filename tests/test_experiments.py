@@ -1,13 +1,17 @@
-"""What a report makes one experiment, and how it calls it."""
+"""What a report makes one experiment, how it calls it, and what it does not put on one footing."""
 
-from test_report import EXAMPLE, asked, made, own
+import json
+
+from markup import read
+from test_report import EXAMPLE, ORACLE, asked, made, own
 
 from vimnas_jax.verbs import experiments, records, report
 
 
 def reported(tmp_path, runs):
-  """Rows and report.md."""
-  return report.compare(runs, tmp_path / 'r'), (tmp_path / 'r' / 'report.md').read_text()
+  """(Rows, report.md, what the page says)."""
+  rows = report.compare(runs, tmp_path / 'r')
+  return rows, (tmp_path / 'r' / 'report.md').read_text(), read(tmp_path / 'r').said
 
 
 def test_a_run_beside_others_of_another_kind_is_called_by_its_folder(tmp_path):
@@ -29,6 +33,36 @@ def test_a_run_beside_others_of_another_kind_is_called_by_its_folder(tmp_path):
   both = [made(tmp_path / 'spaces' / 'mine', space, genotype), made(tmp_path / 'spaces' / 'nb201')]
   assert {name for rows in experiments.named(records.read(both, [str(EXAMPLE)])).values() for name in rows} == {
       'mine', 'nb201'}
+
+
+def on(folder, name, prints, seed=0, **changes):
+  """A run folder of a search on images of that name and fingerprint."""
+  run = made(folder, seed=seed, data=name, supernet={'mixed': 40.0}, **changes)
+  (run / 'config.json').write_text(json.dumps({'config': {'seed': seed, 'data': {'name': name}},
+                                               'data_fingerprint': prints}))
+  return run
+
+
+def test_experiments_on_different_images_are_not_ranked(tmp_path):
+  runs = [on(tmp_path / name / 'seed_0', f'cifar{n}', f'{n}', oracle=ORACLE) for name, n in (('a', 10), ('b', 100))]
+  rows, text, page = reported(tmp_path, runs)
+  assert '| experiment | data | seeds |' in text and '| b | cifar100 | 1 |' in text
+  assert 'comes first by supernet, %; NAS-Bench-201, cifar10 valid %: these are figures on different images' in page
+  for told in (text, page):
+    assert 'searched on different images, cifar10 (a) and cifar100 (b)' in told
+  assert 'a comes first' not in page and 'b comes first' not in page and rows['a']['images'] == 'cifar10'
+
+
+def test_images_are_the_same_by_their_contents(tmp_path):
+  """Of one name and averaged to half the side they are others; what a benchmark says of the cells may be compared."""
+  runs = [on(tmp_path / 'a' / 'x', 'cifar10', 'p', oracle=ORACLE),
+          on(tmp_path / 'b' / 'x', 'cifar10', 'q', oracle=ORACLE, image_shape=[16, 16, 3])]
+  _, text, page = reported(tmp_path, runs)
+  assert '| b | cifar10 at 16x16 | 1 |' in text
+  assert 'No experiment comes first by supernet' in page and 'comes first by NAS-Bench-201, cifar10 valid %' in page
+  same = [on(tmp_path / 'c' / 'x', 'folder', 'p'), on(tmp_path / 'd' / 'x', 'mine.py', 'p')]
+  _, text, page = reported(tmp_path / 'same', same)
+  assert '| data |' not in text and 'comes first by supernet' in page and 'different images' not in page
 
 
 def test_a_method_is_named_where_methods_differ(tmp_path):

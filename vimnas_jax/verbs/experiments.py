@@ -1,6 +1,7 @@
-"""Which runs of a report are seeds of one experiment, and how experiments are called."""
+"""Which runs of a report are seeds of one experiment, how experiments are called, and in what they are unlike."""
 
 import itertools
+import numbers
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,9 +9,11 @@ from typing import Any
 
 from vimnas_jax import files
 from vimnas_jax.runs import runfolder
+from vimnas_jax.verbs import pages
 from vimnas_jax.verbs.records import Run
 
 _SEED = re.compile(r'seed_\d+')  # the name of a folder that says nothing of its run
+_FIELDS, _NAMES = 4, 3  # that a sentence names at most
 
 
 def named(runs: Sequence[Run], one: bool = False) -> dict[str, dict[str, list[Run]]]:
@@ -97,3 +100,70 @@ def _same(one: Mapping, other: Mapping) -> bool | None:
   """Whether two runs read the same images, by their fingerprints; None where these do not tell."""
   mine, its = one.get('data_fingerprint'), other.get('data_fingerprint')
   return mine == its if mine and its and one.get('streamed') == other.get('streamed') else None
+
+
+def images(runs: Sequence[Run]) -> dict:
+  """{folder of a run: what its images are called}, one name for the same images, and another for others."""
+  return _called([(run.folder, pages.images_of(run.folder, run.result), run.prints, run.result.get('image_shape'))
+                  for run in runs])
+
+
+def _called(rows) -> dict:
+  """{folder: name} of rows (folder, name, fingerprints, shape of an image or None); sizes part equal names."""
+  kinds: list[tuple[str, Mapping, Any]] = []
+  of = {}
+  for folder, name, prints, shape in rows:
+    at = next((i for i, (base, other, _) in enumerate(kinds) if (
+        base == name if (same := _same(prints, other)) is None else same)), len(kinds))
+    if at == len(kinds):
+      kinds.append((name, prints, shape))
+    of[folder] = at
+  names: list[str] = []
+  for name, _, shape in kinds:
+    sized = isinstance(shape, list) and len(shape) == 3 and sum(base == name for base, *_ in kinds) > 1
+    names.append(_free(f'{name} at {shape[0]}x{shape[1]}' if sized else name, names))
+  return {folder: names[at] for folder, at in of.items()}
+
+
+def differing(rows: Sequence[Mapping]) -> list[str]:
+  """The fields in which some of `rows`, {field: value}, differ; a field that one lacks is not known of it."""
+  fields = dict.fromkeys(field for row in rows for field in row)
+  return [field for field in fields if len(_values([row[field] for row in rows if field in row])) > 1]
+
+
+def _values(values) -> list:
+  return [value for i, value in enumerate(values) if value not in values[:i]]
+
+
+def notes(groups: Mapping[str, Sequence[Run]], searched: Mapping) -> list[str]:
+  """What a reader of a comparison has to know of its experiments, {name: [run]}, a sentence each.
+
+  `searched` is what `images` gives.
+  """
+  told = []
+  on = {name: {'images': searched[members[0].folder]} for name, members in groups.items()}
+  if fields := differing(list(on.values())):
+    told.append(f'The experiments searched on different images, {_told(on, fields).removeprefix("images ")}: '
+                'accuracies on them are not to be compared.')
+  return told
+
+
+def _told(rows: Mapping[str, Mapping], fields: Sequence[str]) -> str:
+  """'epochs 20 (a, b) and 600 (c); batch_size 64 (a) and 96 (b, c)' of {who: {field: value}}."""
+  told = []
+  for field in fields[:_FIELDS]:
+    known = [(row[field], who) for who, row in rows.items() if field in row]
+    who_has = [(value, [who for other, who in known if other == value]) for value in _values([v for v, _ in known])]
+    told.append(f'{field} ' + ' and '.join(f'{_value(value)} ({_listed(who)})' for value, who in who_has))
+  more = len(fields) - len(told)
+  return '; '.join(told) + (f'; and {more} more field{"s" * (more > 1)}' if more else '')
+
+
+def _value(value) -> str:
+  number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  return f'{value:g}' if number else files.printable(value)
+
+
+def _listed(names: Sequence[str], most: int = _NAMES) -> str:
+  """'a, b, c and 2 more'."""
+  return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')

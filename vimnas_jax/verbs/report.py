@@ -41,19 +41,22 @@ def across(runs, folder: pathlib.Path, oracles=None, trust=(), command: str = ''
   all tables, report.json, and comparison.png with the spaces side by side; returns {space: rows}.
   """
   searches = records.read(runs, trust)
-  found = experiments.named(searches, chosen is not None)
+  found, images = experiments.named(searches, chosen is not None), experiments.images(searches)
   if len(found) == 1:
-    return _compare(*found.values(), folder, oracles, command, chosen)
-  places = _places(found)
-  rows = {space: _compare(groups, folder / places[space], oracles, command) for space, groups in found.items()}
+    return _compare(*found.values(), images, folder, oracles, command, chosen)
+  places, rows, notes = _places(found), {}, []
+  for space, groups in found.items():
+    rows[space] = _compare(groups, images, folder / places[space], oracles, command)
+    notes += [f'{pages.name_of(space)}: {note}' for note in experiments.notes(groups, images)]
   everyone = [row for members in rows.values() for row in members.values()]
   draw.comparison(tables.panels(rows), folder / 'comparison.png')
   files.write_json(folder / 'report.json', rows)
-  lines = ['# Report', '', '![comparison](comparison.png)', '', tables.LEGEND, '']
+  lines = ['# Report', '', '![comparison](comparison.png)', '', *tables.warnings(notes), tables.LEGEND, '']
   for space, members in rows.items():
     lines += [f'## [{tables.plain(space)}]({places[space]}/report.md)', '', tables.table(members, everyone), '']
   files.write(folder / 'report.md', '\n'.join(lines))
-  pages.comparison(folder, {space: (rows[space], groups) for space, groups in found.items()}, places, command)
+  pages.comparison(folder, {space: (rows[space], groups) for space, groups in found.items()}, places, command,
+                   notes=notes)
   return rows
 
 
@@ -77,7 +80,7 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   Which runs are seeds of one experiment, and how that is called, is said by `experiments.named`. Returns
   {experiment: row}; a row has means and standard deviations (over seeds, n - 1) of what report.md shows. A run whose
   folder has a finished retraining of what it found, in `retrain`, is shown with its accuracy.
-  Raises UserError if a run is not readable or the runs are of several spaces.
+  'images' says what the search was on. Raises UserError if a run is not readable or the runs are of several spaces.
 
   Args:
     runs: run folders.
@@ -90,19 +93,19 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   if len(names) > 1:
     raise UserError(f'the runs are of several spaces, {", ".join(sorted(names))}: report each space by itself')
   (groups,) = experiments.named(searches).values()
-  return _compare(groups, pathlib.Path(folder), oracles)
+  return _compare(groups, experiments.images(searches), pathlib.Path(folder), oracles)
 
 
-def _compare(groups, folder, oracles, command='', chosen=None):
+def _compare(groups, images, folder, oracles, command='', chosen=None):
   runs = [run for members in groups.values() for run in members]
-  space = runs[0].space
+  space, notes = runs[0].space, experiments.notes(groups, images)
   console = metrics.Console()
   benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {})
                 if not benchmark.always or benchmark.given(oracles or {})]
   looked_up = {benchmark.key: benchmark.load(oracles, console.say) for benchmark in benchmarks}
   for run, (key, table) in itertools.product(runs, looked_up.items()):
     run.result[key] = table.query(space.read(run.result['genotype']))
-  rows = {name: _row(space, [run.result for run in members]) for name, members in groups.items()}
+  rows = {name: _row(space, members, images) for name, members in groups.items()}
   traces = {}
   for name, members in groups.items():
     shown = records.trace(members[0])
@@ -120,9 +123,11 @@ def _compare(groups, folder, oracles, command='', chosen=None):
       pictures.append(f'regret_{kind}.png')
   remarks = [benchmark.remark(looked_up[benchmark.key]) for benchmark in benchmarks if benchmark.remark]
   files.write_json(folder / 'report.json', rows)
-  files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, remarks))
-  pages.comparison(folder, {space.name: (rows, groups)}, {}, command, chosen)
+  files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, remarks, notes))
+  pages.comparison(folder, {space.name: (rows, groups)}, {}, command, chosen, notes)
   console.say(tables.table(rows))
+  for line in notes:
+    console.say(line)
   console.say(f'{files.printable(folder)}: report.html, report.md, report.json, {", ".join(pictures)}')
   return rows
 
@@ -156,10 +161,11 @@ def spread(values) -> dict | None:
           'min': min(values), 'max': max(values), 'runs': len(values), 'values': values}
 
 
-def _row(space, results) -> dict:
+def _row(space, members, images) -> dict:
+  results = [run.result for run in members]
   lengths = [r['steps'] / per_epoch if (per_epoch := _per_epoch(r)) else 0.0 for r in results]
   row = {
-      'method': results[0]['method'], 'data': results[0]['data'],
+      'method': results[0]['method'], 'data': results[0]['data'], 'images': images[members[0].folder],
       'seeds': [r['seed'] for r in results],
       'genotypes': [r['genotype'] for r in results],
       'epochs': statistics.fmean(lengths),

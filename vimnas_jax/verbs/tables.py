@@ -68,8 +68,13 @@ benchmark: of the architecture as it trained it, on its own data sets, which are
 names say so. {_PREDICTED}""", 120, break_on_hyphens=False)
 
 
+def warnings(notes) -> list[str]:
+  """Lines of Markdown with what a reader has to know first."""
+  return [*(f'- {plain(note)}' for note in notes), ''] if notes else []
+
+
 def table(rows, among=()) -> str:
-  """A Markdown table of the rows; with a column for the method where those of `rows`, or of `among`, differ."""
+  """A Markdown table of the rows; with columns for method and data where those of `rows`, or of `among`, differ."""
   named = pages.naming([*rows.values(), *among])
   figures = list(dict.fromkeys((benchmark, figure) for row in rows.values() for benchmark, figure in tabular.COLUMNS
                                if figure.of(row.get(benchmark.key, {}))))
@@ -90,12 +95,12 @@ def table(rows, among=()) -> str:
   return '\n'.join(lines)
 
 
-def page(rows, groups, folder, pictures, remarks=()) -> str:
+def page(rows, groups, folder, pictures, remarks=(), notes=()) -> str:
   """The report of one space, to be written into `folder`; groups as `experiments.named` makes them.
 
-  `remarks` are lines that benchmarks add (Tabular.remark).
+  `remarks` are lines that benchmarks add (Tabular.remark), `notes` what a reader has to know first.
   """
-  lines = ['# Report', '', table(rows), '',
+  lines = ['# Report', '', table(rows), '', *warnings(notes),
            LEGEND, '', *(line for remark in remarks for line in (remark, '')), '![first edge](first_edge.png)', '',
            'Probabilities on the first edge of every cell, first seed of each experiment; each panel has axes of its '
            'own.', '',

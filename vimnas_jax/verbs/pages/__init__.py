@@ -16,10 +16,10 @@ from vimnas_jax.verbs.pages import compared, predicted, searched, tested
 from vimnas_jax.verbs.pages.compared import Chosen
 from vimnas_jax.verbs.pages.predicted import SHOWN
 from vimnas_jax.verbs.pages.ranked import naming
-from vimnas_jax.verbs.pages.shared import FILE, SIZE, name_of
+from vimnas_jax.verbs.pages.shared import FILE, SIZE, images_of, name_of
 from vimnas_jax.verbs.pages.tested import IMAGES, worst
 
-__all__ = ['FILE', 'IMAGES', 'SHOWN', 'SIZE', 'Chosen', 'comparison', 'name_of', 'naming', 'network',
+__all__ = ['FILE', 'IMAGES', 'SHOWN', 'SIZE', 'Chosen', 'comparison', 'images_of', 'name_of', 'naming', 'network',
            'predictions', 'search', 'worst']
 
 
@@ -47,12 +47,12 @@ def network(folder: pathlib.Path, result: Mapping, space: Space, mistakes=()) ->
 
 
 def comparison(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], places: Mapping[str, str],
-               command: str = '', chosen: Chosen | None = None) -> None:
+               command: str = '', chosen: Chosen | None = None, notes: Sequence[str] = ()) -> None:
   """Writes the page of runs side by side: {space: (rows, groups)} as `report` has them, and {space: its folder}.
 
-  `command` made them; `chosen` says which of several seeds was taken, and why.
+  `command` made them; `chosen` says which of several seeds was taken, and why; `notes` are warnings.
   """
-  files.write(folder / FILE, compared.page(folder, spaces, places, command, chosen))
+  files.write(folder / FILE, compared.page(folder, spaces, places, command, chosen, notes))
 
 
 def predictions(folder: pathlib.Path, rows: Sequence[Mapping], shown: Sequence[tuple[Mapping, np.ndarray]],

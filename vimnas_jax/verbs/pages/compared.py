@@ -35,11 +35,11 @@ class Chosen(NamedTuple):
 
 
 def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], places: Mapping[str, str],
-         command: str = '', chosen: Chosen | None = None) -> str:
+         command: str = '', chosen: Chosen | None = None, notes: Sequence[str] = ()) -> str:
   """The page as text; arguments as those of `pages.comparison`."""
   several = len(spaces) > 1
   runs = [run for _, groups in spaces.values() for members in groups.values() for run in members]
-  data = ', '.join(dict.fromkeys(shared.images_of(run.folder, run.result) for run in runs))
+  data = ', '.join(dict.fromkeys(str(row['images']) for rows, _ in spaces.values() for row in rows.values()))
   names = ', '.join(map(shared.name_of, spaces))
   experiments = sum(len(rows) for rows, _ in spaces.values())
   searches = counted(len(runs), 'search')
@@ -47,7 +47,7 @@ def page(folder: pathlib.Path, spaces: Mapping[str, tuple[Mapping, Mapping]], pl
                       f'{searches} are compared.' if experiments > 1 else
                       f'What do {searches} on {data} find in {names}, and how far do they agree?')
   lead = [*(_choice(folder, runs, data, names, chosen) if chosen else (question, ranked.answer(spaces))),
-          html.warnings(checks.of_searches([(name, run.result, run.space) for name, run in _each(spaces)]),
+          html.warnings([*notes, *checks.of_searches([(name, run.result, run.space) for name, run in _each(spaces)])],
                         'no run shows a sign of collapse' + (', and all had decided before their end.' if all(
                             checks.decided(run.result) for run in runs) else '.'))]
   tables, agree, cells, curves = [], [], [], []
@@ -119,7 +119,7 @@ def _consensus(runs, data, names, chosen) -> list[Any]:
 def table(rows: Mapping, name: str, among: Sequence[Mapping] = ()) -> html.Html:
   """The experiments of a space: accuracies first, with bars from zero, then what else is known of them.
 
-  Before them stands the method where those of `rows`, or of `among`, differ.
+  Before them stand method and data where those of `rows`, or of `among`, differ.
   """
   named = ranked.naming([*rows.values(), *among])
   accuracies = ranked.measures(rows)
@@ -127,12 +127,12 @@ def table(rows: Mapping, name: str, among: Sequence[Mapping] = ()) -> html.Html:
   body = []
   for experiment, row in rows.items():
     bars = [html.bar((column.get(experiment) or {}).get('mean'), 100, ranked.spread(column.get(experiment)))
-            for _, column, _ in accuracies]
+            for _, column, _, _ in accuracies]
     body.append((experiment, *(html.tag('td', of(row), class_='text') for of in named.values()), *bars,
                  html.number(row.get('agreement'), 2), html.number(len(row.get('seeds', ()))),
                  html.number(row.get('epochs')), *(ranked.spread(row.get(key), digits, scale)
                                                    for key, (_, digits, scale) in measures.items())))
-  head = ('experiment', *named, *(words for words, _, _ in accuracies), 'agreement of seeds', 'seeds', 'epochs',
+  head = ('experiment', *named, *(each.words for each in accuracies), 'agreement of seeds', 'seeds', 'epochs',
           *(words for words, _, _ in measures.values()))
   return html.table(f'Experiments in {name}: means over seeds ± standard deviation; bars go from 0 to 100 %', head,
                     body)

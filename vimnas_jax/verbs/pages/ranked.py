@@ -1,7 +1,7 @@
-"""Which of several experiments comes first by what is known of their accuracies."""
+"""Which of several experiments comes first by what is known of their accuracies, and when none does."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from vimnas_jax import tabular
 from vimnas_jax.draw import page as html
@@ -16,27 +16,60 @@ _ACCURACIES = {'retrained': 'trained from scratch, test %', 'retrained_valid': '
 
 def naming(rows: Sequence[Mapping]) -> dict[str, Callable[[Mapping], str]]:
   """{heading: f(row)} of the columns that say of what an experiment is, in which some of the rows differ."""
-  columns = {'method': lambda row: shared.name_of(row.get('method', ''))}
+  columns: dict[str, Callable[[Mapping], str]] = {
+      'method': lambda row: shared.name_of(row.get('method', '')), 'data': _images}
   return {heading: of for heading, of in columns.items() if len(set(map(of, rows))) > 1}
 
 
-def measures(rows: Mapping[str, Mapping]) -> list[tuple[str, dict, str]]:
-  """(heading, {experiment: spread}, whose) of every accuracy that a row has, the one that says most first.
+def _images(row: Mapping) -> str:
+  return str(row.get('images', row.get('data', '')))
 
-  `whose` is '' for figures of these images, else whose they are.
+
+class Measure(NamedTuple):
+  """An accuracy that rows have.
+
+  Attributes:
+    words: its heading.
+    column: {experiment: spread}.
+    whose: '' for figures of these images, else whose they are.
+    apart: why those of different experiments are not to be compared, '' where they are.
   """
-  found = [(words, {name: row.get(key) for name, row in rows.items()}, '') for key, words in _ACCURACIES.items()]
+
+  words: str
+  column: dict[str, Mapping]
+  whose: str
+  apart: str
+
+
+def measures(rows: Mapping[str, Mapping]) -> list[Measure]:
+  """Every accuracy that a row has, the one that says most first."""
+  found = [(words, {name: row.get(key) for name, row in rows.items()}, '', _searched_apart)
+           for key, words in _ACCURACIES.items()]
   data = {str(row.get('data', '')) for row in rows.values()}
   columns = []
   for benchmark, figure in tabular.COLUMNS:
     known = {benchmark.known(name) for name in data}
     fits = '' not in known and (len(figure.path) == 1 or known == {figure.path[0]})
     column = {name: figure.of(row.get(benchmark.key, {})) for name, row in rows.items()}
-    columns.append((not fits, (f'{benchmark.name}, {figure.heading}', column, '' if fits else benchmark.name)))
+    apart = _comparable if '' not in known and len(known) == 1 else _searched_apart  # as many data as it knows of them
+    columns.append((not fits, (f'{benchmark.name}, {figure.heading}', column, '' if fits else benchmark.name, apart)))
   found += [column for _, column in sorted(columns, key=lambda pair: pair[0])]
-  found = [(words, {name: one for name, one in column.items() if isinstance(one, dict) and html.real(one.get('mean'))},
-            whose) for words, column, whose in found]
-  return [(words, column, whose) for words, column, whose in found if column]
+  kept = []
+  for words, column, whose, apart in found:
+    column = {name: one for name, one in column.items() if isinstance(one, dict) and html.real(one.get('mean'))}
+    if column:
+      kept.append(Measure(words, column, whose, apart([rows[name] for name in column])))
+  return kept
+
+
+def _comparable(rows) -> str:
+  """Of figures that are of the same images, whatever the searches had."""
+  del rows
+  return ''
+
+
+def _searched_apart(rows) -> str:
+  return 'on different images, not to be compared' if len(set(map(_images, rows))) > 1 else ''
 
 
 def _lower(words: str) -> bool:
@@ -44,11 +77,16 @@ def _lower(words: str) -> bool:
 
 
 def answer(spaces) -> Any:
-  """The first experiment of every space, {space: (rows, groups)}."""
+  """The first experiment of every space, {space: (rows, groups)}, or why there is none."""
   told = []
   for name, (rows, _) in spaces.items():
     where = f'In {shared.name_of(name)}, ' if len(spaces) > 1 else ''
-    for words, column, whose in sorted(measures(rows), key=lambda each: len(each[1]) < len(rows))[:1]:
+    known = sorted(measures(rows), key=lambda each: len(each.column) < len(rows))
+    first = next((i for i, each in enumerate(known) if not each.apart), len(known))
+    for apart in dict.fromkeys(each.apart for each in known[:first]):
+      by = '; '.join(each.words for each in known[:first] if each.apart == apart)
+      told.append(f'{where}{"no" if where else "No"} experiment comes first by {by}: these are figures {apart}.')
+    for words, column, whose, _ in known[first:first + 1]:
       best = (min if _lower(words) else max)(column, key=lambda each: column[each]['mean'])
       others = [one['mean'] for each, one in column.items() if each != best]
       lead = column[best]
