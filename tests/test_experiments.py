@@ -2,10 +2,22 @@
 
 import json
 
+import pytest
 from markup import read
 from test_report import EXAMPLE, ORACLE, asked, made, own
 
+from vimnas_jax.errors import UserError
 from vimnas_jax.verbs import experiments, records, report
+
+
+def trained(folder, top1=80.0, seed=0, prints='p', **fields):
+  """A run folder with a finished retraining."""
+  run = made(folder, seed=seed)
+  (run / 'retrain').mkdir()
+  (run / 'retrain' / 'result.json').write_text(json.dumps({'params': 7, 'test_top1': top1, 'data': 'folder'}))
+  config = {'seed': seed, 'epochs': 600.0, 'genotype': str(run), 'space': {'cells': seed}, 'log_steps': seed} | fields
+  (run / 'retrain' / 'config.json').write_text(json.dumps({'config': config, 'data_fingerprint': prints}))
+  return run
 
 
 def reported(tmp_path, runs):
@@ -33,6 +45,39 @@ def test_a_run_beside_others_of_another_kind_is_called_by_its_folder(tmp_path):
   both = [made(tmp_path / 'spaces' / 'mine', space, genotype), made(tmp_path / 'spaces' / 'nb201')]
   assert {name for rows in experiments.named(records.read(both, [str(EXAMPLE)])).values() for name in rows} == {
       'mine', 'nb201'}
+
+
+@pytest.mark.parametrize('fields, words', [
+    ({'epochs': 20.0}, 'epochs 600 (seed 0) and 20 (seed 1)'), ({'network': {'cells': 8}}, ''),
+    ({'prints': 'q'}, "images a folder of images (seed 0) and a folder of images #2 (seed 1)")])
+def test_networks_that_were_trained_in_unlike_ways_have_no_mean(tmp_path, fields, words):
+  runs = [trained(tmp_path / 'a' / 'seed_0'), trained(tmp_path / 'a' / 'seed_1', 90.0, 1, **fields)]
+  rows, text, page = reported(tmp_path, runs)
+  if words:
+    assert not {'retrained', 'retrained_params'} & set(rows['a']) and 'retrained, test %' not in text
+    for told in (text, page):
+      assert f'a: its networks were trained in different ways, {words}: there is no mean' in told
+  else:  # a field that one of them is too old to have
+    assert rows['a']['retrained']['mean'] == 85 and 'different ways' not in text + page
+
+
+def test_experiments_that_were_trained_in_unlike_ways_are_not_ranked(tmp_path):
+  runs = [trained(tmp_path / name / 'seed_0', top1, **fields) for name, top1, fields in (
+      ('a', 80.0, {}), ('b', 90.0, {'epochs': 20.0, 'batch_size': 9}), ('c', 85.0, {}))]
+  rows, text, page = reported(tmp_path, runs)
+  assert rows['b']['trained_with'] == {'epochs': 20.0} and rows['b']['retrained']['mean'] == 90
+  for told in (text, page):
+    assert 'The networks were trained in different ways, epochs 600 (a, c) and 20 (b): ' in told
+  assert 'No experiment comes first by trained from scratch, test %: these are figures of networks' in page
+  _, text, page = reported(tmp_path / 'alike', [runs[0], runs[2]])
+  assert 'different' not in text and 'c comes first by trained from scratch' in page
+
+
+def test_a_damaged_configuration_of_a_training_is_named(tmp_path):
+  run = trained(tmp_path / 'a' / 'seed_0')
+  (run / 'retrain' / 'config.json').write_text('{}')
+  with pytest.raises(UserError, match='retrain/config.json is damaged .config is missing.'):
+    records.read([run])
 
 
 def on(folder, name, prints, seed=0, **changes):

@@ -108,6 +108,19 @@ def images(runs: Sequence[Run]) -> dict:
                   for run in runs])
 
 
+def trainings(runs: Sequence[Run]) -> dict:
+  """{folder of a run: how what it found was trained, {field: value}}, of the runs that have a finished retraining.
+
+  The data are its field 'images', called as by `images`; of a retraining without a config.json that is all.
+  """
+  trained = [run for run in runs if 'retrained' in run.result]
+  called = _called([(run.folder, pages.images_of(run.folder / 'retrain', {'data': run.result['data']} |
+                                                 run.result['retrained']), run.training_prints, None)
+                    for run in trained])
+  return {run.folder: {'images': called[run.folder], **{
+      name: value for name, value in run.training.items() if name != 'data.name'}} for run in trained}
+
+
 def _called(rows) -> dict:
   """{folder: name} of rows (folder, name, fingerprints, shape of an image or None); sizes part equal names."""
   kinds: list[tuple[str, Mapping, Any]] = []
@@ -135,16 +148,27 @@ def _values(values) -> list:
   return [value for i, value in enumerate(values) if value not in values[:i]]
 
 
-def notes(groups: Mapping[str, Sequence[Run]], searched: Mapping) -> list[str]:
+def notes(groups: Mapping[str, Sequence[Run]], searched: Mapping, trained: Mapping) -> list[str]:
   """What a reader of a comparison has to know of its experiments, {name: [run]}, a sentence each.
 
-  `searched` is what `images` gives.
+  `searched` and `trained` are what `images` and `trainings` give.
   """
   told = []
   on = {name: {'images': searched[members[0].folder]} for name, members in groups.items()}
   if fields := differing(list(on.values())):
     told.append(f'The experiments searched on different images, {_told(on, fields).removeprefix("images ")}: '
                 'accuracies on them are not to be compared.')
+  whole = {}
+  for name, members in groups.items():
+    rows = {f'seed {run.result["seed"]}': trained[run.folder] for run in members if run.folder in trained}
+    if fields := differing(list(rows.values())):
+      told.append(f'{name}: its networks were trained in different ways, {_told(rows, fields)}: there is no mean of '
+                  'their accuracies.')
+    elif len(rows) == len(members):
+      whole[name] = trained[members[0].folder]
+  if fields := differing(list(whole.values())):
+    told.append(f'The networks were trained in different ways, {_told(whole, fields)}: their accuracies do not compare '
+                'what was found.')
   return told
 
 

@@ -14,6 +14,9 @@ from vimnas_jax.spaces import Genotype, Space
 
 _PRINTS = ('data_fingerprint', 'space_fingerprint', 'method_fingerprint', 'streamed')
 _REMEDY = 'finish this run, or leave it out'
+# Fields of a retraining that change nothing of its network: the search's own, and what is told of it.
+_ASIDE = ('task', 'seed', 'log_steps', 'measure_batches')
+_ROOMS = ('space.', 'method.', 'phi.', 'pretrain.')
 
 
 class Run(NamedTuple):
@@ -27,6 +30,9 @@ class Run(NamedTuple):
     space: its space.
     prints: what config.json has of the contents of its data, and of a space and a method of one's own, and whether
       images were streamed.
+    training: what the retraining in `result` was asked that makes a difference to it, {field: value}; {} without one,
+      or where its config.json is missing.
+    training_prints: the same of its images, 'data_fingerprint' and 'streamed', as far as they are known.
   """
 
   folder: pathlib.Path
@@ -34,6 +40,8 @@ class Run(NamedTuple):
   result: dict[str, Any]
   space: Space
   prints: dict[str, Any]
+  training: dict[str, Any]
+  training_prints: dict[str, Any]
 
 
 def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
@@ -57,10 +65,25 @@ def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
       known[key] = spaces.named(name, where, trust)
     architecture(known[key], result['genotype'], path)
     trained = folder / 'retrain' / 'result.json'
+    training: tuple[dict, dict] = {}, {}
     if trained.exists() and runfolder.follows(folder):
       result['retrained'] = _checked(trained, files.read_json(trained, _REMEDY), _TRAINED)
-    runs.append(Run(folder, files.flatten(config), result, known[key], {name: about.get(name) for name in _PRINTS}))
+      training = _training(trained.with_name('config.json'))
+    runs.append(Run(folder, files.flatten(config), result, known[key], {name: about.get(name) for name in _PRINTS},
+                    *training))
   return runs
+
+
+def _training(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+  """What Run has of the config.json of a retraining, (training, training_prints)."""
+  if not path.exists():
+    return {}, {}
+  about = files.read_json(path, _REMEDY)
+  if not isinstance(about.get('config'), dict):
+    raise UserError(f'{files.printable(path)} is damaged (config is missing): {_REMEDY}')
+  asked = {name: value for name, value in files.flatten(about['config']).items()
+           if name not in (*runfolder.FREE, *_ASIDE) and not name.startswith(_ROOMS)}
+  return asked, {name: about.get(name) for name in ('data_fingerprint', 'streamed')}
 
 
 def architecture(space: Space, text: str, path) -> Genotype:

@@ -47,7 +47,7 @@ def across(runs, folder: pathlib.Path, oracles=None, trust=(), command: str = ''
   places, rows, notes = _places(found), {}, []
   for space, groups in found.items():
     rows[space] = _compare(groups, images, folder / places[space], oracles, command)
-    notes += [f'{pages.name_of(space)}: {note}' for note in experiments.notes(groups, images)]
+    notes += [f'{pages.name_of(space)}: {note}' for note in _notes(groups, images)]
   everyone = [row for members in rows.values() for row in members.values()]
   draw.comparison(tables.panels(rows), folder / 'comparison.png')
   files.write_json(folder / 'report.json', rows)
@@ -58,6 +58,10 @@ def across(runs, folder: pathlib.Path, oracles=None, trust=(), command: str = ''
   pages.comparison(folder, {space: (rows[space], groups) for space, groups in found.items()}, places, command,
                    notes=notes)
   return rows
+
+
+def _notes(groups, images) -> list[str]:
+  return experiments.notes(groups, images, experiments.trainings([run for each in groups.values() for run in each]))
 
 
 def _places(names) -> dict[str, str]:
@@ -79,7 +83,8 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
 
   Which runs are seeds of one experiment, and how that is called, is said by `experiments.named`. Returns
   {experiment: row}; a row has means and standard deviations (over seeds, n - 1) of what report.md shows. A run whose
-  folder has a finished retraining of what it found, in `retrain`, is shown with its accuracy.
+  folder has a finished retraining of what it found, in `retrain`, is shown with its accuracy, where those of all its
+  seeds were trained in the same way; 'trained_with' has the fields in which those of other rows were trained otherwise.
   'images' says what the search was on. Raises UserError if a run is not readable or the runs are of several spaces.
 
   Args:
@@ -98,14 +103,19 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
 
 def _compare(groups, images, folder, oracles, command='', chosen=None):
   runs = [run for members in groups.values() for run in members]
-  space, notes = runs[0].space, experiments.notes(groups, images)
+  space, trainings, notes = runs[0].space, experiments.trainings(runs), _notes(groups, images)
   console = metrics.Console()
   benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {})
                 if not benchmark.always or benchmark.given(oracles or {})]
   looked_up = {benchmark.key: benchmark.load(oracles, console.say) for benchmark in benchmarks}
   for run, (key, table) in itertools.product(runs, looked_up.items()):
     run.result[key] = table.query(space.read(run.result['genotype']))
-  rows = {name: _row(space, members, images) for name, members in groups.items()}
+  rows = {name: _row(space, members, images, trainings) for name, members in groups.items()}
+  trained = {name: trainings[groups[name][0].folder] for name, row in rows.items() if 'retrained_params' in row}
+  for field in experiments.differing(list(trained.values())):
+    for name, asked in trained.items():
+      if field in asked:
+        rows[name].setdefault('trained_with', {})[field] = asked[field]
   traces = {}
   for name, members in groups.items():
     shown = records.trace(members[0])
@@ -161,7 +171,7 @@ def spread(values) -> dict | None:
           'min': min(values), 'max': max(values), 'runs': len(values), 'values': values}
 
 
-def _row(space, members, images) -> dict:
+def _row(space, members, images, trainings) -> dict:
   results = [run.result for run in members]
   lengths = [r['steps'] / per_epoch if (per_epoch := _per_epoch(r)) else 0.0 for r in results]
   row = {
@@ -183,7 +193,8 @@ def _row(space, members, images) -> dict:
     row['finalist_epochs'] = spread([r['finalists'].get('epochs_in_all') for r in results])
   if all('supernet' in r for r in results):
     row |= {f'supernet_{kind}': spread([r['supernet'].get(kind) for r in results]) for kind in ('mixed', 'derived')}
-  if all('retrained' in r for r in results):
+  trained = [trainings[run.folder] for run in members if run.folder in trainings]
+  if len(trained) == len(members) and not experiments.differing(trained):
     name = next((name for name in ('test', 'valid') if all(f'{name}_top1' in r['retrained'] for r in results)), None)
     if name:  # one of them for all runs of a row; those of other rows may be of the other, in a column of its own
       row['retrained' if name == 'test' else 'retrained_valid'] = {

@@ -43,8 +43,8 @@ class Measure(NamedTuple):
 
 def measures(rows: Mapping[str, Mapping]) -> list[Measure]:
   """Every accuracy that a row has, the one that says most first."""
-  found = [(words, {name: row.get(key) for name, row in rows.items()}, '', _searched_apart)
-           for key, words in _ACCURACIES.items()]
+  found = [(words, {name: row.get(key) for name, row in rows.items()}, '', _trained_apart if key.startswith('retrained')
+            else _searched_apart) for key, words in _ACCURACIES.items()]
   data = {str(row.get('data', '')) for row in rows.values()}
   columns = []
   for benchmark, figure in tabular.COLUMNS:
@@ -70,6 +70,15 @@ def _comparable(rows) -> str:
 
 def _searched_apart(rows) -> str:
   return 'on different images, not to be compared' if len(set(map(_images, rows))) > 1 else ''
+
+
+def _trained_apart(rows) -> str:
+  trained = [row.get('trained_with') or {} for row in rows]
+  fields = {field for one in trained for other in trained for field in one.keys() & other.keys()
+            if one[field] != other[field]}
+  if 'images' in fields:
+    return 'on different images, not to be compared'
+  return 'of networks that were trained in different ways, not to be compared' if fields else ''
 
 
 def _lower(words: str) -> bool:
