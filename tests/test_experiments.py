@@ -1,11 +1,13 @@
 """What a report makes one experiment, how it calls it, and what it does not put on one footing."""
 
 import json
+import os
 
 import pytest
 from markup import read
 from test_report import EXAMPLE, ORACLE, asked, made, own
 
+from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
 from vimnas_jax.verbs import experiments, records, report
 
@@ -114,3 +116,26 @@ def test_a_method_is_named_where_methods_differ(tmp_path):
   runs = [made(tmp_path / name / 'x', method=name) for name in ('vimnas', 'darts')]
   assert '| vimnas | vimnas | 1 |' in reported(tmp_path, runs)[1]
   assert '| method |' not in reported(tmp_path / 'one', runs[:1])[1]
+
+
+def test_linked_folders_are_entered_once_and_what_is_open_is_told(tmp_path, capsys):
+  made(tmp_path / 'elsewhere' / 'a', seed=0)
+  made(tmp_path / 'runs' / 'b', seed=1)
+  os.symlink(tmp_path / 'elsewhere', tmp_path / 'runs' / 'linked')
+  os.symlink(tmp_path / 'runs', tmp_path / 'runs' / 'b' / 'round')  # without end
+  os.symlink(tmp_path / 'runs' / 'b', tmp_path / 'runs' / 'again')
+  for place, about in (('open', {'config': {'task': 'search'}}), ('b/retrain', {'config': {'task': 'retrain'}}),
+                       ('named', {'config': {'task': 'predict'}}), ('other', {'model': 1}), ('several', {
+                           'config': {'task': 'search'}, 'seeds': [0]})):
+    (tmp_path / 'runs' / place).mkdir()
+    (tmp_path / 'runs' / place / 'config.json').write_text(json.dumps(about))
+  (tmp_path / 'runs' / 'other' / 'config.json').write_text('[')
+  c = config_lib.resolve(config_lib.changed(config_lib.defaults(), f'task=report report.runs={tmp_path}/runs'))
+  rows = report.report(c, tmp_path / 'r')
+  assert sorted(row['seeds'] for row in rows.values()) == [[0], [1]]
+  told = capsys.readouterr().out, (tmp_path / 'r' / 'report.md').read_text(), read(tmp_path / 'r').said
+  assert all('2 run folders are not finished and left out: ' in each for each in told)
+  assert 'retrain' in told[0] and 'runs/open' in told[0] and 'predict' not in told[0]
+  c.report.runs = str(tmp_path / 'runs' / 'open')
+  with pytest.raises(UserError, match='no finished search below it .*; 1 run folder is not finished and left out: '):
+    report.report(c, tmp_path / 's')

@@ -178,7 +178,7 @@ def _told(rows: Mapping[str, Mapping], fields: Sequence[str]) -> str:
   for field in fields[:_FIELDS]:
     known = [(row[field], who) for who, row in rows.items() if field in row]
     who_has = [(value, [who for other, who in known if other == value]) for value in _values([v for v, _ in known])]
-    told.append(f'{field} ' + ' and '.join(f'{_value(value)} ({_listed(who)})' for value, who in who_has))
+    told.append(f'{field} ' + ' and '.join(f'{_value(value)} ({listed(who)})' for value, who in who_has))
   more = len(fields) - len(told)
   return '; '.join(told) + (f'; and {more} more field{"s" * (more > 1)}' if more else '')
 
@@ -188,6 +188,6 @@ def _value(value) -> str:
   return f'{value:g}' if number else files.printable(value)
 
 
-def _listed(names: Sequence[str], most: int = _NAMES) -> str:
+def listed(names: Sequence[str], most: int = _NAMES) -> str:
   """'a, b, c and 2 more'."""
   return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')

@@ -1,6 +1,7 @@
 """Run folders as a report reads them: every figure is checked, so that a damaged file is told by its name."""
 
 import math
+import os
 import pathlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -42,6 +43,50 @@ class Run(NamedTuple):
   prints: dict[str, Any]
   training: dict[str, Any]
   training_prints: dict[str, Any]
+
+
+class Found(NamedTuple):
+  """What lies below some folders: run folders of `finished` searches, and `open` ones, of searches and retrainings."""
+
+  finished: list[pathlib.Path]
+  open: list[pathlib.Path]
+
+
+def below(roots: Iterable[pathlib.Path]) -> Found:
+  """The run folders at any depth below `roots`, links followed, each once. Raises UserError on a damaged result.json.
+
+  Evaluations, predictions and the folders that hold several seeds are neither.
+  """
+  found, seen = Found([], []), set()
+  for root in roots:
+    finished, unfinished = [], []
+    for path, folders, names in os.walk(root, followlinks=True):  # what cannot be listed has nothing to be read
+      real = os.path.realpath(path)
+      if real in seen:
+        folders.clear()
+        continue
+      seen.add(real)
+      folders.sort()
+      place = pathlib.Path(path)
+      if 'config.json' not in names:
+        continue
+      if 'result.json' not in names:
+        unfinished += [place] * _begun(place)
+      elif 'task' not in files.read_json(place / 'result.json'):  # what trained or evaluated a network names its task
+        finished.append(place)
+    found.finished.extend(sorted(finished))
+    found.open.extend(sorted(unfinished))
+  return found
+
+
+def _begun(folder: pathlib.Path) -> bool:
+  """Whether the config.json of `folder` is that of a search, with one seed, or of a retraining."""
+  try:
+    about = files.read_json(folder / 'config.json')
+  except UserError:  # another program's
+    return False
+  config = about.get('config')
+  return isinstance(config, dict) and config.get('task') in ('search', 'retrain') and 'seeds' not in about
 
 
 def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:

@@ -19,34 +19,35 @@ def report(config, workdir, command: str = '') -> dict:
   roots = [pathlib.Path(p.strip()).expanduser() for p in config.report.runs.split(',') if p.strip()]
   if not roots:
     raise UserError('config.report.runs names no folder: give --config.report.runs=DIR, where DIR holds run folders')
-  runs = []
   for root in roots:
     if not root.is_dir():
       raise UserError(f'config.report.runs: {files.printable(root)} is no folder')
-    runs += sorted(p.parent for p in root.rglob('result.json') if (p.parent / 'config.json').exists()
-                    and 'task' not in files.read_json(p))  # what trained or evaluated a network names its task
-  runs = list({run.resolve(): run for run in runs}.values())  # one that lies below two of the folders counts once
+  runs, left_out = records.below(roots)
   if not runs:
     raise UserError(f'config.report.runs={config.report.runs!r}: no finished search below it (result.json beside '
-                    'config.json)')
+                    f'config.json){_unfinished(left_out, "; ")}')
   with runfolder.opened(workdir) as folder:
     runfolder.check_free(folder)
-    return across(runs, folder, config.oracle, genotypes.trusted(config), command)
+    return across(runs, folder, config.oracle, genotypes.trusted(config), command, left_out=left_out)
 
 
-def across(runs, folder: pathlib.Path, oracles=None, trust=(), command: str = '', chosen=None) -> dict:
+def across(runs, folder: pathlib.Path, oracles=None, trust=(), command: str = '', chosen=None, left_out=()) -> dict:
   """Compares searches of one space, or of several; arguments as those of `compare`, `chosen` as of `pages.comparison`.
 
   Of one: what `compare` writes and returns. Of several: that in a folder for each space, and above them report.md with
-  all tables, report.json, and comparison.png with the spaces side by side; returns {space: rows}.
+  all tables, report.json, and comparison.png with the spaces side by side; returns {space: rows}. `left_out` are
+  folders of runs that are not finished, which is said.
   """
   searches = records.read(runs, trust)
   found, images = experiments.named(searches, chosen is not None), experiments.images(searches)
+  notes = [note] if (note := _unfinished(left_out)) else []
   if len(found) == 1:
-    return _compare(*found.values(), images, folder, oracles, command, chosen)
-  places, rows, notes = _places(found), {}, []
+    return _compare(*found.values(), images, folder, oracles, notes, command, chosen)
+  for line in notes:
+    metrics.Console().say(line)
+  places, rows = _places(found), {}
   for space, groups in found.items():
-    rows[space] = _compare(groups, images, folder / places[space], oracles, command)
+    rows[space] = _compare(groups, images, folder / places[space], oracles, command=command)
     notes += [f'{pages.name_of(space)}: {note}' for note in _notes(groups, images)]
   everyone = [row for members in rows.values() for row in members.values()]
   draw.comparison(tables.panels(rows), folder / 'comparison.png')
@@ -58,6 +59,15 @@ def across(runs, folder: pathlib.Path, oracles=None, trust=(), command: str = ''
   pages.comparison(folder, {space: (rows[space], groups) for space, groups in found.items()}, places, command,
                    notes=notes)
   return rows
+
+
+def _unfinished(folders, before='') -> str:
+  """Which `folders` are left out of a report, '' where there are none."""
+  if not folders:
+    return ''
+  several = len(folders) > 1
+  return (f'{before}{len(folders)} run folder{"s are" if several else " is"} not finished and left out: ' +
+          experiments.listed(list(map(files.printable, folders)), 10))
 
 
 def _notes(groups, images) -> list[str]:
@@ -101,9 +111,9 @@ def compare(runs, folder: pathlib.Path, oracles=None, trust=()) -> dict:
   return _compare(groups, experiments.images(searches), pathlib.Path(folder), oracles)
 
 
-def _compare(groups, images, folder, oracles, command='', chosen=None):
+def _compare(groups, images, folder, oracles, notes=(), command='', chosen=None):
   runs = [run for members in groups.values() for run in members]
-  space, trainings, notes = runs[0].space, experiments.trainings(runs), _notes(groups, images)
+  space, trainings, notes = runs[0].space, experiments.trainings(runs), [*notes, *_notes(groups, images)]
   console = metrics.Console()
   benchmarks = [benchmark for benchmark in tabular.of(space, oracles or {})
                 if not benchmark.always or benchmark.given(oracles or {})]

@@ -41,14 +41,16 @@ def study(config, workdir, command: str = '', stop=None) -> dict | None:
     except Diverged:  # the report is of the others
       done = [run for run in runs if runfolder.finished(folder / run.where, run.searched)]
       if done:
-        _report(config, done, folder, command)
+        _report(config, done, folder, command, [
+            folder / run.where for run in runs if not any(run is other for other in done)])
       raise
     return _report(config, runs, folder, command)
 
 
-def _report(config, runs, folder, command):
+def _report(config, runs, folder, command, left_out=()):
   trust = [run.searched.space.name for run in runs]  # the user named them, in the config or a member
-  return report.across([folder / run.where for run in runs], folder, config.oracle, trust, command)
+  return report.across([folder / run.where for run in runs], folder, config.oracle, trust, command,
+                       left_out=left_out)
 
 
 class Run(NamedTuple):
