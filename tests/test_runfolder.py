@@ -8,6 +8,7 @@ import threading
 import pytest
 from conftest import ROOT, one_line
 
+import vimnas_jax
 from vimnas_jax import config as config_lib
 from vimnas_jax import files
 from vimnas_jax.errors import UserError
@@ -116,6 +117,34 @@ def test_a_run_older_than_a_field_had_what_was_done_then(tmp_path):
     files.write_json(tmp_path / 'config.json', older)
     with pytest.raises(UserError, match=rf'config\.{part}\.{field}={was}, not '):
       runfolder.check(tmp_path, config)
+
+
+@pytest.mark.parametrize('name, words', [('report.json', 'a comparison'), ('predictions.csv', 'predictions')])
+def test_no_run_is_written_over_a_report_or_predictions(tmp_path, name, words):
+  """The page of one would be destroyed, and what wrote the folder be locked out by the run's config.json."""
+  c = config_lib.defaults()
+  c.space.name, c.data.name, c.genotype = 'nb201', 'synthetic', str(tmp_path)
+  several = config_lib.changed(c, 'seeds=(0,1) supernet_images=8')
+  for path in (tmp_path / name, tmp_path / 'report.html'):
+    path.write_text('its own')
+  for ask in (lambda: vimnas_jax.search(c, tmp_path), lambda: vimnas_jax.search(several, tmp_path),
+              lambda: vimnas_jax.plan(c, tmp_path), lambda: vimnas_jax.plan(several, tmp_path),
+              lambda: vimnas_jax.retrain(c, tmp_path), lambda: vimnas_jax.evaluate(c, tmp_path),
+              lambda: runfolder.write_config(tmp_path, asked(), 'f')):
+    with pytest.raises(UserError, match=f'holds {words} .*: give another --workdir') as error:
+      ask()
+    one_line(error)
+  assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: 'its own', 'report.html': 'its own'}
+  for mine in ('report.json', 'predictions.csv'):  # which are written anew, each over its own
+    if mine == name:
+      runfolder.check_free(tmp_path, mine)
+    else:
+      with pytest.raises(UserError, match=f'holds {words}'):
+        runfolder.check_free(tmp_path, mine)
+  (tmp_path / 'seed_0').mkdir()
+  runfolder.write_config(tmp_path / 'seed_0', asked(), 'f')  # a study's members lie below its report
+  (tmp_path / 'config.json').write_text('{"config": {}, "data_fingerprint": "f"}')
+  runfolder.check_vacant(tmp_path)  # several seeds have a report beside theirs
 
 
 OWN = (ROOT / 'examples' / 'two_nodes.py')

@@ -27,6 +27,7 @@ BEFORE = {'limit.params': 0.0, 'limit.madds': 0.0, 'limit.latency_ms': 0.0, 'met
           'phi.until': 1.0, 'phi.graph_lr': 3e-4}
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
+_TABLES = {'report.json': 'a comparison', 'predictions.csv': 'predictions'}  # of what keeps no config.json
 
 
 @contextlib.contextmanager
@@ -139,7 +140,7 @@ def _owner(file) -> str:
 
 
 def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype: str | None = None) -> dict:
-  """What config.json holds, compared with what is asked now; {} where there is none yet.
+  """What config.json holds, compared with what is asked now; {} where there is none yet, in a folder that is vacant.
 
   Args:
     folder: the run folder.
@@ -149,9 +150,11 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
 
   Raises:
     UserError: the folder holds a run of another configuration (it names the field), another architecture, another
-      space under the same name, or other data; or config.json is damaged.
+      space under the same name, or other data; or config.json is damaged; or the folder is none for a run, see
+      `check_vacant`.
   """
   path = folder / 'config.json'
+  check_vacant(folder)
   if not path.exists():
     return {}
   stored = files.read_json(path, 'restore it, or give an empty --workdir')
@@ -191,11 +194,28 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   return stored
 
 
-def check_free(folder: pathlib.Path):
-  """Raises UserError where `folder` is that of a run, whose pages something else would be written over."""
+def check_vacant(folder: pathlib.Path, mine: str = ''):
+  """Raises UserError where `folder` holds a report, a study or predictions, whose page a run would be written over.
+
+  A run's own folder may have such files beside its config.json, as that of several seeds has. `mine` is the one file of
+  _TABLES that may lie there.
+  """
+  if (folder / 'config.json').exists():
+    return
+  for name, words in _TABLES.items():
+    if name != mine and (folder / name).exists():
+      raise UserError(f'{files.printable(folder)} holds {words} ({name}), whose report.html would be replaced: give '
+                      'another --workdir')
+
+
+def check_free(folder: pathlib.Path, mine: str = 'report.json'):
+  """Raises UserError where `folder` is that of a run, or has another table than `mine`, of which the page would be
+  written over.
+  """
   if (folder / 'config.json').exists():
     raise UserError(f'{files.printable(folder)} holds a run, whose report.html would be replaced: give another '
                     '--workdir')
+  check_vacant(folder, mine)
 
 
 def as_begun(folder: pathlib.Path, config):

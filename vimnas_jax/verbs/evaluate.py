@@ -141,6 +141,7 @@ def evaluate(config, workdir, command: str = '') -> dict:
   """
   console = metrics.Console()
   with runfolder.opened(workdir) as folder:
+    runfolder.check_vacant(folder)
     given = pathlib.Path(config.genotype).expanduser()
     if not config.genotype or not given.is_dir():
       raise UserError(f'config.genotype={config.genotype!r} is no folder: evaluate needs that of a finished retraining')

@@ -7,8 +7,10 @@ from typing import Any
 
 from vimnas_jax import config as config_lib
 from vimnas_jax.files import flatten, printable
-from vimnas_jax.runs import budget, loop, metrics
+from vimnas_jax.runs import budget, loop, metrics, runfolder
 from vimnas_jax.verbs import consensus, retrain, search, seeds, study
+
+_RUNS = ('search', 'retrain', 'evaluate')  # tasks whose folder is that of a run
 
 
 def plan(asked, workdir, notes=()) -> list[dict[str, Any]]:
@@ -24,6 +26,8 @@ def plan(asked, workdir, notes=()) -> list[dict[str, Any]]:
   console = metrics.Console()
   folder = pathlib.Path(workdir or '.').expanduser()
   runs = _runs(asked, folder)
+  for place in [place for place, config in runs if config.task in _RUNS] + [folder] * bool(asked.seeds):
+    runfolder.check_vacant(place)
   fields = [_differing(config) for _, config in runs]
   console.say(f'{runs[0][0]}: {runs[0][1].task}, with')
   rooms: dict[str, list[str]] = {}

@@ -41,7 +41,7 @@ def predict(config, workdir, command: str = '') -> list[dict]:
   if not config.images or not os.path.exists(os.path.expanduser(config.images)):
     raise UserError(f'config.images={config.images!r}: no such file or folder; give an image, or a folder of images')
   with runfolder.opened(workdir) as folder:
-    runfolder.check_free(folder)
+    runfolder.check_free(folder, TABLE)
     model = export.read(pathlib.Path(config.genotype).expanduser(), genotypes.trusted(config))
     given = pathlib.Path(config.images).expanduser()
     paths, skipped = listed(given)

@@ -49,6 +49,7 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
   console = metrics.Console()
   cpu.expect()
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
+    runfolder.check_vacant(folder)
     space = spaces.get(config.space.name)
     genotype = genotypes.resolve(config.genotype, space, genotypes.trusted(config))
     _same_architecture(folder, space, genotype)

@@ -30,6 +30,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
   console = metrics.Console()
   cold = cpu.expect()
   with stop or signals.Stop() as stop, runfolder.opened(workdir) as folder:
+    runfolder.check_vacant(folder)
     limit = budget.of(folder, config, share)
     loaded = data.get(runfolder.as_begun(folder, config).data) if loaded is None else loaded
     feed.check_alike(loaded)

@@ -143,8 +143,9 @@ def _looked_up(benchmark, name) -> Rule:
 
 
 def _free(folder):
-  """Raises UserError where `folder` holds a run with one seed."""
+  """Raises UserError where `folder` holds a run with one seed, a report, a study or predictions."""
   path = folder / 'config.json'
+  runfolder.check_vacant(folder)
   if path.exists() and 'seeds' not in files.read_json(path):
     raise UserError(f'{files.printable(folder)} holds a run with one seed: give another --workdir')
 
