@@ -183,6 +183,19 @@ def test_what_finalists_cost_and_how_long_runs_were_is_told_of_all(tmp_path):
   assert 'finalists, epochs on top' in told and 'had decided before their end' not in told
 
 
+def test_what_seeds_agree_on_is_counted_over_all_and_the_first_are_shown(tmp_path):
+  other = CELL.replace('nor_conv_3x3~0', 'none~0')
+  runs = [made(tmp_path / 'a' / f'seed_{seed}', text=other if seed > 11 else CELL, seed=seed) for seed in range(14)]
+  report.compare(sorted(runs, key=str), tmp_path / 'r')  # as text: 0, 1, 10, 11, 12, 13, 2, ...
+  told = (tmp_path / 'r' / 'report.html').read_text()
+  assert '12 of 14<' in told
+  assert told.count('; 12 of 14 seeds are shown') == 2
+  table = told[told.index('what each seed took'):]
+  table = table[:table.index('</table>')]
+  assert [f'seed {seed}<' in table for seed in range(14)] == [True] * 12 + [False] * 2
+  assert table.index('seed 2<') < table.index('seed 10<')
+
+
 def test_test_and_validation_accuracies_do_not_stand_in_one_column(tmp_path):
   for name, part in (('a', 'test'), ('b', 'valid')):
     run = made(tmp_path / name / 'seed_0')

@@ -14,14 +14,23 @@ from vimnas_jax.verbs.pages import shared
 _SEEDS, _POINTS = 12, 60  # of an experiment: columns of a table, lines of a chart; points of a line
 
 
+def _by_seed(members):
+  return sorted(members, key=lambda run: run.result['seed'])
+
+
+def _left_out(count: int) -> str:
+  """What is said where `count` seeds are more than are shown."""
+  return f'; {_SEEDS} of {count} seeds are shown' if count > _SEEDS else ''
+
+
 def agreement(rows, groups) -> list[Any]:
-  """Edge by edge, what each seed took."""
+  """Edge by edge, what each seed took: counted over all seeds, of which the first _SEEDS have a column."""
   parts: list[Any] = []
   for experiment, members in groups.items():
     if len(members) < 2:
       continue
-    shown, space = members[:_SEEDS], members[0].space
-    found = [shared.architecture(space, run.result) for run in shown]
+    runs, space = _by_seed(members), members[0].space
+    found = [shared.architecture(space, run.result) for run in runs]
     body = []
     for cell in space.cells:
       chosen = [{edge[1:]: edge[0] for edge in genotype.cells[cell]} if genotype else {} for genotype in found]
@@ -30,12 +39,14 @@ def agreement(rows, groups) -> list[Any]:
         count = max(Counter(ops).values())
         body.append((f'{edge[0]}->{edge[1]}' + (f' of {cell}' if len(space.cells) > 1 else ''),
                      html.bar(count, len(ops), f'{count} of {len(ops)}'),
-                     *(html.tag('td', html.NOTHING if op is None else palette.short(op), class_='text') for op in ops)))
+                     *(html.tag('td', html.NOTHING if op is None else palette.short(op), class_='text')
+                       for op in ops[:_SEEDS])))
     if body:
       parts.append(html.more(f'{experiment}: {html.number(rows[experiment].get("agreement"), 2)} of the edges are the '
                              'same in two seeds', html.table(
-                                 f'{experiment}: what each seed took on every edge (– : the edge is not in its cell)',
-                                 ('edge', 'the same', *(f'seed {run.result["seed"]}' for run in shown)), body),
+                                 f'{experiment}: what each seed took on every edge (– : the edge is not in its cell)' +
+                                 _left_out(len(runs)),
+                                 ('edge', 'the same', *(f'seed {run.result["seed"]}' for run in runs[:_SEEDS])), body),
                              open_=len(groups) <= 4))
   return parts
 
@@ -62,11 +73,11 @@ def cells(groups, seed: int | None = None) -> list[Any]:
 
 
 def curves(groups) -> list[Any]:
-  """One-hotness over the steps: a chart for every experiment, a line for every seed."""
+  """One-hotness over the steps: a chart for every experiment, a line for every seed, of the first _SEEDS."""
   charts = []
   for experiment, members in groups.items():
     lines, steps = [], []
-    for place, run in enumerate(members[:_SEEDS]):
+    for place, run in enumerate(_by_seed(members)[:_SEEDS]):
       try:
         rows = metrics.read(run.folder / 'arch.jsonl')
       except UserError:
@@ -80,7 +91,7 @@ def curves(groups) -> list[Any]:
       # seeds that recorded other steps are drawn at theirs, joined across those they lack
       drawn = [svg.Line(f'seed {seed}', _filled(x, by_step), (2, 5, 1, 6, 4, 3, 7, 8, 9, 10, 11, 12)[place % 12],
                         str(seed)) for seed, by_step, place in lines]
-      charts.append(html.tag('figure', html.tag('figcaption', experiment), svg.chart(
+      charts.append(html.tag('figure', html.tag('figcaption', experiment + _left_out(len(members))), svg.chart(
           f'One-hotness of {experiment}', x, drawn, y=(0, 1), size=(300, 170))))
   return [html.paragraphs('One-hotness over the steps, a line for every seed.'),
           html.tag('div', charts, class_='edges')] if charts else []
