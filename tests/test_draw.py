@@ -247,6 +247,10 @@ def test_first_edges_and_distributions_show_every_run(tmp_path):
   maps = [a for a in figure.axes if a.get_gid() == 'map']
   assert len(maps) == 16
   np.testing.assert_array_equal(maps[-1].images[0].get_array(), pairs['d'][1]['reduce'])
+  figure = draw.distributions(pairs | {'b': (None, pairs['b'][1])}, tmp_path / 'pairs.png')
+  empty = artists(figure, 'not recorded')
+  assert len(empty) == 2 and len(artists(figure, 'map')) == 14 and not any(axes.images for axes in empty)
+  check_texts(figure)
   with pytest.raises(UserError, match='no run'):
     draw.first_edges({}, DARTS, tmp_path / 'x.png')
   with pytest.raises(UserError, match='shape'):

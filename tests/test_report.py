@@ -196,6 +196,21 @@ def test_what_seeds_agree_on_is_counted_over_all_and_the_first_are_shown(tmp_pat
   assert table.index('seed 2<') < table.index('seed 10<')
 
 
+def test_what_was_not_recorded_is_not_drawn_as_the_start(tmp_path, monkeypatch):
+  """Of a run of 8 steps without arch.jsonl the end alone is known; of one without a step the end is the start."""
+  drawn = {}
+  monkeypatch.setattr(report.draw, 'distributions', lambda runs, path: drawn.update(runs))
+  runs = [made(tmp_path / name / f'seed_{seed}', seed=seed, steps=0 if name == 'none' else 8)
+          for name in ('all', 'some', 'none') for seed in (0, 1)]
+  for run in runs:
+    if run.parent.name != 'some' or run.name == 'seed_0':
+      (run / 'arch.jsonl').unlink()
+  report.compare(runs, tmp_path / 'r')
+  assert drawn['all'][0] is None and drawn['all'][1]['cell'].shape == (6, 5)
+  assert all(drawn[name][0]['cell'].shape == (6, 5) for name in ('some', 'none'))  # seed 1 of `some` was recorded
+  assert 'are those of one seed of each experiment' in (tmp_path / 'r' / 'report.md').read_text()
+
+
 def test_test_and_validation_accuracies_do_not_stand_in_one_column(tmp_path):
   for name, part in (('a', 'test'), ('b', 'valid')):
     run = made(tmp_path / name / 'seed_0')

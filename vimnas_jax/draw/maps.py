@@ -84,17 +84,20 @@ def _columns(cell: Cell) -> list[str]:
           for o, op in enumerate(cell.ops[0])]
 
 
-def distributions(runs: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]], path) -> Figure:
+def distributions(runs: Mapping[str, tuple[Mapping[str, np.ndarray] | None, Mapping[str, np.ndarray]]],
+                  path) -> Figure:
   """Draws, for several runs, the distribution of every edge at the start and at the end: figure 3 of the paper.
 
   Args:
-    runs: label -> ({cell: [edges, ops]} at the start, the same at the end), each in [0, 1]; all of one space.
+    runs: label -> ({cell: [edges, ops]} at the start, or None where it was not recorded, the same at the end), each in
+      [0, 1]; all of one space.
     path: the file to write.
 
   Raises:
     UserError: if there is no run, or the shapes differ.
   """
-  shapes = [{name: np.shape(p) for name, p in part.items()} for pair in runs.values() for part in pair]
+  shapes = [{name: np.shape(p) for name, p in part.items()}
+            for pair in runs.values() for part in pair if part is not None]
   if not shapes or any(s != shapes[0] for s in shapes) or any(len(s) != 2 for s in shapes[0].values()):
     raise UserError(f'distributions need runs of one space, {{cell: [edges, ops]}} each; got {shapes}')
   unit, gap, left, top, right, bottom = 0.13, 0.35, 1.5, 0.75, 0.95, 0.3
@@ -108,13 +111,16 @@ def distributions(runs: Mapping[str, tuple[Mapping[str, np.ndarray], Mapping[str
     figure.text(0.15 / width, (y - tall / 2) / height, plain(label, 24), fontsize=9, color=INK, va='center')
     for part, (when, probs) in enumerate(zip(('start', 'end'), pair, strict=True)):
       x = left + part * sum(wide.values())
-      for name, shown in probs.items():
-        edges, ops = np.shape(shown)
+      for name, (edges, ops) in shapes[0].items():
         if row == 0:
           figure.text((x + ops * unit / 2) / width, 1 - 0.45 / height, f'{name}\n{when}', fontsize=9, **TEXT)
         axes = figure.add_axes((x / width, (y - edges * unit) / height, ops * unit / width, edges * unit / height),
-                               xticks=[], yticks=[], gid='map')
-        image = axes.imshow(shown, cmap='magma', vmin=0, vmax=1, aspect='auto', interpolation='nearest')
+                               xticks=[], yticks=[], gid='map' if probs else 'not recorded')
+        if probs:
+          image = axes.imshow(probs[name], cmap='magma', vmin=0, vmax=1, aspect='auto', interpolation='nearest')
+        else:
+          axes.text(0.5, 0.5, 'not recorded', transform=axes.transAxes, rotation=90 * (edges > ops),
+                    fontsize=min(7.0, 10 * unit * max(edges, ops)), **TEXT)
         axes.spines[:].set_color(FAINT)
         x += wide[name]
   bar = figure.add_axes((1 - 0.75 / width, bottom / height, 0.13 / width, 1 - (top + bottom) / height))

@@ -128,12 +128,13 @@ def _compare(groups, images, folder, oracles, notes=(), command='', chosen=None)
         rows[name].setdefault('trained_with', {})[field] = asked[field]
   traces = {}
   for name, members in groups.items():
-    shown = records.trace(members[0])
+    shown = next((rows for rows in map(records.trace, members) if len(rows) > 1), None) or records.trace(members[0])
     traces[name] = ([row['step'] for row in shown], {cell: np.array([row['probs'][cell] for row in shown])
                                                      for cell in space.cells})
   draw.first_edges(traces, space, folder / 'first_edge.png')
-  draw.distributions({name: tuple({cell: p[at] for cell, p in probs.items()} for at in (0, -1))
-                      for name, (_, probs) in traces.items()}, folder / 'distributions.png')
+  draw.distributions({name: (None if steps[0] else {cell: p[0] for cell, p in probs.items()},
+                             {cell: p[-1] for cell, p in probs.items()})
+                      for name, (steps, probs) in traces.items()}, folder / 'distributions.png')
   draw.comparison(tables.panels({space.name: rows}), folder / 'comparison.png')
   pictures = ['first_edge.png', 'distributions.png', 'comparison.png']
   for benchmark in benchmarks:
@@ -141,7 +142,9 @@ def _compare(groups, images, folder, oracles, notes=(), command='', chosen=None)
       draw.regret({name: _regrets(space, looked_up[benchmark.key], members, kind) for name, members in groups.items()},
                   folder / f'regret_{kind}.png', kind)
       pictures.append(f'regret_{kind}.png')
-  remarks = [benchmark.remark(looked_up[benchmark.key]) for benchmark in benchmarks if benchmark.remark]
+  remarks = ['The first edge and the distributions are those of one seed of each experiment, the first whose steps '
+             'were recorded.'] * any(len(members) > 1 for members in groups.values())
+  remarks += [benchmark.remark(looked_up[benchmark.key]) for benchmark in benchmarks if benchmark.remark]
   files.write_json(folder / 'report.json', rows)
   files.write(folder / 'report.md', tables.page(rows, groups, folder, pictures, remarks, notes))
   pages.comparison(folder, {space.name: (rows, groups)}, {}, command, chosen, notes)
