@@ -226,6 +226,12 @@ def test_values_with_spaces_in_changes():
     config_lib.changed(config_lib.defaults(), "'seed=3")
 
 
+def test_what_follows_a_search_is_its_retraining():
+  for change in ('task=evaluate', 'dry_run=True', 'genotype=x'):  # the first was a fault of this package
+    with pytest.raises(UserError, match=f'config.then_changes sets {change.partition("=")[0]},'):
+      config_lib.following(config_lib.defaults(), f'epochs=1 {change}', 'there')
+
+
 @pytest.mark.parametrize('words, size', [
     ('s1', (20, 36)), ('s4', (20, 36)), ('s1,rdarts', (20, 36)), ('rdarts,s2', (20, 16)), ('s3,rdarts', (20, 36)),
     ('s4,rdarts', (20, 16)), ('rdarts,c100,s1', (8, 16)), ('s3,c100', (20, 36)), ('short,s2', (8, 16)),

@@ -179,6 +179,11 @@ def test_agreement_counts_edges_in_common():
 @pytest.mark.parametrize('members, word', [((), 'members'), (('a', 'a'), "'a'"), (('method.name=darts',), 'name'),
                                            (('../x',), 'folder'), (('..',), 'folder'), (('.',), 'folder'),
                                            (('report.md',), 'folder'), (('a sead=1',), 'sead'),
+                                           (('b', 'a task=retrain'), 'sets task, which is of all members: leave it'),
+                                           (('a dry_run=True',), 'sets dry_run, .*: give --config.dry_run'),
+                                           (('a epochs=1 seed=7',), 'sets seed, .*: set config.study.seeds'),
+                                           (('a seeds=(1,2)',), 'sets seeds, .*: set config.study.seeds'),
+                                           (('a study.seeds=(1,)',), 'sets study.seeds'),
                                            (('a batch_size=many',), 'many'), (('a seed',), "'seed'"),
                                            (('a method.name=darts method.variant=small',), 'variant')])
 def test_bad_members_are_told_before_anything_runs(tiny, tmp_path, members, word):

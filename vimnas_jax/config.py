@@ -218,6 +218,10 @@ def following(config: ConfigDict, changes: str, workdir: str) -> ConfigDict:
   """The resolved configuration of the retraining of what the search in `workdir` finds, with `changes` as `changed`
   takes them. Raises UserError on a bad change.
   """
+  for field in (change.partition('=')[0] for change in _words(changes)):
+    if field in ('task', 'dry_run', 'genotype', 'then', 'then_changes', 'seeds'):
+      raise UserError(f'config.then_changes sets {field}, and is of the retraining of what the search finds: leave it '
+                      'out')
   c = retraining(copy.deepcopy(config).unlock())
   c.genotype = str(workdir)
   return resolve(changed(c, changes))
@@ -229,10 +233,7 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
   Raises UserError if a field does not exist or a value is of another type.
   """
   c = copy.deepcopy(config).lock()
-  try:
-    words = shlex.split(changes)
-  except ValueError as e:
-    raise UserError(f'{changes!r}: {e}; write field=value field=value') from None
+  words = _words(changes)
   for change in words:  # wherever the method is named, its fields may be given
     if change.startswith('method.name='):
       admit(change.removeprefix('method.name='), c)
@@ -251,6 +252,13 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
       raise UserError(f'{change!r} changes no field: write field=value, with a field of docs/config.md or of the '
                       f'method and a value of its type ({" ".join(reason.split())[:120]})') from None
   return c
+
+
+def _words(changes: str) -> list[str]:
+  try:
+    return shlex.split(changes)
+  except ValueError as e:
+    raise UserError(f'{changes!r}: {e}; write field=value field=value') from None
 
 
 def in_spaces(names) -> dict:

@@ -17,6 +17,11 @@ from vimnas_jax.verbs import report, retrain, search
 _NAME = re.compile(r'\w[\w.+-]*')  # of a member: a folder of that name stays inside the study's
 _FILES = ('.md', '.json', '.png')  # that the report writes beside the members
 
+# What a member may not set, with the remedy.
+_WHOLE = {'seed': 'set config.study.seeds', 'seeds': 'set config.study.seeds', 'study': 'set it for the study',
+          'task': 'leave it out, a member is a search (config.then goes on from it)',
+          'dry_run': 'give --config.dry_run'}
+
 
 def study(config, workdir, command: str = '', stop=None) -> dict | None:
   """Searches with every member of config.study and every seed, each in workdir/MEMBER/seed_SEED, then reports.
@@ -135,6 +140,14 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) ->
   return True
 
 
+def _check_own(member: str, changes: str):
+  """Raises UserError where a member sets what is of the study as a whole, by name."""
+  for field in (word.partition('=')[0] for word in shlex.split(changes)):
+    remedy = next((remedy for name, remedy in _WHOLE.items() if field == name or field.startswith(f'{name}.')), None)
+    if remedy:
+      raise UserError(f'config.study.members: {member!r} sets {field}, which is of all members: {remedy}')
+
+
 def members(config, folder: pathlib.Path):
   """(folder, changes, resolved configuration of the search, and of the retraining or None) of every run of
   config.study in `folder`. Raises UserError on a bad member.
@@ -153,8 +166,9 @@ def members(config, folder: pathlib.Path):
     for seed in dict.fromkeys(config.study.seeds):
       where, own = f'{name}/seed_{seed}', f'{changes} seed={seed}'.strip()
       asked = config_lib.changed(config, f'task=search {own}')
+      _check_own(member, changes)
       if asked.seeds:
-        raise UserError(f'config.study.members: {member!r} sets seeds: set config.study.seeds')
+        raise UserError(f'config.seeds={tuple(asked.seeds)!r} is for the task search: set config.study.seeds')
       if asked.choose != 'best':
         raise UserError(f'config.study.members: {member!r} sets choose, which is for a search with config.seeds: leave '
                         'it out')
