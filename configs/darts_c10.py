@@ -11,7 +11,7 @@ from vimnas_jax.config import defaults, when, with_arguments
 
 def smoke(config):
   config.space.cells, config.space.channels = 3, 4
-  config.data.limit, config.batch_size = 128, 8
+  config.data.limit, config.batch_size, config.epochs, config.pretrain.epochs = 128, 8, 1.0, 0.5
 
 
 def get_config(arg=''):

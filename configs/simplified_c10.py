@@ -12,7 +12,7 @@ from vimnas_jax.spaces.simplified import NAMES
 
 def smoke(config):
   config.space.cells, config.space.channels = 3, 4
-  config.data.limit, config.batch_size = 128, 8
+  config.data.limit, config.batch_size, config.epochs, config.pretrain.epochs = 128, 8, 1.0, 0.5
 
 
 def get_config(arg=''):

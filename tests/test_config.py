@@ -1,4 +1,6 @@
 import ast
+import itertools
+import pathlib
 import re
 
 import pytest
@@ -12,15 +14,17 @@ from configs import (
   darts_imagenet,
   folder,
   nb201_c10,
+  oneshot_c10,
   quickstart,
   retrain_imagenet,
   retrain_simplified,
+  simplified_c10,
 )
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import flatten
-from vimnas_jax.verbs import sizing
+from vimnas_jax.verbs import sizing, study
 
 # Sections that are handed on whole: the code that takes them, and as what, if not as `config`.
 HANDED = {'theta': ('runs/optim.py', ''), 'phi': ('runs/optim.py', ''), 'data': ('data/', ''),
@@ -224,6 +228,57 @@ def test_values_with_spaces_in_changes():
   assert config.data.dir == '/my photos' and config.seed == 3
   with pytest.raises(UserError, match='quotation'):
     config_lib.changed(config_lib.defaults(), "'seed=3")
+
+
+def test_the_order_of_words_does_not_matter():
+  for name, words in (('darts_c10', 'method=pcdarts,published'), ('oneshot_c10', 'space3,method=gdas,published'),
+                      ('nb201_c10', 'half,strict'), ('nb201_c10', 'method=rsps,published,smoke'),
+                      ('compare_all', 'darts,smoke')):
+    one, *others = ({**config_lib.resolve(vimnas_jax.configure(f'{name}:{",".join(order)}')).to_dict()}
+                    for order in itertools.permutations(words.split(',')))
+    assert all(other == one for other in others) and 'when' not in one, words
+
+
+@pytest.mark.parametrize('word', ['strict', 'published'])
+def test_settings_of_one_method_are_not_mixed_into_another(word):
+  """The word is read first; the flag comes after it."""
+  for space in ('darts_c10', 'nb201_c10'):
+    asked = vimnas_jax.configure(f'{space}:{word}', {'method.name': 'darts'})
+    with pytest.raises(UserError, match=rf":{word} has applied the settings of method 'vimnas': .*"
+                                        ':method=darts,published') as error:
+      config_lib.resolve(asked)
+    one_line(error)
+    with pytest.raises(UserError, match='unknown method'):
+      config_lib.resolve(vimnas_jax.configure(f'{space}:{word}', {'method.name': 'dart'}))
+    config_lib.resolve(vimnas_jax.configure(f'{space}:{word}', {'method.name': 'vimnas'}))
+    config_lib.following(vimnas_jax.configure(f'{space}:{word}'), '', 'there')
+  members = study.members(vimnas_jax.configure(f'compare_simplified:{word}'), pathlib.Path('there'))
+  assert next(members)[2].method.name == 'vimnas'
+  with pytest.raises(UserError, match="config.method.name='darts'"):
+    list(members)
+
+
+@pytest.mark.parametrize('made', [darts_c10, simplified_c10, nb201_c10, oneshot_c10, darts_imagenet, quickstart])
+def test_a_smoke_run_is_one_of_seconds_with_any_method_and_its_published_settings(made):
+  """Whatever the order of the words; gdas had its 250 epochs."""
+  known, usual = 0, made.get_config('smoke')
+  for name in methods.NAMES:
+    words = ['smoke', f'method={name}']
+    try:
+      methods.published(name, 'imagenet' if usual.space.imagenet else usual.space.name)
+      words, known = [*words, 'published'], known + 1
+    except UserError:
+      pass
+    found = config_lib.resolve(made.get_config(','.join(words)))
+    assert found.epochs <= 1 and found.pretrain.epochs <= 3
+    assert found.batch_size == usual.batch_size or made is quickstart
+    assert found.data.limit == usual.data.limit and found.space.to_dict() == usual.space.to_dict()
+    assert {field: found.method[field] for field in methods.brief(name)} == methods.brief(name)
+    assert found.method.get('tries', 0) <= 3 and found.method.get('images', 0) <= 4
+  assert known
+  later = made.get_config('smoke')  # the method as a flag
+  later.method.name = 'rsps'
+  assert config_lib.resolve(later).method.tries == 3
 
 
 def test_what_follows_a_search_is_its_retraining():

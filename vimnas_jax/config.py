@@ -13,6 +13,7 @@ from vimnas_jax import data, fields, files, limits, methods, spaces
 from vimnas_jax.errors import UserError
 
 TASKS = fields.TASKS
+_APPLIED = ':applied'  # in config.when: the word of settings of one method that was given, and that method
 
 
 defaults = fields.defaults
@@ -30,6 +31,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     raise UserError(f'config.task={c.task!r}: the networks of space {space.name!r} are those of NAS-Bench-101, trained '
                     'there: look them up with config.oracle.nasbench101')
   own = methods.fields(c.method.name)
+  _check_applied(c)
   _apply_when(c)
   for field, value in c.method.to_dict().items():
     if field != 'name' and field not in own and value is not None:
@@ -107,6 +109,15 @@ def when(config: ConfigDict, method: str, values: dict):
   """
   for field, value in values.items():
     config.when.update({method: {**config.when.get(method, {}), field.replace('.', ':'): value}})
+
+
+def _check_applied(c):
+  """Raises UserError where settings of one method were applied by a word, and another was chosen after that."""
+  word, name = c.when.get(_APPLIED, ('', c.method.name))
+  if name != c.method.name:
+    remedy = f':method={c.method.name},published' + (', or leave strict out' if word == 'strict' else '')
+    raise UserError(f'config.method.name={c.method.name!r}: --config=…:{word} has applied the settings of method '
+                    f'{name!r}: name the method in the word, {remedy}')
 
 
 def _apply_when(c):
@@ -275,13 +286,20 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
   """Applies what follows the colon of --config=FILE:ARG: words separated by commas.
 
   'smoke' turns the configuration, by `smoke(config)`, into a run of seconds through the same code; 'method=NAME'
-  chooses the method, and 'published' after it takes the settings with which its authors searched this space; 'strict'
-  is VIM-NAS as the paper's text has it, without this project's recipe (docs/recipe.md).
-  `others` are further words, word=function, that a file has of its own.
+  chooses the method, and 'published' takes the settings with which its authors searched this space; 'strict' is VIM-NAS
+  as the paper's text has it, without this project's recipe (docs/recipe.md).
+  `others` are further words, word=function, that a file has of its own. In whatever order they are given, the method
+  comes first, then `others` as they stand, then 'strict' and 'published', and 'smoke' last.
   """
-  for word in filter(None, arg.split(',')):
+  last = {'strict': 1, 'published': 1, 'smoke': 2}
+  words = sorted(filter(None, arg.split(',')), key=lambda word: -1 if word.startswith('method=') else
+                 0 if word in others else last.get(word, 0))
+  for word in words:
+    if word in ('strict', 'published') and word not in others:
+      config.when[_APPLIED] = (word, config.method.name)
     if word == 'smoke':
       smoke(config)
+      _brief(config)
     elif word in others:
       others[word](config)
     elif word == 'strict':
@@ -298,10 +316,20 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
     else:
       raise UserError(f'--config=…:{word}: after the colon goes {", ".join(("smoke", *others))}, strict, published or '
                       f'method=NAME ({", ".join(methods.NAMES)})')
-  if 'strict' in arg.split(',') and config.method.name != 'vimnas':
+  if 'strict' in words and config.method.name != 'vimnas':
     raise UserError(f'--config=…:strict is VIM-NAS as its paper has it, and config.method.name={config.method.name!r}: '
                     'leave it out, or give published')
   return config
+
+
+def _brief(config):
+  """Lets every method do as little beside its steps as its BRIEF says, also where `published` has set more."""
+  for name in methods.NAMES:
+    if least := methods.brief(name):
+      when(config, name, {f'method.{field}': value for field, value in least.items()})
+  for field, value in methods.brief(config.method.name).items():
+    if config.method[field] is not None:
+      config.method[field] = value
 
 
 def strict(config: ConfigDict):

@@ -2,9 +2,9 @@
 
 A method's module has FIELDS (its fields of config.method, with their defaults), OPTIMIZER (that of phi), PRETRAIN
 (epochs of theta alone) and `make(config.method) -> Method`; examples/gumbel.py is a whole one. It may have PUBLISHED,
-{space: {field of config: value}}, the settings of its authors, and PASSES, how often a step goes through the supernet
-and back. All but `make` are literals and are read without running the module: it imports JAX, which a command that is
-refused, or asks for help, need not wait for.
+{space: {field of config: value}}, the settings of its authors, PASSES, how often a step goes through the supernet and
+back, and BRIEF, the fields that a run of seconds has otherwise. All but `make` are literals and are read without
+running the module: it imports JAX, which a command that is refused, or asks for help, need not wait for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
 __all__ = ['END', 'NAMES', 'SINGLE', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem', 'Step',
-           'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain', 'published', 'source']
+           'brief', 'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain', 'published',
+           'source']
 
 # method -> (module, the name of a literal in it that changes its defaults)
 _MODULES = {
@@ -161,6 +162,11 @@ def published(name: str, space: str) -> dict[str, Any]:
     raise UserError(f'--config=…:published: of method {name!r} there are published settings for '
                     f'{", ".join(known) or "no space"}, not for {space!r}: leave it out')
   return {**literals.get('STRICT', {}), **known[family], **changed.get('published', {})}
+
+
+def brief(name: str) -> dict[str, Any]:
+  """The method's own fields of config.method that have another value in a run of seconds, {field: value}."""
+  return {} if name.endswith('.py') else _declared(name)[0].get('BRIEF', {})
 
 
 def pretrain(name: str) -> float:

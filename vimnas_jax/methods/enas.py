@@ -57,6 +57,7 @@ FIELDS = {
 OPTIMIZER = {'optimizer': 'adam', 'lr': 1e-3, 'momentum': 0.0, 'weight_decay': 0.0, 'eps': 1e-3}
 PRETRAIN = 0.0
 PASSES = 2.67
+BRIEF = {'tries': 3}
 PUBLISHED = {
     'nb201': {'epochs': 250.0, 'batch_size': 128, 'theta.lr': 0.05, 'theta.lr_end': 5e-4, 'theta.weight_decay': 2.5e-4,
               'theta.nesterov': True, 'phi.clip': 5.0},

@@ -25,6 +25,7 @@ FIELDS = {'tries': 100}  # architectures that are rated at the end
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
 PASSES = 1
+BRIEF = {'tries': 3}
 PUBLISHED = {
     'nb201': {'epochs': 250.0, 'batch_size': 64, 'theta.nesterov': True, 'theta.weight_decay': 5e-4,
               'method.tries': 100},

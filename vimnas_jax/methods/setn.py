@@ -31,6 +31,7 @@ FIELDS = {'tries': 100}  # architectures that are rated at the end
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
 PRETRAIN = 0.0
 PASSES = 2
+BRIEF = {'tries': 3}
 PUBLISHED = {
     'nb201': {'epochs': 250.0, 'batch_size': 64, 'theta.clip': 0.0, 'theta.weight_decay': 5e-4, 'theta.nesterov': True,
               'theta.schedule': 'cosine_epoch', 'method.tries': 100},

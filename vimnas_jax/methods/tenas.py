@@ -42,6 +42,7 @@ FIELDS = {
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.0, 'momentum': 0.0, 'weight_decay': 0.0}
 PRETRAIN = 0.0
 PASSES = 0
+BRIEF = {'images': 4, 'channels': 1, 'inputs': 20, 'batches': 1, 'repeats': 1, 'prune': 3}
 PUBLISHED = {'nb201': {'method.images': 72, 'method.channels': 3, 'method.prune': 1},
              'darts': {'method.images': 14, 'method.channels': 1, 'method.prune': 3},
              'imagenet': {'method.images': 24, 'method.channels': 1, 'method.prune': 2}}
