@@ -233,6 +233,15 @@ def test_regret_is_drawn_as_mean_and_standard_error(tmp_path):
   assert axes.get_yscale() == 'log' and (tmp_path / 'r.png').stat().st_size > 5000
   band = axes.collections[0].get_paths()[0].vertices[:, 1]
   assert np.isclose(band, 0.01).any() and np.isclose(band, 0.03).any()  # 0.02 -+ sqrt(2) 0.01 / sqrt(2)
+  assert axes.get_ylabel() == 'test regret'
+  figure = draw.regret({'a': ([0, 1, 2], np.array([[0.1, 0.0, 0.0], [0.1, 0.0, 0.02]])),
+                        'b': ([0, 1], np.array([[0.2, 0.2]]))}, tmp_path / 'r.png')
+  (axes,) = figure.axes  # the best of the space is found: a mean of 0, which a logarithm has not
+  np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.1, 0.005, 0.01])
+  assert 0.001 < axes.get_ylim()[0] < 0.005 and 'what is below 0.005 is drawn there' in axes.get_ylabel()
+  assert axes.yaxis.label.get_window_extent().x0 >= 0
+  zeros = draw.regret({'a': ([0, 1], np.zeros((2, 2)))}, tmp_path / 'zeros.png').axes[0]
+  np.testing.assert_allclose(zeros.lines[0].get_ydata(), 1e-3)
   for bad in ({}, {'a': ([0, 1], np.ones((2, 3)))}, {'a': ([], np.ones((2, 0)))}):
     with pytest.raises(UserError, match='regret is drawn'):
       draw.regret(bad, tmp_path / 'r.png')
