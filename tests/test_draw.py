@@ -259,13 +259,36 @@ def test_first_edges_and_distributions_show_every_run(tmp_path):
     draw.distributions({}, tmp_path / 'x.png')
 
 
+def test_names_that_are_cut_stay_apart(tmp_path):
+  """Runs of a study are called after what they change, and often differ in their last letters, or first, alone."""
+  long = [f'{first}_{"nb201_c10_half_" * 3}seed_{last}' for first in 'ab' for last in (1, 2)]
+  for names, most in ((long, 24), (long, 6), (long[:2], 12), (['x' * 40 + f'{n}' + 'y' * 40 for n in range(9)], 20),
+                      (['a\n', 'a\\n', 'a'], 9), (['b' * 9 + '\n' + 'c' * 9, 'b' * 9 + '\\n' + 'c' * 9], 9)):
+    shown = draw.base.distinct(names, most)
+    assert list(shown) == names and len({*shown.values()}) == len(names)
+    assert all(len(text) <= most and (len(name) > most - 3 or '…' not in text) for name, text in shown.items())
+  assert draw.base.distinct([long[0], '$x'], 24) == {long[0]: 'a_nb201_c10_…half_seed_1', '$x': r'\$x'}
+  figure = draw.first_edges({name: (range(3), history(DARTS, 3)) for name in long}, DARTS, tmp_path / 'first.png')
+  titles = [panel.get_title() for panel in artists(figure, 'panel')]
+  assert len({*titles}) == 8 and all(title.endswith((', normal cell', ', reduce cell')) for title in titles)
+  assert max(map(len, titles)) <= 29
+  check_texts(figure)
+  pair = {cell: probs[0] for cell, probs in history(DARTS, 1).items()}
+  figure = draw.distributions(dict.fromkeys(long, (pair, pair)), tmp_path / 'd.png')
+  assert len({text.get_text() for text in figure.texts}) == 4 + 4 + 1
+  check_texts(figure)
+  figure = draw.comparison({'a': {'s1': {name: [1.0] for name in long}}}, tmp_path / 'c.png')
+  assert len({label.get_text() for label in figure.axes[0].get_yticklabels()}) == 4
+  check_texts(figure)
+
+
 def test_confusion_has_the_names_of_the_classes(tmp_path):
   names = ['cat', r'$\frac', 'a name that is far too long', 'fox\n']
   figure = draw.confusion(np.array([[5, 1, 0, 0], [0, 3, 1, 0], [0, 0, 0, 0], [1, 0, 0, 9]]), tmp_path / 'c.png', names)
   axes = figure.axes[0]
   for axis in (axes.xaxis, axes.yaxis):
     shown = [label.get_text().replace('\\$', '$') for label in axis.get_ticklabels()]
-    assert shown == ['cat', r'$\frac', 'a name that is far to…', r'fox\n']
+    assert shown == ['cat', r'$\frac', 'a name that…r too long', r'fox\n']
   check_png(tmp_path / 'c.png', (400, 400), (900, 900))
   check_texts(figure)
   with pytest.raises(UserError, match='4 classes has as many names'):

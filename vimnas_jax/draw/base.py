@@ -1,5 +1,6 @@
 """What all pictures share: colours, type and the figure itself."""
 
+import itertools
 import pathlib
 import warnings
 from collections.abc import Iterable, Sequence
@@ -82,6 +83,27 @@ def plain(text: str, most: int = 60) -> str:
   text = files.printable(text)
   text = text if len(text) <= most else f'{text[:most - 1]}…'
   return text.replace('$', r'\$')
+
+
+def distinct(names: Iterable[str], most: int) -> dict[str, str]:
+  """Names from outside as they may be drawn beside each other: {name: text}, no text being that of another name.
+
+  Each is as by `plain`, but those of more than `most` characters are shortened, all at one place: the middle, or the
+  nearest to it that tells them apart. Those that no cut tells apart are numbered.
+  """
+  whole = {name: files.printable(name) for name in names}
+
+  def cut(text, head, room=most):
+    return text if len(text) <= room else f'{text[:head]}…{text[len(text) - (room - head - 1):]}'
+
+  middle = most // 2
+  heads = sorted(range(most), key=lambda head: abs(head - middle))
+  drawn = next((found for found in ({name: cut(text, head) for name, text in whole.items()} for head in heads)
+                if len({*found.values()}) == len(found)), {})
+  for name, text in whole.items() if not drawn else ():
+    numbered = (cut(text, middle - 3, most - len(end)) + end for end in (f' #{n}' for n in itertools.count(2)))
+    drawn[name] = next(text for text in itertools.chain((cut(text, middle),), numbered) if text not in drawn.values())
+  return {name: text.replace('$', r'\$') for name, text in drawn.items()}
 
 
 def heading(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from vimnas_jax.draw.base import FAINT, INK, PALE, QUIET, blank, longest, plain, save
+from vimnas_jax.draw.base import FAINT, INK, PALE, QUIET, blank, distinct, longest, save
 from vimnas_jax.draw.palette import SLOTS
 from vimnas_jax.errors import UserError
 
@@ -51,10 +51,11 @@ def _lines(panels) -> list[tuple[str, str | None, str]]:
     for group, row in groups.items():
       found.setdefault(group, {}).update(dict.fromkeys(row))
   lines: list[tuple[str, str | None, str]] = []
+  groups = distinct(found, _NAME)
   for group, names in found.items():
     if len(found) > 1:
-      lines.append((group, None, plain(group, _NAME)))
-    lines += [(group, name, plain(name, _NAME)) for name in names]
+      lines.append((group, None, groups[group]))
+    lines += [(group, name, text) for name, text in distinct(names, _NAME).items()]
   return lines
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from vimnas_jax.draw.base import FAINT, INK, QUIET, TEXT, blank, longest, plain, save
+from vimnas_jax.draw.base import FAINT, INK, QUIET, TEXT, blank, distinct, longest, save
 from vimnas_jax.errors import UserError
 
 _SIDE, _LEAST, _DIGIT = 9.0, 0.125, 0.075  # inches: of many classes in all; a cell; a digit in it
@@ -36,7 +36,8 @@ def confusion(counts: np.ndarray, path, names: Sequence[str] = ()) -> Figure:
   unit = max(_LEAST if classes <= _NAMED else 0.0, min(0.75, max(0.12 + _DIGIT * digits, 0.32), _SIDE / classes))
   unit = max(unit, 2.2 / classes)  # of two or three classes
   numbered = unit >= max(_NUMBERED, 0.06 + 0.9 * _DIGIT * digits)
-  labels = [plain(name, 22) for name in names] or [str(i) for i in range(classes)]
+  shown = distinct(names, 22)
+  labels = [shown[name] for name in names] or [str(i) for i in range(classes)]
   size = min(9.0, max(5.0, 72 * unit * 0.75))  # points of a name
   if classes > _NAMED:
     labels = []

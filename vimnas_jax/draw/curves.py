@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from vimnas_jax.draw.base import FAINT, INK, PALE, blank, plain, save
+from vimnas_jax.draw.base import FAINT, INK, PALE, blank, distinct, save
 from vimnas_jax.errors import UserError
 
 
@@ -51,6 +51,7 @@ def regret(experiments: dict[str, tuple[Sequence[float], np.ndarray]], path, kin
     bands[label] = mean - error, mean, mean + error
   floor = min((value / 2 for _, mean, _ in bands.values() for value in mean if value > 0), default=1e-3)
   lifted = any(np.min(values) < floor for band in bands.values() for values in band)
+  names = distinct(experiments, 24)
   lines = -(-len(experiments) // 2)  # of the legend
   figure = blank(5.6, 3.35 + 0.23 * lines)
   left = 0.17 if lifted else 0.14  # of two lines of the label, or one
@@ -58,7 +59,7 @@ def regret(experiments: dict[str, tuple[Sequence[float], np.ndarray]], path, kin
   hues = ('#12407a', '#f0a030', '#1d9a50', '#b8336a', '#7a1f76', '#8c4a00', '#17becf', '#7b8794')
   for (label, (x, _)), color in zip(experiments.items(), itertools.cycle(hues)):
     low, mean, high = (np.maximum(values, floor) for values in bands[label])
-    axes.plot(x, mean, color=color, linewidth=1.6, label=plain(label, 26), marker='.' if len(x) < 30 else '',
+    axes.plot(x, mean, color=color, linewidth=1.6, label=names[label], marker='.' if len(x) < 30 else '',
               gid='mean')
     axes.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0, gid='error')
   axes.set_yscale('log')

@@ -8,7 +8,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from vimnas_jax.draw import palette
-from vimnas_jax.draw.base import FAINT, INK, TEXT, blank, heading, plain, save
+from vimnas_jax.draw.base import FAINT, INK, TEXT, blank, distinct, heading, plain, save
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.types import Cell, Space
 
@@ -105,10 +105,10 @@ def distributions(runs: Mapping[str, tuple[Mapping[str, np.ndarray] | None, Mapp
   wide = {name: ops * unit + gap for name, (_, ops) in shapes[0].items()}
   width = left + 2 * sum(wide.values()) + right
   height = top + len(runs) * tall + bottom
-  figure, image = blank(width, height), None
+  figure, image, names = blank(width, height), None, distinct(runs, 24)
   for row, (label, pair) in enumerate(runs.items()):
     y = height - top - row * tall
-    figure.text(0.15 / width, (y - tall / 2) / height, plain(label, 24), fontsize=9, color=INK, va='center')
+    figure.text(0.15 / width, (y - tall / 2) / height, names[label], fontsize=9, color=INK, va='center')
     for part, (when, probs) in enumerate(zip(('start', 'end'), pair, strict=True)):
       x = left + part * sum(wide.values())
       for name, (edges, ops) in shapes[0].items():

@@ -9,12 +9,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from vimnas_jax.draw import palette
-from vimnas_jax.draw.base import FAINT, INK, PALE, QUIET, TEXT, apart, blank, heading, pens, plain, save
+from vimnas_jax.draw.base import FAINT, INK, PALE, QUIET, TEXT, apart, blank, distinct, heading, pens, plain, save
 from vimnas_jax.errors import UserError
 from vimnas_jax.spaces.types import Space
 
 _WIDE, _NAME = 1.6, 0.115  # inches: a panel; between two names of lines
 _FEW, _RISEN, _NAMES = 5, 0.25, 9  # of so few lines all have names; else those that rose so high; at most
+_TITLE = 29  # letters above a panel at most
 _LOW, _HIGH = -0.03, 1.03  # ends of an axis of probabilities
 
 def weights(steps: Sequence[float], probs: Mapping[str, np.ndarray], space: Space, path) -> Figure:
@@ -109,6 +110,8 @@ def first_edges(runs: Mapping[str, tuple[Sequence[float], Mapping[str, np.ndarra
   names = [plain(palette.short(op)) for op in ops]
   across = max(1, min(len(ops), int((width - 0.3) / (0.6 + 0.078 * max(map(len, names))))))
   lines = math.ceil(len(ops) / across)
+  of_cell = {name: f', {plain(heading(name))}' if len(cells) > 1 else '' for name, _ in cells}
+  labels = distinct(runs, max(12, _TITLE - max(map(len, of_cell.values()))))
   head, height = 0.42 + 0.2 * lines, 1.85 * rows + 0.45
   height += head
   figure = blank(width, height)
@@ -120,7 +123,7 @@ def first_edges(runs: Mapping[str, tuple[Sequence[float], Mapping[str, np.ndarra
       values = probs[name][:, 0]
       for o, op in enumerate(graph.ops[0]):
         axes.plot(steps, values[:, o], marker='.' if len(steps) < 2 else '', gid='line', **pen[op])
-      _panel(axes, plain(f'{label}, {heading(name)}' if len(cells) > 1 else label, 34), np.asarray(steps), left=True,
+      _panel(axes, labels[label] + of_cell[name], np.asarray(steps), left=True,
              lowest=True)
       top = next((top for top in (0.25, 0.5) if np.nanmax(values) <= 0.96 * top), 1.0)
       axes.set_ylim(_LOW * top, _HIGH * top)
