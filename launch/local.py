@@ -63,6 +63,9 @@ def main() -> int:
   parser.add_argument('--devices', type=int, default=1, help='CPU devices of each process')
   parser.add_argument('command', nargs=argparse.REMAINDER, help='-- and the flags of vimnas_jax.main')
   asked = parser.parse_args()
+  for name in ('processes', 'devices'):
+    if getattr(asked, name) < 1:
+      parser.error(f'--{name}={getattr(asked, name)} starts nothing: give 1 or more')
   flags = asked.command[1:] if asked.command[:1] == ['--'] else asked.command
   coordinator, processes, threads = f'localhost:{free_port()}', [], []
   for number in range(asked.processes):

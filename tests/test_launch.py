@@ -126,6 +126,15 @@ def test_the_configurations_that_are_named_exist(name):
     config.resolve(api.configure(each))
 
 
+@pytest.mark.parametrize('flag', ['--processes=0', '--processes=-1', '--devices=0'])
+def test_no_process_is_no_success(flag, monkeypatch, capsys):
+  local = runpy.run_path(str(LAUNCH / 'local.py'))
+  monkeypatch.setattr(sys, 'argv', ['local.py', flag, '--', '--config=quickstart'])
+  with pytest.raises(SystemExit) as ended:
+    local['main']()
+  assert ended.value.code == 2 and f'{flag} starts nothing: give 1 or more' in capsys.readouterr().err
+
+
 def test_of_local_processes_none_outlives_another_that_failed(tmp_path, monkeypatch):
   """Neither one that waits nor the exit code depends on the order of the processes."""
   local = runpy.run_path(str(LAUNCH / 'local.py'))

@@ -61,7 +61,10 @@ def test_importing_the_package_imports_little_and_touches_nothing():
 def test_configure_names_what_is_wrong():
   config = vimnas_jax.configure('nb201_c10:method=darts', {'data.dir': 'DIR'}, seed=3)
   assert (config.method.name, config.data.dir, config.seed, config.space.name) == ('darts', 'DIR', 3, 'nb201')
-  for name, fields, word in (('none', {}, "'none'"), ('quickstart', {'sead': 1}, 'sead'),
+  paths = vimnas_jax.configure(ROOT / 'configs' / 'retrain_c10.py', {'data.dir': ROOT / 'x'}, genotype=ROOT / 'y')
+  assert (paths.task, paths.data.dir, paths.genotype) == ('retrain', f'{ROOT}/x', f'{ROOT}/y')
+  for name, fields, word in (('none', {}, "'none'"), (ROOT / 'none.py', {}, 'none.py'),
+                             ('quickstart', {'sead': 1}, 'sead'),
                              ('quickstart', {'batch_size': 'many'}, 'many'), ('quickstart:fast', {}, 'fast')):
     with pytest.raises(UserError, match=word) as error:
       vimnas_jax.configure(name, fields)

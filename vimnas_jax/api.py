@@ -57,13 +57,13 @@ def located(value: str) -> str:
   return found
 
 
-def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any) -> ConfigDict:
+def configure(name: AnyPath, changes: Mapping[str, Any] | None = None, **fields: Any) -> ConfigDict:
   """A configuration: that of a file of configs/, or of one's own, with some fields changed.
 
   Args:
     name: as --config takes it: a path or the name of a file that comes with the package, and words after a colon, as
       'nb201_c10:method=darts,smoke'.
-    changes: {field: value}, for fields in rooms, as {'data.dir': 'DIR', 'phi.lr': 0.1}.
+    changes: {field: value}, for fields in rooms, as {'data.dir': 'DIR', 'phi.lr': 0.1}. Paths may be pathlib's.
     **fields: the same for fields that have no room, as seed=1.
 
   Returns:
@@ -72,13 +72,14 @@ def configure(name: str, changes: Mapping[str, Any] | None = None, **fields: Any
   Raises:
     UserError: there is no such file or field, or a value is of another type.
   """
-  path, _, words = located(name).partition(':')
+  path, _, words = located(os.fsdecode(name)).partition(':')
   loader = Source('vimnas_jax_configuration', path)
   spec = importlib.util.spec_from_file_location(loader.name, path, loader=loader)
   if not path.endswith('.py') or spec is None:
     raise UserError(f'{printable(name)!r} is no configuration: give a file, or the name of one that comes with the '
                     'package, as quickstart')
-  asked = {**(changes or {}), **fields}
+  asked = {field: os.fsdecode(value) if isinstance(value, os.PathLike) else value
+           for field, value in {**(changes or {}), **fields}.items()}
   config_lib.admit(asked.get('method.name', ''))
   module = importlib.util.module_from_spec(spec)
   loader.exec_module(module)

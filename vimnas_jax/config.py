@@ -146,10 +146,11 @@ def _apply_limit(c, asked):
     if trained.data.name != asked.data.name:
       raise UserError(f'limits are of networks with the classes of the search, and config.then_changes sets data.name='
                       f'{trained.data.name!r}: set the limits to 0, or leave that out')
-    if (c.limit.madds or c.limit.latency_ms) and any(
-        trained.data[name] != asked.data[name] for name in ('image_size', 'shrink')):
-      raise UserError('config.limit.madds and latency_ms are of images of the search, and config.then_changes sets '
-                      'others: give both the same, or set config.limit.params alone')
+    differs = next((name for name in ('image_size', 'shrink') if trained.data[name] != asked.data[name]), None)
+    if differs and (c.limit.madds or c.limit.latency_ms):
+      raise UserError('config.limit.madds and latency_ms are of images of the search, which has config.data.'
+                      f'{differs}={asked.data[differs]!r}, and config.then_changes={asked.then_changes!r} sets '
+                      f'{trained.data[differs]!r}: give both the same, or set config.limit.params alone')
     if c.limit.latency_ms and trained.dtype != c.dtype:
       raise UserError(f'config.limit.latency_ms is of networks in config.dtype={c.dtype!r}, and config.then_changes '
                       f'sets {trained.dtype!r}: give both the same')
