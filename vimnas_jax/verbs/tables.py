@@ -102,8 +102,8 @@ def page(rows, groups, folder, pictures, remarks=(), notes=()) -> str:
   """
   lines = ['# Report', '', table(rows), '', *warnings(notes),
            LEGEND, '', *(line for remark in remarks for line in (remark, '')), '![first edge](first_edge.png)', '',
-           'Probabilities on the first edge of every cell, first seed of each experiment; each panel has axes of its '
-           'own.', '',
+           'Probabilities on the first edge of every cell, of each experiment the first seed that recorded them; each '
+           'panel has axes of its own.', '',
            '![distributions](distributions.png)', '', 'Distributions of all edges at the start and at the end.', '']
   lines += ['![comparison](comparison.png)', '', 'Means over seeds, in figures beside the bars, which begin at 0; of '
             'several seeds every dot is one.', '']
