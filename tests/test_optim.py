@@ -7,10 +7,10 @@ from ml_collections import ConfigDict
 from vimnas_jax.runs import optim
 
 
-def _moves(tx, steps):
+def _moves(tx, steps, gradients=None):
   state, moves, update_ = tx.init(jnp.zeros(1)), [], jax.jit(tx.update)
-  for _ in range(steps):
-    update, state = update_(jnp.ones(1), state, jnp.zeros(1))
+  for i in range(steps):
+    update, state = update_(jnp.ones(1) if gradients is None else jnp.full(1, gradients[i]), state, jnp.zeros(1))
     moves.append(-float(update[0]))
   return moves
 
@@ -22,6 +22,22 @@ def test_the_rate_of_phi_goes_in_a_line_and_stays(optimizer, first):
   np.testing.assert_allclose(_moves(optim.phi(config, 4), 6), first, rtol=1e-5)
   config.lr_end = 1.0
   np.testing.assert_allclose(_moves(optim.phi(config, 4), 6), np.ones(6), rtol=1e-5)
+
+
+@pytest.mark.parametrize('optimizer, clip', [('sgd', 2.0), ('sgd', 0.0), ('adam', 2.0), ('adam', 0.0)])
+def test_phi_moves_by_clipped_gradients_with_its_momentum(optimizer, clip):
+  """Momentum is the first beta of Adam, whose second one is 0.999."""
+  config = ConfigDict({'optimizer': optimizer, 'lr': 0.5, 'lr_end': 0.5, 'momentum': 0.6, 'weight_decay': 0.0,
+                       'clip': clip, 'schedule': 'linear', 'fall': 0.0, 'eps': 1e-3})
+  gradients, want, m, v = [1.0, 8.0, -0.5, -3.0], [], 0.0, 0.0
+  for t, g in enumerate(np.clip(gradients, -clip, clip) if clip else gradients, 1):
+    if optimizer == 'sgd':
+      m = 0.6 * m + g
+      want.append(0.5 * m)
+    else:
+      m, v = 0.6 * m + 0.4 * g, 0.999 * v + 0.001 * g ** 2
+      want.append(0.5 * m / (1 - 0.6 ** t) / (np.sqrt(v / (1 - 0.999 ** t)) + 1e-3))
+  np.testing.assert_allclose(_moves(optim.phi(config, 4), 4, gradients), want, rtol=1e-4)
 
 
 def test_the_rate_of_phi_rises_by_factors_and_falls_to_nothing():
