@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from vimnas_jax import config as config_lib
 from vimnas_jax import methods, spaces
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import Clock
+from vimnas_jax.methods import Clock, Method, Step
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import optim, state, steps
 
@@ -144,13 +144,32 @@ def test_pretraining_moves_theta_alone():
   _, _, found, now, batch = _setup(pretrain=2)
   assert found['pretrain'] is found['search']  # one program, which compiles once
   step = jax.jit(found['search'])
-  first = jax.device_get((now.theta, now.phi))
+  first = jax.device_get((now.theta, now.phi, now.opt_phi))
   for i in range(3):
     now, _ = step(now, batch, jax.random.key(i))
-    pairs = zip(jax.tree.leaves(first[1]), jax.tree.leaves(jax.device_get(now.phi)), strict=True)
-    same = all(np.array_equal(a, b) for a, b in pairs)
-    assert same == (i < 2)
+    for before, after in zip(first[1:], jax.device_get((now.phi, now.opt_phi))):  # its optimiser waits as well
+      pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+      same = all(np.array_equal(a, b) for a, b in pairs)
+      assert same == (i < 2)
   assert not np.array_equal(first[0]['head'], now.theta['head'])
+
+
+def test_a_step_is_read_off_by_the_clock_at_its_end():
+  """The third of the search moves phi at 2; what a method does after it, and what is read off it, is at 3."""
+  def update(method, problem, now, batches, clock):
+    return now, {'during': clock.step}
+
+  def read(phi, clock):
+    return {'cell': (clock.step, phi['fixed'])}
+
+  made = Method(None, None, read, Step(update), scores=read, after=lambda phi, clock: {**phi, 'fixed': clock.step})
+  plan, one = steps.Plan(4, 10, 'noise'), {'w': jnp.ones(1)}
+  phase = steps.phases(made, spaces.get(ONE_EDGE), plan)[-1]
+  step = steps.search_step(made, lambda length: None, plan, phase, lambda key, images: images)
+  now = state.SearchState(jnp.int32(6), one, {'params': one, 'fixed': 0}, {}, {}, None)
+  after, metrics = step(now, {'images': None, 'labels': None}, jax.random.key(0))
+  assert metrics['during'] == 2 and metrics['probs'] == metrics['scores'] == {'cell': (3, 3)}
+  assert after.step == 7 and after.phi['fixed'] == 3
 
 
 def test_bilevel_phi_descends_the_validation_batch():
