@@ -78,6 +78,33 @@ def test_a_plan_of_another_length_is_the_same_program(task, method):
   assert few != many and short == long
 
 
+def test_every_epoch_and_seed_has_an_order_of_its_own(monkeypatch):
+  """Of all images of a half, each half by itself; the start is a function of the seed as well."""
+  run = parts(**{'method.name': 'darts', 'pretrain.epochs': 0.0, 'epochs': 3.0})
+  monkeypatch.setattr(run, '_starts', [lambda key: key])
+  found, starts = [], []
+  for seed in range(2):
+    run.config.seed = seed
+    starts.append(np.asarray(run.start()))
+    epochs = [run.order(epoch) for epoch in range(3)]
+    found += [epoch[part] for epoch in epochs for part in ('train', 'valid')]
+    _, index = run.batches(with_images=False)
+    np.testing.assert_array_equal(index(7)['train'], epochs[1]['train'][2])  # five steps an epoch
+    np.testing.assert_array_equal(index(7)['valid'], epochs[1]['valid'][2])
+  assert all(sorted(order.ravel()) == list(range(40)) for order in found)
+  assert len({order.tobytes() for order in found}) == 12 and not np.array_equal(*starts)
+
+
+def test_a_plan_that_was_shortened_tells_its_steps_so():
+  run = parts(**{'method.name': 'darts', 'pretrain.epochs': 2.0, 'epochs': 4.0})
+  for pretrain, search_ in ((10, 20), (5, 15)):
+    held, _ = run.batches(with_images=False)
+    assert jax.device_get(held['lengths']) == (steps.Lengths(pretrain, search_, pretrain + search_, search_),)
+    names = [run.phase(at).name for at in range(run.total)]
+    assert names == ['pretrain'] * pretrain + ['search'] * search_
+    run.take(configured(**{'method.name': 'darts', 'pretrain.epochs': 1.0, 'epochs': 3.0}))
+
+
 def test_a_retraining_sees_every_image_of_an_epoch_once():
   """The last batch has what is left over, as in the originals: 521 steps of CIFAR-10 at batch 96, not 520."""
   run = parts(task='retrain', **{'data.num_train': 27})
