@@ -188,8 +188,9 @@ def test_networks_that_are_apart_serve_their_groups_and_come_together(x64):
   np.testing.assert_allclose(method.logits(phi)['cell'], own.mean(0), atol=1e-9)
 
 
-def test_noise_has_unit_variance_and_samples_differ():
-  method = _make('vimnas', samples=4)
+@pytest.mark.parametrize('name', ['vimnas', 'darts_noise'])
+def test_noise_has_unit_variance_and_samples_differ(name):
+  method = _make(name, samples=4)
   phi = jax.jit(lambda key: method.init(key, spaces.get('darts')))(jax.random.key(0))
   logit = jax.jit(method.logits)(phi)
   drawn = jax.jit(jax.vmap(lambda i: method.sample(phi, jax.random.key(i), Clock(0, 1))[0]['normal']))(jnp.arange(200))
@@ -201,7 +202,7 @@ def test_noise_has_unit_variance_and_samples_differ():
 
 
 def test_the_sparsity_is_of_the_means_that_the_step_mixes_by():
-  """Scaled up as they are at its time."""
+  """Scaled up as they are at its time, beside noise as wide as sigma; weighed once per data set of 25,000 images."""
   space, method = spaces.get('nb201'), _make('vimnas', variant='dropout', sharpen=8.0, sharpen_from=0.5, bound=0.0,
                                              centred=False)
   phi = jax.jit(lambda key: method.init(key, space))(jax.random.key(3))
@@ -211,7 +212,11 @@ def test_the_sparsity_is_of_the_means_that_the_step_mixes_by():
   sigma = jax.nn.softplus(vimnas.network(net, phi['fixed']['eps']['cell'])[0].mean(0))
   weight = early / float(vimnas.dropout_kl(mu, sigma).sum())
   assert late == pytest.approx(weight * float(vimnas.dropout_kl(8 * mu, sigma).sum()), rel=1e-5)
-  assert late != pytest.approx(early, rel=1e-2)
+  assert late != pytest.approx(early, rel=1e-2) and weight == pytest.approx(1 / 25_000, rel=1e-5)
+  weights, info = method.sample(phi, jax.random.key(1), Clock(10, 10))
+  xi = jax.random.normal(jax.random.fold_in(jax.random.key(1), 0), (8, 6, 5))
+  np.testing.assert_allclose(weights['cell'], jax.nn.softmax(8 * mu[None] + sigma[None] * xi), rtol=1e-4, atol=1e-7)
+  assert float(info['sigma/cell']) == pytest.approx(float(sigma.mean()), rel=1e-5) and float(sigma.std()) > 0.1
 
 
 @pytest.mark.parametrize('name', ['darts', 's1', 's3'])
