@@ -175,6 +175,29 @@ def test_gdas_runs_one_path_and_learns_through_it(x64):
   assert float(metrics['grad_phi']) == pytest.approx(float(jnp.linalg.norm(jax.grad(soft)(alpha))), rel=1e-8)
 
 
+def test_the_temperature_of_gdas_falls_in_a_straight_line():
+  """As told, and as alpha's gradient has it."""
+  made, noise = make('gdas'), jax.random.gumbel(jax.random.fold_in(jax.random.key(0), 0), (1, 6, 5))
+  alpha = jnp.array(np.random.default_rng(0).normal(size=(6, 5)), jnp.float32)
+
+  @jax.jit
+  @jax.value_and_grad
+  def soft(alpha, tau):
+    return jax.nn.softmax((jax.nn.log_softmax(alpha)[None] + noise) / tau).max(-1).sum()
+
+  @jax.jit
+  def slope(done):
+    def drawn(alpha):
+      weights, info = made.sample({'params': {'cell': alpha}, 'fixed': {}}, jax.random.key(0), Clock(done, 2))
+      return weights['cell'].ops.sum(), info['tau']
+    return jax.grad(drawn, has_aux=True)(alpha)
+
+  for done, tau in enumerate((10, 5.05, 0.1)):
+    got, told = slope(done)
+    assert float(told) == pytest.approx(tau, rel=1e-4)
+    np.testing.assert_allclose(got, soft(alpha, tau)[1], rtol=1e-3, atol=1e-5)
+
+
 @SLOW
 def test_gdas_supernet_puts_out_what_its_one_path_does(x64):
   """With everything else taken out of the network by hand, and a shift that is seen everywhere."""
@@ -230,19 +253,24 @@ def test_sgas_commits_edge_by_edge():
   after = jax.jit(lambda phi, step: made.after(phi, Clock(step, 100)))
   cell, seen, rng = space.cells['normal'], [0], np.random.default_rng(0)
   targets, before = np.array([t for _, t in cell.edges]), np.full(14, sgas.OPEN)
+  older = np.asarray(phi['fixed']['normal']['history'])
   for step in range(1, 101):  # two steps a turn
     moved = {name: jnp.array(rng.normal(size=(14, 8)), jnp.float32) for name in phi['params']}
     phi = after({**phi, 'params': moved}, step)
     chosen, p = np.asarray(phi['fixed']['normal']['chosen']), np.asarray(jax.nn.softmax(moved['normal']))
     seen.append(int((chosen >= 0).sum()))
+    history = np.asarray(phi['fixed']['normal']['history'])
     for edge in np.flatnonzero((chosen >= 0) & (before < 0)):
       assert chosen[edge] == 1 + p[edge, 1:].argmax() and cell.ops[edge][0] == 'none'
     assert (chosen[before >= 0] == before[before >= 0]).all()  # what is decided stays so
     if step % 2 == 0:  # the shares of this turn, without `none`
       is_open = chosen == sgas.OPEN
       shares = p[is_open, 1:] / p[is_open, 1:].sum(-1, keepdims=True)
-      np.testing.assert_allclose(phi['fixed']['normal']['history'][0][is_open], np.pad(shares, ((0, 0), (1, 0))),
-                                 rtol=1e-5)
+      np.testing.assert_allclose(history[0][is_open], np.pad(shares, ((0, 0), (1, 0))), rtol=1e-5)
+      assert np.array_equal(history[1:], older[:-1])  # and those of the three before
+    else:
+      assert np.array_equal(history, older)
+    older = history
     before = chosen
   times = [step for step in range(1, 101) if seen[step] > seen[step - 1]]
   assert times == [20, 30, 40, 50, 60, 70, 80, 90] and seen[-1] == 8
