@@ -7,6 +7,7 @@ import optax
 import pytest
 from conftest import ONE_EDGE, SLOW, Cut
 from test_papers import VALID_XI, XI, first_adam_step, make, same, setup
+from test_randomness import Net, apart
 
 from configs import nb201_c10
 from vimnas_jax import config as config_lib
@@ -16,7 +17,7 @@ from vimnas_jax.methods import Clock
 from vimnas_jax.networks import ops
 from vimnas_jax.networks.mixing import Mixture
 from vimnas_jax.networks.supernet import Supernet
-from vimnas_jax.runs import metrics, steps
+from vimnas_jax.runs import metrics, state, steps
 from vimnas_jax.verbs import search
 
 SPACE = spaces.get('darts')
@@ -126,9 +127,12 @@ def test_pdarts_moves_what_is_left_as_darts_does(x64):
 
 
 def test_skip_connections_are_dropped_in_part(x64):
-  """A cell of one skip connection at rate 0.4: its numbers are 0 or 1 / 0.6 of the input's; without a rate, all."""
+  """A cell of one skip connection at rate 0.4: its numbers are 0 or 1 / 0.6 of the input's; without a rate, all.
+
+  Of two such cells each drops numbers of its own.
+  """
   space = spaces.get(ONE_EDGE)
-  net = Supernet(space=space, cells=1, channels=4, num_classes=3, dropout=True, dtype=jnp.float64,
+  net = Supernet(space=space, cells=2, channels=4, num_classes=3, dropout=True, dtype=jnp.float64,
                  param_dtype=jnp.float64)
   images, skip = jnp.array(np.random.default_rng(0).normal(size=(8, 8, 8, 3))), jnp.array([[[1.0, 0.0]]])
   rngs = {'params': jax.random.key(0), 'noise': jax.random.key(1)}
@@ -137,15 +141,16 @@ def test_skip_connections_are_dropped_in_part(x64):
   @jax.jit
   def cell(weights, key):
     _, seen = net.apply({'params': theta}, images, {'cell': weights}, rngs={'noise': key}, capture_intermediates=True)
-    return seen['intermediates']['cell_1']['__call__'][0]
+    return jnp.stack([seen['intermediates'][name]['__call__'][0] for name in ('cell_1', 'cell_2')])
 
   x = np.asarray(ops.normalise(ops.conv(images, theta['stem'])))
   x = x * np.asarray(theta['stem_norm_scale']) + np.asarray(theta['stem_norm_bias'])
-  np.testing.assert_allclose(cell(skip, jax.random.key(1)), x, rtol=1e-9)
-  parts = [np.asarray(cell(Mixture(skip, dropout=jnp.array(0.4)), jax.random.key(i)) / x) for i in (1, 2)]
-  for part in parts:
+  np.testing.assert_allclose(cell(skip, jax.random.key(1)), np.stack([x, x]), rtol=1e-9)
+  both = [np.asarray(cell(Mixture(skip, dropout=jnp.array(0.4)), jax.random.key(i)) / x[None]) for i in (1, 2)]
+  for part, after in both:
     assert set(np.unique(part.round(9))) == {0.0, round(1 / 0.6, 9)} and abs((part > 0).mean() - 0.6) < 0.03
-  assert (parts[0] != parts[1]).mean() > 0.3
+    assert abs((after > 0).mean() - 0.6 ** 2) < 0.03
+  assert (both[0][0] != both[1][0]).mean() > 0.3
 
 
 def asked():
@@ -156,6 +161,26 @@ def asked():
       'space.channels': 4, 'batch_size': 8, 'epochs': 3.0, 'log_steps': 1, 'checkpoint_steps': 2, 'phi.lr': 0.1,
       'method.grows': 1, 'method.frozen': 0.0, 'devices': 1})
   return config_lib.resolve(c)
+
+
+def test_a_supernet_that_grows_starts_anew_with_both_optimisers():
+  """All but the count of steps and their key; theta and alpha by draws of this turn."""
+  made, tx, images = make('pdarts'), optax.sgd(0.1, 0.9), (4, 4, 3)
+
+  @jax.jit
+  def both(at):
+    first = state.create(state.root(0), Net(), made, SPACE, tx, tx, images)
+    later = first.replace(step=at, opt_theta=jax.tree.map(jnp.ones_like, first.opt_theta),
+                          opt_phi=jax.tree.map(jnp.ones_like, first.opt_phi))
+    return first, state.grown(later, Net(), made, SPACE, tx, tx, images)
+
+  (first, one), (_, other) = both(jnp.int32(3)), both(jnp.int32(4))
+  for now in (one, other):
+    for before, after in ((first.opt_theta, now.opt_theta), (first.opt_phi, now.opt_phi), (first.key, now.key)):
+      jax.tree.map(np.testing.assert_array_equal, before, after)
+  assert int(one.step) == 3 and int(one.phi['fixed']['stage']) == 1
+  assert apart([now.theta['w'] for now in (first, one, other)])
+  assert apart([now.phi['params'][name] for now in (first, one, other) for name in SPACE.cells])
 
 
 @SLOW
