@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import types
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from conftest import ONE_EDGE, QUICK, ROOT, SLOW
 from jax.experimental.compilation_cache import compilation_cache
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import cpu
+from vimnas_jax import cpu, files, methods
 from vimnas_jax.runs import kept, signals
 
 if not cpu.available():
@@ -151,6 +152,25 @@ def test_a_run_is_named_by_its_configuration_unless_code_of_ones_own_is_in_it():
                          ('space.name=nb201 method.samples=4', 'search'), ('space.name=nb201 remat=True', 'search')):
     assert name(changes, stage) != same
   assert name(f'space.name={ONE_EDGE}', 'search') is None
+
+
+# What no step is made of: where things lie, when they are kept, what begins a run and what follows it.
+ELSEWHERE = {
+    'seed', 'dry_run', 'then', 'max_hours', 'log_steps', 'tensorboard', 'devices', 'trust', 'genotype', 'eval_batch',
+    'supernet_images', 'data.dir', 'data.download', 'data.split', 'data.max_pixels', 'data.workers', 'data.max_corrupt',
+    'checkpoint_steps', 'checkpoint_minutes', 'checkpoint_keep', 'checkpoint_hours', 'finalists', 'finalist_epochs',
+    'finalist_shrink', 'finalist_margin', 'oracle.nasbench101', 'oracle.nasbench201', 'oracle.nasbench301',
+    'oracle.test_csv'}
+
+
+def test_every_other_field_of_a_configuration_is_in_its_name():
+  """Those of all methods too: of a field that is left out the program of another configuration would be read."""
+  flat = files.flatten(config_lib.defaults().to_dict()) | {f'method.{field}': 1 for field in methods.field_types()}
+
+  def name(**changes):
+    return kept.identity(types.SimpleNamespace(to_dict=lambda: flat | changes))
+
+  assert {field for field in flat if name(**{field: 'another'}) == name()} == ELSEWHERE and len(flat) > 150
 
 
 @pytest.mark.parametrize('stays, size, threads', [('0', 1 << 22, 1), ('0', 0, 0), ('', 1 << 22, 0)])
