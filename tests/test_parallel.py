@@ -51,6 +51,24 @@ def test_each_device_has_its_own_images_and_rows(samples, x64):
 
 
 @needs_devices
+def test_every_device_has_noise_of_its_own():
+  """The loss is the mean of one draw a device."""
+  theta, weights, key, images, labels = inputs(1)
+  mesh = parallel.mesh(4, 16)
+
+  def noise(theta, weights, key, images, labels):
+    return jax.random.normal(key) + 0 * images.mean(), 0 * labels.mean()
+
+  def run(images):
+    with parallel.known(mesh):
+      return parallel.each_device(noise)(theta, weights, key, images, labels)[0]
+
+  drawn = [float(jax.random.normal(jax.random.fold_in(key, i))) for i in range(4)]
+  got = float(jax.jit(run)(jax.device_put(images, parallel.batch(mesh))))
+  assert got == pytest.approx(np.mean(drawn), rel=1e-5) and len(set(drawn)) == 4
+
+
+@needs_devices
 def test_rows_that_do_not_go_round_are_refused():
   with parallel.known(parallel.mesh(4, 16)), pytest.raises(UserError, match="config.norm='device': 2 rows"):
     jax.eval_shape(parallel.each_device(loss), *inputs(2))
