@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import votes
 from benchmarks.step import Parser, run
-from benchmarks.variants import FORM, VARIANTS
+from benchmarks.variants import VARIANTS
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.tabular import nasbench201
@@ -34,7 +34,7 @@ def probabilities(path: pathlib.Path, part: float) -> np.ndarray:
   except (OSError, KeyError, ValueError, TypeError) as e:
     raise UserError(f'{path} holds no probabilities of a cell ({type(e).__name__})') from None
   at = np.abs(along - part).argmin()
-  first = FORM['method.sharpen_from']
+  first = variant.sharpen_from
   scale = variant.sharpen ** np.clip((along[at] - first) / (1 - first), 0, 1)
   raised = np.maximum(rows[at], 1e-7) ** (variant.sharpen / scale)
   return raised / raised.sum(-1, keepdims=True)

@@ -33,15 +33,15 @@ from vimnas_jax.tabular import nasbench201, nasbench301
 from vimnas_jax.verbs import outcome, search
 
 LONGEST, EVERY = 4096, 13
-FORM = {'method.centred': True, 'method.networks': 32, 'method.sharpen_from': 0.6}
+FORM = {'method.centred': True, 'method.networks': 32}
 CONFIGS = {'nb201': 'nb201_c10', 'darts': 'darts_c10'}
 LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of theta counts those before as well
 
 
 class Variant(NamedTuple):
   """`age`: epochs of theta alone. `rate` and `rate_end`: of phi, from one to the other in a line or by equal `factors`.
-  `bilevel`, `bound`, `sharpen`, `variant`: fields of config.method. `fall`: part of the search in which the rate falls
-  to 0; `until`: part of the search after which it is 0.
+  `bilevel`, `bound`, `sharpen`, `variant`, `sharpen_from`: fields of config.method. `fall`: part of the search in which
+  the rate falls to 0; `until`: part of the search after which it is 0.
   """
 
   age: int
@@ -54,11 +54,12 @@ class Variant(NamedTuple):
   sharpen: float = 6.0
   variant: str = 'base'
   until: float = 1.0
+  sharpen_from: float = 0.6
 
   @property
   def form(self):
-    """What is compiled: (bilevel, bound, sharpen, variant)."""
-    return self.bilevel, self.bound, self.sharpen, self.variant
+    """What is compiled: (bilevel, bound, sharpen, variant, sharpen_from)."""
+    return self.bilevel, self.bound, self.sharpen, self.variant, self.sharpen_from
 
 
 VARIANTS = {
@@ -70,6 +71,9 @@ VARIANTS = {
               'H3_1': Variant(3, 0.01, 0.1, bound=1.0), 'H3_2': Variant(3, 0.01, 0.1, bound=2.0),
               'J3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0),
               'L3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0, fall=0.1, until=0.8),
+              'P3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=16.0, fall=0.1, until=0.8),
+              'Q2': Variant(2, 0.01, 0.1, bound=1.5, sharpen=16.0, fall=0.1, until=0.8, sharpen_from=0.7),
+              'Q3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=16.0, fall=0.1, until=0.8, sharpen_from=0.7),
               'N3_1': Variant(3, 0.1, 1.0, bound=1.5, sharpen=8.0, fall=0.1, until=0.8, variant='table'),
               'N3_03': Variant(3, 0.03, 0.3, bound=1.5, sharpen=8.0, fall=0.1, until=0.8, variant='table'),
               'T3_1': Variant(3, 0.1, 1.0, bound=1.5, sharpen=8.0, variant='table'),
@@ -137,11 +141,11 @@ class Seed:
     with concurrent.futures.ThreadPoolExecutor() as pool:
       self.programs = dict(zip(forms, pool.map(self._compiled, forms)))
 
-  def _config(self, bilevel, bound, sharpen, variant):
+  def _config(self, bilevel, bound, sharpen, variant, sharpen_from):
     args, length = self.args, LENGTHS[self.args.space]
     changes = FORM | {'seed': args.seed, 'devices': 1, 'data.dir': args.data, 'epochs': length,
                       'pretrain.epochs': length, 'method.bilevel': bilevel, 'method.bound': bound,
-                      'method.sharpen': sharpen, 'method.variant': variant}
+                      'method.sharpen': sharpen, 'method.variant': variant, 'method.sharpen_from': sharpen_from}
     changes |= {'data.shrink': 2, 'data.pad': 2} if args.shrink else {}
     changes |= {'space.channels': args.channels} if args.channels else {}
     return config_lib.resolve(api.configure(CONFIGS[args.space], changes))
