@@ -10,7 +10,7 @@ from conftest import ROOT, SLOW
 from PIL import Image
 from processes import run
 
-from configs import nb201_c10
+from configs import darts_c10, nb201_c10
 from vimnas_jax import api, data, methods, spaces
 from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
@@ -125,10 +125,11 @@ def test_every_config_and_space_has_a_step(tmp_path, monkeypatch, config):
       found = run.space.validate(run.space.genotype(probs))
 
 
-def test_half_searches_on_smaller_images_and_trains_on_whole_ones():
-  asked = nb201_c10.get_config('half')
+@pytest.mark.parametrize('of', [nb201_c10, darts_c10])
+def test_half_searches_on_smaller_images_and_trains_on_whole_ones(of):
+  asked = of.get_config('half')
   asked.then = 'retrain'
-  config, whole = config_lib.resolve(asked), config_lib.resolve(nb201_c10.get_config())
+  config, whole = config_lib.resolve(asked), config_lib.resolve(of.get_config())
   following = config_lib.following(asked, asked.then_changes, 'runs/x')
   assert (config.data.shrink, config.data.pad) == (2, 2) and (following.data.shrink, following.data.pad) == (1, 4)
   config.data.shrink, config.data.pad = 1, 4
