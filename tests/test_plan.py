@@ -68,7 +68,7 @@ def test_a_dry_run_of_a_study_names_every_run_and_of_a_method_without_steps_has_
   [run] = vimnas_jax.plan(config, tmp_path)
   assert run['steps'] == 0 and run['bytes'] is None
   capsys.readouterr()
-  config.task, config.study.members, config.study.seeds = 'study', ('a method.name=tenas', 'b seed=1'), (0, 1)
+  config.task, config.study.members, config.study.seeds = 'study', ('a method.name=tenas', 'b log_steps=5'), (0, 1)
   runs = vimnas_jax.plan(config, tmp_path)
   assert [run['workdir'].removeprefix(str(tmp_path)) for run in runs] == ['/a/seed_0', '/a/seed_1', '/b/seed_0',
                                                                           '/b/seed_1']
