@@ -26,6 +26,7 @@ from vimnas_jax.verbs import search
 
 RATE = 1e-6
 STILL = {'method.name': 'vimnas', 'method.variant': 'table', 'method.bound': 0.0, 'method.sharpen': 1.0,
+         'method.sharpen_last': 1.0,
          'phi.optimizer': 'sgd', 'phi.lr': RATE, 'phi.lr_end': RATE, 'phi.steps': 0, 'phi.fall': 0.0, 'phi.until': 1.0,
          'phi.momentum': 0.0, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0, 'devices': 1}
 PARTS = 4  # of the steps, told one by one

@@ -33,7 +33,7 @@ from vimnas_jax.tabular import nasbench201, nasbench301
 from vimnas_jax.verbs import outcome, search
 
 LONGEST, EVERY = 4096, 13
-FORM = {'method.centred': True, 'method.networks': 32}
+FORM = {'method.centred': True, 'method.networks': 32, 'method.sharpen_last': 1.0}
 CONFIGS = {'nb201': 'nb201_c10', 'darts': 'darts_c10'}
 LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of theta counts those before as well
 
@@ -41,7 +41,7 @@ LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of 
 class Variant(NamedTuple):
   """`age`: epochs of theta alone. `rate` and `rate_end`: of phi, from one to the other in a line or by equal `factors`.
   `bilevel`, `bound`, `sharpen`, `variant`, `sharpen_from`: fields of config.method. `fall`: part of the search in which
-  the rate falls to 0; `until`: part of the search after which it is 0.
+  the rate falls to 0; `until`: part of the search after which it is 0. `length`: epochs of the search; 0: as LENGTHS.
   """
 
   age: int
@@ -55,11 +55,12 @@ class Variant(NamedTuple):
   variant: str = 'base'
   until: float = 1.0
   sharpen_from: float = 0.6
+  length: float = 0.0
 
   @property
   def form(self):
-    """What is compiled: (bilevel, bound, sharpen, variant, sharpen_from)."""
-    return self.bilevel, self.bound, self.sharpen, self.variant, self.sharpen_from
+    """What is compiled: (bilevel, bound, sharpen, variant, sharpen_from, length)."""
+    return self.bilevel, self.bound, self.sharpen, self.variant, self.sharpen_from, self.length
 
 
 VARIANTS = {
@@ -71,6 +72,8 @@ VARIANTS = {
               'H3_1': Variant(3, 0.01, 0.1, bound=1.0), 'H3_2': Variant(3, 0.01, 0.1, bound=2.0),
               'J3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0),
               'L3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0, fall=0.1, until=0.8),
+              'L2': Variant(2, 0.01, 0.1, bound=1.5, sharpen=8.0, fall=0.1, until=0.8),
+              'O3': Variant(3, 0.02, 0.2, bound=1.5, sharpen=8.0, fall=0.1, until=0.8, length=1.0),
               'P3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=16.0, fall=0.1, until=0.8),
               'Q2': Variant(2, 0.01, 0.1, bound=1.5, sharpen=16.0, fall=0.1, until=0.8, sharpen_from=0.7),
               'Q3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=16.0, fall=0.1, until=0.8, sharpen_from=0.7),
@@ -128,6 +131,8 @@ class Seed:
     optim.phi = lambda config, steps: optax.chain(optim._before(config), optax.trace(config.momentum), by_table())
     self.args, self.space = args, spaces.get(args.space)
     forms = list(dict.fromkeys(VARIANTS[args.space][name].form for name in args.variants))
+    if len({form[-1] for form in forms}) > 1:
+      raise UserError('searches of unlike length share no epochs of theta: run them by calls of their own')
     self.first = first = min(forms)  # of theta alone
     configs = {form: self._config(*form) for form in forms}
     loaded = data.get(configs[first].data)
@@ -141,8 +146,8 @@ class Seed:
     with concurrent.futures.ThreadPoolExecutor() as pool:
       self.programs = dict(zip(forms, pool.map(self._compiled, forms)))
 
-  def _config(self, bilevel, bound, sharpen, variant, sharpen_from):
-    args, length = self.args, LENGTHS[self.args.space]
+  def _config(self, bilevel, bound, sharpen, variant, sharpen_from, length):
+    args, length = self.args, length or LENGTHS[self.args.space]
     changes = FORM | {'seed': args.seed, 'devices': 1, 'data.dir': args.data, 'epochs': length,
                       'pretrain.epochs': length, 'method.bilevel': bilevel, 'method.bound': bound,
                       'method.sharpen': sharpen, 'method.variant': variant, 'method.sharpen_from': sharpen_from}
@@ -188,6 +193,8 @@ class Seed:
 
   def _kept(self, age, state, steps):
     size = ['shrunk'] * self.args.shrink + [f'c{self.args.channels}'] * bool(self.args.channels)
+    length = self.first[-1]
+    size += [f'of{age + length:g}'] * bool(length)
     name = '_'.join([self.args.space, *size, str(self.args.seed), str(age)])
     path = self.args.theta and pathlib.Path(self.args.theta, f'{name}.msgpack')
     if path and path.exists():

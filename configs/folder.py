@@ -41,5 +41,6 @@ def get_config(arg=''):
   # as for the handwritten digits of the quickstart: few images are learned soon, and the gradient is small then
   # (the bound of the recipe has not been tried on photographs)
   when(config, 'vimnas', {'train_portion': 1.0, 'method.samples': 4, 'method.bound': 0.0, 'method.sharpen': 6.0,
-                          'phi.lr': 0.05, 'phi.lr_end': 0.5, 'phi.steps': 780, 'phi.fall': 0.3, 'phi.until': 1.0})
+                          'method.sharpen_last': 1.0, 'phi.lr': 0.05, 'phi.lr_end': 0.5, 'phi.steps': 780,
+                          'phi.fall': 0.3, 'phi.until': 1.0})
   return with_arguments(config, arg, smoke)

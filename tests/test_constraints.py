@@ -176,7 +176,8 @@ def test_the_penalty_is_of_the_probabilities_of_its_step():
   limited = [resources.Resource('params', 10.0, 5.0, costs)]
   slopes = []
   for sharpen, at in ((1.0, 0), (8.0, 0), (8.0, 10)):
-    config = ConfigDict({'name': 'vimnas', **methods.fields('vimnas'), 'variant': 'table', 'sharpen': sharpen})
+    config = ConfigDict({'name': 'vimnas', **methods.fields('vimnas'), 'variant': 'table', 'sharpen': sharpen,
+                         'sharpen_last': 1.0})
     made = resources.limited(methods.get(config, space), space, limited, 1.0)
     phi = made.init(jax.random.key(0), space)
     slopes.append(np.asarray(jax.grad(lambda params, phi=phi, made=made, at=at: made.penalty(

@@ -80,7 +80,7 @@ def test_variants_have_their_size_and_learn_everywhere(variant, count):
 
 
 def test_table_is_plain_logits_with_all_else_alike():
-  space, method = spaces.get('nb201'), _make('vimnas', variant='table', bound=1.5, sharpen=8.0)
+  space, method = spaces.get('nb201'), _make('vimnas', variant='table', bound=1.5, sharpen=8.0, sharpen_last=1.0)
   phi = method.init(jax.random.key(0), space)
   assert np.allclose(method.probs(phi)['cell'], 0.2) and method.features is None
   table = np.random.default_rng(0).normal(size=(1, 6, 5)).astype('f')
@@ -159,7 +159,7 @@ def test_rows_of_a_bounded_phi_keep_their_order_and_stay_short(x64):
   assert long.max() > 2 and short.max() < 1.5
   np.testing.assert_allclose(short, 1.5 * long / np.hypot(1.5, long), rtol=1e-9)
   np.testing.assert_allclose(after * (long / short)[:, None], before, rtol=1e-9, atol=1e-12)
-  for clock, scale in ((Clock(10, 100), 1.0), (Clock(100, 100), 8.0)):
+  for clock, scale in ((Clock(10, 100), 1.0), (Clock(100, 100), 16.0)):
     np.testing.assert_allclose(held.probs(phi, clock)['cell'], jax.nn.softmax(scale * after), rtol=1e-9)
   drawn, free = (method.sample(phi, jax.random.key(1), Clock(10, 100))[0]['cell'] for method in (held, plain))
   np.testing.assert_allclose(jnp.log(drawn) - jnp.log(drawn).mean(-1, keepdims=True) - after[None],
@@ -171,7 +171,7 @@ def test_rows_of_a_bounded_phi_keep_their_order_and_stay_short(x64):
 @SLOW
 def test_networks_that_are_apart_serve_their_groups_and_come_together(x64):
   space, method = spaces.get('nb201'), _make('vimnas', networks=2, samples=4, apart=1.0, together=0.5, centred=False,
-                                             bound=0.0, sharpen=1.0)
+                                             bound=0.0, sharpen=1.0, sharpen_last=1.0)
   phi = method.init(jax.random.key(0), space)
   layers, eps = phi['params']['cell']['mu'], phi['fixed']['eps']['cell']
   own = np.asarray(vimnas.network(layers, eps, True)[0])
@@ -204,7 +204,7 @@ def test_noise_has_unit_variance_and_samples_differ(name):
 def test_the_sparsity_is_of_the_means_that_the_step_mixes_by():
   """Scaled up as they are at its time, beside noise as wide as sigma; weighed once per data set of 25,000 images."""
   space, method = spaces.get('nb201'), _make('vimnas', variant='dropout', sharpen=8.0, sharpen_from=0.5, bound=0.0,
-                                             centred=False)
+                                             sharpen_last=1.0, centred=False)
   phi = jax.jit(lambda key: method.init(key, space))(jax.random.key(3))
   mu = method.logits(phi)['cell']
   early, late = (float(method.penalty(phi, {}, Clock(at, 10))) for at in (5, 10))
@@ -217,6 +217,15 @@ def test_the_sparsity_is_of_the_means_that_the_step_mixes_by():
   xi = jax.random.normal(jax.random.fold_in(jax.random.key(1), 0), (8, 6, 5))
   np.testing.assert_allclose(weights['cell'], jax.nn.softmax(8 * mu[None] + sigma[None] * xi), rtol=1e-4, atol=1e-7)
   assert float(info['sigma/cell']) == pytest.approx(float(sigma.mean()), rel=1e-5) and float(sigma.std()) > 0.1
+
+
+def test_phi_is_scaled_up_by_two_ways_that_do_not_change_what_it_prefers():
+  """By 8 from 0.6 of the search to its end, and by 2 more from 0.8, where phi stands still."""
+  method = _make('vimnas', variant='table', bound=0.0)
+  rows = np.random.default_rng(0).normal(size=(1, 6, 5))
+  phi = {'params': {'cell': {'mu': jnp.asarray(rows)}}, 'fixed': {'eps': {}, 'start': {}}}
+  for at, scale in ((5, 1), (6, 1), (7, 8 ** 0.25), (8, 8 ** 0.5), (9, 8 ** 0.75 * 2 ** 0.5), (10, 16)):
+    np.testing.assert_allclose(method.probs(phi, Clock(at, 10))['cell'], jax.nn.softmax(scale * rows[0]), rtol=1e-4)
 
 
 @pytest.mark.parametrize('name', ['darts', 's1', 's3'])

@@ -163,3 +163,15 @@ def test_the_graph_moves_at_its_own_rate(lr):
   for row in moves['topology'].values():
     np.testing.assert_allclose(row, -(lr or 3e-4), rtol=1e-4)
   np.testing.assert_allclose(jax.tree.leaves(moves['method'])[0], -0.5)
+
+
+@pytest.mark.parametrize('decay', [None, 0.0])
+def test_the_graph_has_its_own_decay(decay):
+  """An L2 of the benchmark's pulls back what a gradient of a ten-thousandth pushes; without one it goes on."""
+  space = spaces.get('oneshot1')
+  made = methods.get(ConfigDict({'name': 'darts', **methods.fields('darts')}), space, 1e-2, decay)
+  params = jax.tree.map(jnp.ones_like, made.init(jax.random.key(0), space)['params'])
+  tx = made.optimizer(optax.sgd(0.5))
+  moves, _ = tx.update(jax.tree.map(lambda p: -1e-4 * p, params), tx.init(params), params)
+  for row in moves['topology'].values():
+    np.testing.assert_allclose(row, 1e-2 if decay == 0 else -1e-2, rtol=1e-3)

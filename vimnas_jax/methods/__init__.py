@@ -93,11 +93,12 @@ def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
   return _literals(module), _literals(module)[changes] if changes else {}
 
 
-def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None = None) -> Method:
+def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None = None,
+        graph_decay: float | None = None) -> Method:
   """The method that config.method describes, made ready for `space`, if one is given.
 
-  Where the space's graph is searched too, it has the graph's rows beside its architecture, whose rate is `graph_lr`,
-  None for the benchmark's.
+  Where the space's graph is searched too, it has the graph's rows beside its architecture, whose rate is `graph_lr` and
+  whose L2 `graph_decay`, None for the benchmark's.
 
   Raises:
     UserError: the name is unknown, a field is bad, or the method does not fit the space.
@@ -111,7 +112,8 @@ def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None =
     method = importlib.import_module(f'{__name__}.{_MODULES[config.name][0]}').make(config)
   if space and space.choices:
     from vimnas_jax.methods import topology
-    return topology.beside(method, space.choices, topology.LR if graph_lr is None else graph_lr)
+    return topology.beside(method, space.choices, topology.LR if graph_lr is None else graph_lr,
+                           topology.WEIGHT_DECAY if graph_decay is None else graph_decay)
   return method
 
 

@@ -3,10 +3,10 @@
 Where a space has a searched graph (spaces/topology.py), every choice of it is a free parameter, a row over its
 candidates, drawn from 1e-3 N(0, 1). The supernet mixes the candidates by softmax of the row, without noise. The rows
 descend the loss of a batch of the validation half and move by the benchmark's own optimiser of architecture parameters,
-as there (at the rate config.phi.graph_lr, theirs by default), in every step of the search, whatever the method does
-with its own. Decided here: they move too where the method holds its own still and trains theta alone, as DSO-NAS in its
-warm-up and its periods of theta, since that is its rule for operations and the graph has the benchmark's. They stand
-still while theta is pretrained (config.pretrain).
+as there (at the rate config.phi.graph_lr and with the L2 config.phi.graph_weight_decay, theirs by default), in every
+step of the search, whatever the method does with its own. Decided here: they move too where the method holds its own
+still and trains theta alone, as DSO-NAS in its warm-up and its periods of theta, since that is its rule for operations
+and the graph has the benchmark's. They stand still while theta is pretrained (config.pretrain).
 """
 
 from collections.abc import Mapping
@@ -50,7 +50,8 @@ class _Beside(NamedTuple):
     return self.rate.num_classes
 
 
-def beside(method: Method, choices: Mapping[str, int], lr: float = LR) -> Method:
+def beside(method: Method, choices: Mapping[str, int], lr: float = LR,
+           decay: float = WEIGHT_DECAY) -> Method:
   """The method with rows {name: candidates} beside its architecture; phi['params'] is {'method', 'topology'}.
 
   `sample` and `probs` then have one entry [1, candidates] more for every row. Raises UserError on a method whose step
@@ -121,7 +122,7 @@ def beside(method: Method, choices: Mapping[str, int], lr: float = LR) -> Method
       penalty=alone(method.penalty), after=ended(method.after), derive=derived(method.derive),
       grow=grown(method.grow), stopped=alone(method.stopped), features=alone(method.features),
       logits=alone(method.logits), outputs=alone(method.outputs),
-      optimizer=lambda tx: optimizer(method.optimizer(tx), lr))
+      optimizer=lambda tx: optimizer(method.optimizer(tx), lr, decay))
 
 
 def rows_beside(step: Step) -> Step:
@@ -146,9 +147,9 @@ def own_part(params: PyTree) -> PyTree:
   return params['method'] if set(params) == {'method', 'topology'} else params
 
 
-def optimizer(tx: optax.GradientTransformation, lr: float) -> optax.GradientTransformation:
-  """`tx` for the method's parameters, the benchmark's Adam, at rate `lr`, for the rows."""
-  parts = {'method': tx, 'topology': optax.chain(optax.add_decayed_weights(WEIGHT_DECAY),
+def optimizer(tx: optax.GradientTransformation, lr: float, decay: float) -> optax.GradientTransformation:
+  """`tx` for the method's parameters, the benchmark's Adam, at rate `lr` and with L2 `decay`, for the rows."""
+  parts = {'method': tx, 'topology': optax.chain(optax.add_decayed_weights(decay),
                                                  optax.adam(lr, b1=BETAS[0], b2=BETAS[1], eps=1e-8))}
 
   def init(params):

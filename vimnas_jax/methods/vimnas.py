@@ -21,8 +21,8 @@ sparsity term is weighted as in an evidence lower bound, once per data set, henc
 
 Beyond the paper's text, as defaults (docs/recipe.md says why; `:strict` undoes them): eight samples of xi a step, no
 ReLU before the last BatchNorm, a centred phi, the mean of several networks, a bound for every edge's row, phi(eps) held
-still for the last fifth and scaled up towards the end, three epochs of theta alone; and, switched off, BatchNorm over
-one sample at a time.
+still for the last fifth, scaled up towards the end and further there, three epochs of theta alone; and, switched off,
+BatchNorm over one sample at a time.
 """
 
 from typing import Any
@@ -55,25 +55,29 @@ FIELDS = {
     #               edge that runs ahead stays open until the others have turned; 0: none
     'sharpen': 8.0,  # by how much phi(eps) has been scaled up at the end, from 1 at `sharpen_from`, by equal factors
     'sharpen_from': 0.6,  # part of the search
+    'sharpen_last': 2.0,  # by how much beyond that, likewise by equal factors, from 0.8 of the search to its end. Where
+    #                       phi stands still there (phi.until), this decides further what is decided, and nothing else
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
 # Chosen in docs/recipe.md, for two epochs of 390 steps; momentum as for theta, no decay.
 OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.01, 'lr_end': 0.1, 'steps': 780, 'fall': 0.1, 'until': 0.8, 'momentum': 0.9,
              'weight_decay': 0.0}
+LAST = 0.8  # phi.until, of which a method does not know
 PRETRAIN = 3.0
 PASSES = 1
 # The recipe of before, nearer to the text: one network, which begins anywhere, at one rate. The configurations of the
 # DARTS space, S1 to S4 and the one-shot spaces take it: slow, then firm, the DARTS space ends in skip connections and
 # pools (docs/recipe.md, section 11). On CIFAR-10 the DARTS space has it from scratch (section 23).
-SINGLE = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, 'method.sharpen': 1.0, 'phi.lr': 0.1,
-          'phi.fall': 0.0, 'phi.until': 1.0, 'pretrain.epochs': 1.0}
+SINGLE = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, 'method.sharpen': 1.0,
+          'method.sharpen_last': 1.0, 'phi.lr': 0.1, 'phi.fall': 0.0, 'phi.until': 1.0, 'pretrain.epochs': 1.0}
 # What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
 # momentum of 0.9 and no decay are by analogy with theta.
 STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.centred': False,
-          'method.separate': False, 'method.bound': 0.0, 'method.sharpen': 1.0, 'method.networks': 1,
-          'phi.optimizer': 'sgd', 'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.steps': 0, 'phi.schedule': 'linear',
-          'phi.fall': 0.0, 'phi.until': 1.0, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
+          'method.separate': False, 'method.bound': 0.0, 'method.sharpen': 1.0, 'method.sharpen_last': 1.0,
+          'method.networks': 1, 'phi.optimizer': 'sgd', 'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.steps': 0,
+          'phi.schedule': 'linear', 'phi.fall': 0.0, 'phi.until': 1.0, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0,
+          'pretrain.epochs': 0.0}
 # Its section 4.1 trains theta as its DARTS search does on every space, NAS-Bench-201 included.
 STRICT_THETA = {'theta.weight_decay': 3e-4, 'theta.nesterov': False}
 # With STRICT, the settings and lengths of the paper's searches.
@@ -98,9 +102,9 @@ def make(config: ConfigDict) -> Method:
   if config.networks < 1 or (config.apart and config.samples % config.networks):
     raise UserError(f'config.method.networks={config.networks} must be at least 1, and divide config.method.samples='
                     f'{config.samples} if they are apart')
-  if not config.sharpen > 0 or not 0 <= config.sharpen_from < 1:
-    raise UserError(f'config.method.sharpen={config.sharpen} must be above 0, config.method.sharpen_from='
-                    f'{config.sharpen_from} from 0 and below 1')
+  if not config.sharpen > 0 or not config.sharpen_last > 0 or not 0 <= config.sharpen_from < 1:
+    raise UserError(f'config.method.sharpen={config.sharpen} and config.method.sharpen_last={config.sharpen_last} must '
+                    f'be above 0, config.method.sharpen_from={config.sharpen_from} from 0 and below 1')
   if config.bound < 0:
     raise UserError(f'config.method.bound={config.bound} must be above 0, or 0 for none')
   if not 0 <= config.apart <= 1 or not 0 < config.together <= 1:
@@ -159,9 +163,11 @@ def make(config: ConfigDict) -> Method:
     return found
 
   def sharper(progress):
-    if config.sharpen == 1:
-      return 1
-    return config.sharpen ** jnp.clip((progress - config.sharpen_from) / (1 - config.sharpen_from), 0.0, 1.0)
+    found = 1
+    for factor, first in ((config.sharpen, config.sharpen_from), (config.sharpen_last, LAST)):
+      if factor != 1:
+        found *= factor ** jnp.clip((progress - first) / (1 - first), 0.0, 1.0)
+    return found
 
   def probs(phi, clock=END):
     return {name: jax.nn.softmax(sharper(clock.progress) * m) for name, m in logits(phi).items()}

@@ -90,7 +90,8 @@ def prepared(config, loaded, console, limit=None, damaged=None, recorded=None, f
     raise UserError(f'config.data.name={config.data.name!r} has images of side {side}; space {space.name!r} needs at '
                     f'least {space.min_size}')
   spaces.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
-  method = methods.get(config.method, space, config.phi.graph_lr)
+  method = methods.get(config.method, space, config.phi.graph_lr,
+                       config.phi.graph_weight_decay)
   if method.asks == 'benchmark':
     tabular.rater(space, config.oracle, config.data.name)
   constraint = constraints.of(config, space, loaded, console.say, folder and folder / constraints.LATENCIES)
