@@ -175,3 +175,19 @@ def test_the_graph_has_its_own_decay(decay):
   moves, _ = tx.update(jax.tree.map(lambda p: -1e-4 * p, params), tx.init(params), params)
   for row in moves['topology'].values():
     np.testing.assert_allclose(row, 1e-2 if decay == 0 else -1e-2, rtol=1e-3)
+
+
+def test_rows_of_the_graph_take_noise_where_it_is_asked_for():
+  """One draw for every sample of the method, in a step; what is read off has none."""
+  space = spaces.get('oneshot1')
+  config = ConfigDict({'name': 'vimnas', **methods.fields('vimnas'), 'variant': 'table', 'samples': 4})
+  still, noisy = (methods.get(config, space, graph_noise=noise) for noise in (0.0, 0.5))
+  phi, clock = still.init(jax.random.key(0), space), Clock(3, 10)
+  draws = [jax.jit(lambda i, made=made: made.sample(phi, jax.random.key(i), clock)[0]) for made in (still, noisy)]
+  assert draws[0](1)['output'].shape == (1, 5) and draws[1](1)['output'].shape == (4, 5)
+  np.testing.assert_allclose(still.probs(phi)['output'], noisy.probs(phi)['output'])
+  np.testing.assert_array_equal(draws[0](1)['cell'], draws[1](1)['cell'])
+  xi = np.stack([np.log(draws[1](i)['output']) for i in range(300)])  # [draws, samples, candidates]
+  xi -= xi.mean(-1, keepdims=True)  # softmax drops each row's mean, a fifth of the variance
+  assert xi.var() == pytest.approx(0.5**2 * 4 / 5, rel=0.1)
+  assert abs(np.mean(xi[:, 0] * xi[:, 1])) < 0.02

@@ -12,10 +12,10 @@ _ABOVE = ('batch_size', 'accumulate', 'space.channels', 'log_steps', 'checkpoint
           'phi.until', 'finalist_shrink')
 _AT_LEAST = ('epochs', 'pretrain.epochs', 'theta.lr_end', 'theta.weight_decay', 'theta.momentum', 'theta.clip',
              'phi.lr', 'phi.lr_end', 'phi.steps', 'phi.momentum', 'phi.weight_decay', 'phi.clip', 'phi.graph_lr',
-             'phi.graph_weight_decay', 'data.pad', 'data.cutout', 'data.limit', 'supernet_images', 'devices', 'seed',
-             'network.auxiliary', 'theta.warmup', 'data.seed', 'checkpoint_minutes', 'checkpoint_hours', 'max_hours',
-             'data.workers', 'data.max_corrupt', 'finalists', 'finalist_epochs', 'finalist_margin', 'limit.params',
-             'limit.madds', 'limit.latency_ms', 'limit.weight')
+             'phi.graph_weight_decay', 'phi.graph_noise', 'data.pad', 'data.cutout', 'data.limit', 'supernet_images',
+             'devices', 'seed', 'network.auxiliary', 'theta.warmup', 'data.seed', 'checkpoint_minutes',
+             'checkpoint_hours', 'max_hours', 'data.workers', 'data.max_corrupt', 'finalists', 'finalist_epochs',
+             'finalist_margin', 'limit.params', 'limit.madds', 'limit.latency_ms', 'limit.weight')
 _OPEN = 'data.workers',  # None lets the code choose
 _MOST = {'seed': 2**32 - 1, 'epochs': 1e6, 'pretrain.epochs': 1e6, 'finalist_epochs': 1e6,
          'finalists': 1000, 'finalist_margin': 100, 'data.smallest': 1, 'data.jitter': 1,

@@ -94,11 +94,11 @@ def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None = None,
-        graph_decay: float | None = None) -> Method:
+        graph_decay: float | None = None, graph_noise: float = 0.0) -> Method:
   """The method that config.method describes, made ready for `space`, if one is given.
 
   Where the space's graph is searched too, it has the graph's rows beside its architecture, whose rate is `graph_lr` and
-  whose L2 `graph_decay`, None for the benchmark's.
+  whose L2 `graph_decay`, None for the benchmark's; `graph_noise` is the standard deviation of what a step adds to them.
 
   Raises:
     UserError: the name is unknown, a field is bad, or the method does not fit the space.
@@ -113,7 +113,7 @@ def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None =
   if space and space.choices:
     from vimnas_jax.methods import topology
     return topology.beside(method, space.choices, topology.LR if graph_lr is None else graph_lr,
-                           topology.WEIGHT_DECAY if graph_decay is None else graph_decay)
+                           topology.WEIGHT_DECAY if graph_decay is None else graph_decay, graph_noise)
   return method
 
 

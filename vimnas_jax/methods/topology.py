@@ -6,7 +6,9 @@ descend the loss of a batch of the validation half and move by the benchmark's o
 as there (at the rate config.phi.graph_lr and with the L2 config.phi.graph_weight_decay, theirs by default), in every
 step of the search, whatever the method does with its own. Decided here: they move too where the method holds its own
 still and trains theta alone, as DSO-NAS in its warm-up and its periods of theta, since that is its rule for operations
-and the graph has the benchmark's. They stand still while theta is pretrained (config.pretrain).
+and the graph has the benchmark's. They stand still while theta is pretrained (config.pretrain). With
+config.phi.graph_noise, which is not the benchmark's, a row takes noise in every step as VIM-NAS's architecture does:
+without it nothing asks a row to decide, as theta learns for the mixture that it is.
 """
 
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ import optax
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
 from vimnas_jax.methods.types import END, Method, PyTree, Rate, Rows, Step
+from vimnas_jax.networks import initial
 
 INIT = 1e-3  # standard deviation at the start
 LR, BETAS, WEIGHT_DECAY = 3e-4, (0.5, 0.999), 1e-3  # the benchmark's Adam; the decay is L2, added to the gradient
@@ -51,11 +54,13 @@ class _Beside(NamedTuple):
 
 
 def beside(method: Method, choices: Mapping[str, int], lr: float = LR,
-           decay: float = WEIGHT_DECAY) -> Method:
+           decay: float = WEIGHT_DECAY, noise: float = 0.0) -> Method:
   """The method with rows {name: candidates} beside its architecture; phi['params'] is {'method', 'topology'}.
 
-  `sample` and `probs` then have one entry [1, candidates] more for every row. Raises UserError on a method whose step
-  cannot do that.
+  `sample` and `probs` then have one entry [1, candidates] more for every row; with `noise`, its standard deviation,
+  `sample` has one [samples, candidates], of which every sample of the method has noise of its own.
+
+  Raises UserError on a method whose step cannot do that.
   """
   if method.step.beside is None:
     raise UserError('the step of this method has no form with a searched graph beside it (Step.beside): choose another '
@@ -70,13 +75,19 @@ def beside(method: Method, choices: Mapping[str, int], lr: float = LR,
             for i, (name, count) in enumerate(choices.items())}
     return {'params': {'method': phi['params'], 'topology': rows}, 'fixed': phi['fixed']}
 
-  def mixed(phi):
-    return {name: jax.nn.softmax(row)[None] for name, row in phi['params']['topology'].items()}
+  def mixed(phi, key=None):
+    found = {}
+    for i, (name, row) in enumerate(phi['params']['topology'].items()):
+      row = row[None]
+      if noise and key is not None:
+        row = row + noise * initial.normal(jax.random.fold_in(key, _KEY + i), (method.samples, row.shape[-1]))
+      found[name] = jax.nn.softmax(row)
+    return found
 
   def sampled(draw):
     def sample(phi, key, clock):
       weights, info = draw(own(phi), key, clock)
-      return {**weights, **mixed(phi)}, info
+      return {**weights, **mixed(phi, key)}, info
 
     return draw and sample
 

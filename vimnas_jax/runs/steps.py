@@ -126,7 +126,7 @@ def phases(method: Method, space: Space, plan: Plan) -> tuple[Phase, ...]:
   """
 
   def sample(phi, key, clock):
-    weights, info = method.sample(phi, key, clock)  # of a searched graph the rows are wanted, and they are not drawn
+    weights, info = method.sample(phi, key, clock)  # of a searched graph the rows are wanted
     return {**weights, **pretrain_weights(plan.pretrain_sampling, space, key, method.samples)}, info
 
   last, found = max(len(method.depths) - 1, 0), []
