@@ -1,19 +1,22 @@
 """What the gradient asks of an architecture that stays undecided, while theta learns.
 
     python -m benchmarks.asked --space darts --seed 0 --data DIR --out OUT --shrink --steps 260 --nasbench301 FOLDER
+    python -m benchmarks.asked --data DIR --out OUT --shrink --among sep_conv_3x3,dil_conv_3x3
 
 The search is the product's, with plain logits in phi's place (method.variant=table) that hardly move: at a rate of 1e-6
 and without momentum they are, after n steps, minus 1e-6 times the sum of n gradients, while all operations stay equally
-probable but for xi. What is asked in a part of the steps is the difference of two sums. A table tells it for every
-part: the mean over edges of what is asked of each operation (less their mean), how steady that is, and the cell that it
-would be, with what --csv or --nasbench301 says of it. OUT gets SPACE_SEED.npz: `steps` and for each cell the sums so
-far, float32 [times, edges, ops], every thirteen steps, signed so that what is asked for is positive.
+probable but for xi; with --among these operations are, and what is asked of others is not told. What is asked in a part
+of the steps is the difference of two sums. A table tells it for every part: the mean over edges of what is asked of
+each operation (less their mean), how steady that is, and the cell that it would be, with what --csv or --nasbench301
+says of it. OUT gets SPACE_SEED.npz: `steps` and for each cell the sums so far, float32 [times, edges, ops], every
+thirteen steps, signed so that what is asked for is positive.
 """
 
 import argparse
 import pathlib
+from collections.abc import Collection
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.step import Parser, run
@@ -30,21 +33,29 @@ STILL = {'method.name': 'vimnas', 'method.variant': 'table', 'method.bound': 0.0
          'phi.optimizer': 'sgd', 'phi.lr': RATE, 'phi.lr_end': RATE, 'phi.steps': 0, 'phi.fall': 0.0, 'phi.until': 1.0,
          'phi.momentum': 0.0, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0, 'devices': 1}
 PARTS = 4  # of the steps, told one by one
+ABSENT = -8.0  # the logit of an operation that is not among those asked about: xi does not reach it
 SHARP = 3.0  # the length that an edge's row has in the mean, as logits, where a cell is read off
 
 
-def sums(one: search._Run, steps: int, rate: float = RATE):
+def sums(one: search._Run, steps: int, rate: float = RATE, among: Collection[str] = ()):
   """(Steps, {cell: float32 [times, edges, ops]}, losses [times]): the sums of minus the gradient after these steps of a
-  search that is as STILL says, phi's `rate` apart.
+  search that is as STILL says, phi's `rate` apart. Where some operations are `among` those asked about, others have the
+  mean of these.
   """
   (held, index), now = one.batches(), one.start()
+  asked = {name: np.array([[not among or op in among for op in ops] for ops in cell.ops])
+           for name, cell in one.space.cells.items()}
+  now = now.replace(phi={**now.phi, 'params': {name: {'mu': jnp.asarray(np.where(mask, 0, ABSENT)[None], jnp.float32)}
+                                               for name, mask in asked.items()}})
   at, found, losses = [], [], []
   program = one.step(0).lower(now, held, index(0)).compile()
   for i in range(steps):
     now, metrics = program(now, held, index(i))
     if i % EVERY == EVERY - 1 or i + 1 == steps:
       at.append(i + 1)
-      found.append(jax.device_get({name: params['mu'][0] / rate for name, params in now.phi['params'].items()}))
+      moved = {name: np.asarray(params['mu'][0]) / rate for name, params in now.phi['params'].items()}
+      found.append({name: np.where(mask, moved[name], moved[name].mean(-1, keepdims=True, where=mask))
+                    for name, mask in asked.items()})
       losses.append(float(metrics['loss']))
   return np.array(at), {name: np.array([each[name] for each in found], np.float32) for name in found[0]}, losses
 
@@ -95,12 +106,16 @@ def main(argv) -> int:
   parser.add_argument('--nasbench301', help='as config.oracle.nasbench301')
   parser.add_argument('--shrink', action='store_true', help='16x16 images')
   parser.add_argument('--channels', type=int, help='C; default: that of the space')
+  parser.add_argument('--among', default='', help='the operations asked about, separated by commas; default: all')
   args = parser.parse_args(argv)
-  one = prepared(args)
+  one, among = prepared(args), [op for op in args.among.split(',') if op]
+  for edge in (edge for cell in one.space.cells.values() for edge in cell.ops):
+    if among and not set(edge) & set(among):
+      raise UserError(f'--among={args.among}: an edge has none of these, only {", ".join(edge)}')
   steps = args.steps or one.plan.search_steps
   if not EVERY <= steps <= one.plan.search_steps:
     raise UserError(f'--steps={steps}: from {EVERY} to the {one.plan.search_steps} of --epochs={args.epochs:g}')
-  at, found, losses = sums(one, steps)
+  at, found, losses = sums(one, steps, among=among)
   args.out.mkdir(parents=True, exist_ok=True)
   np.savez_compressed(args.out / f'{args.space}_{args.seed}.npz', steps=at, loss=losses, **found)
   for line in table(one.space, at, found, losses, lambda genotype: rated(args, genotype)):

@@ -191,3 +191,24 @@ def test_rows_of_the_graph_take_noise_where_it_is_asked_for():
   xi -= xi.mean(-1, keepdims=True)  # softmax drops each row's mean, a fifth of the variance
   assert xi.var() == pytest.approx(0.5**2 * 4 / 5, rel=0.1)
   assert abs(np.mean(xi[:, 0] * xi[:, 1])) < 0.02
+
+
+def test_a_row_can_be_mixed_by_the_sets_that_are_kept():
+  """Against a sum over all sets by hand; of one it is softmax; where two lead they have half each."""
+  row = np.random.default_rng(0).normal(size=(3, 5))
+  want = np.zeros((3, 5))
+  for a in range(5):
+    for b in range(a):
+      want[:, [a, b]] += np.exp(row[:, a] + row[:, b])[:, None]
+  np.testing.assert_allclose(topology.share(jnp.asarray(row), 2), want / want.sum(-1, keepdims=True), rtol=1e-5)
+  np.testing.assert_allclose(topology.share(jnp.asarray(row), 1), jax.nn.softmax(row), rtol=1e-5)
+  np.testing.assert_allclose(topology.share(jnp.array([9.0, 0.0, 8.0, -1.0]), 2), [0.5, 0, 0.5, 0], atol=1e-3)
+  space = spaces.get('oneshot1')
+  assert space.topology.keeps == {'inputs_3': 2, 'inputs_4': 2, 'output': 2}
+  config = ConfigDict({'name': 'vimnas', **methods.fields('vimnas'), 'variant': 'table', 'samples': 4})
+  made = methods.get(config, space, graph_sets=True)
+  phi = made.init(jax.random.key(0), space)
+  phi['params']['topology']['output'] = jnp.array([0.0, 9.0, 0.0, 9.0, 0.0])
+  for rows in (made.probs(phi), made.sample(phi, jax.random.key(1), Clock(1, 2))[0]):
+    np.testing.assert_allclose(rows['output'], [[0, 0.5, 0, 0.5, 0]], atol=1e-3)
+  assert space.topology.margins(made.probs(phi))['output'] == pytest.approx(0.5, abs=1e-3)

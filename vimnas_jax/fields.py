@@ -114,6 +114,7 @@ def defaults() -> ConfigDict:
   c.phi.graph_lr = 3e-4  # NAS-Bench-1Shot1: rate of the Adam that moves the graph beside phi; this is the benchmark's
   c.phi.graph_weight_decay = 1e-3  # its L2, added to the gradient, the benchmark's
   c.phi.graph_noise = 0.0  # standard deviation of noise that the graph's rows take in every step, as xi; 0: none
+  c.phi.graph_sets = False  # True: it mixes inputs by how probable they are among those kept; False: by softmax
 
   c.data = ConfigDict()
   c.data.name = 'cifar10'  # one of data.NAMES, or the path of a .py file with data of your own (data/userdata.py)

@@ -94,11 +94,12 @@ def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None = None,
-        graph_decay: float | None = None, graph_noise: float = 0.0) -> Method:
+        graph_decay: float | None = None, graph_noise: float = 0.0, graph_sets: bool = False) -> Method:
   """The method that config.method describes, made ready for `space`, if one is given.
 
   Where the space's graph is searched too, it has the graph's rows beside its architecture, whose rate is `graph_lr` and
-  whose L2 `graph_decay`, None for the benchmark's; `graph_noise` is the standard deviation of what a step adds to them.
+  whose L2 `graph_decay`, None for the benchmark's; `graph_noise` is the standard deviation of what a step adds to them,
+  and with `graph_sets` they are mixed by the sets of inputs that an architecture can keep.
 
   Raises:
     UserError: the name is unknown, a field is bad, or the method does not fit the space.
@@ -113,7 +114,8 @@ def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None =
   if space and space.choices:
     from vimnas_jax.methods import topology
     return topology.beside(method, space.choices, topology.LR if graph_lr is None else graph_lr,
-                           topology.WEIGHT_DECAY if graph_decay is None else graph_decay, graph_noise)
+                           topology.WEIGHT_DECAY if graph_decay is None else graph_decay, graph_noise,
+                           space.topology.keeps if space.topology and graph_sets else None)
   return method
 
 

@@ -8,14 +8,18 @@ step of the search, whatever the method does with its own. Decided here: they mo
 still and trains theta alone, as DSO-NAS in its warm-up and its periods of theta, since that is its rule for operations
 and the graph has the benchmark's. They stand still while theta is pretrained (config.pretrain). With
 config.phi.graph_noise, which is not the benchmark's, a row takes noise in every step as VIM-NAS's architecture does:
-without it nothing asks a row to decide, as theta learns for the mixture that it is.
+without it nothing asks a row to decide, as theta learns for the mixture that it is. With config.phi.graph_sets a row is
+mixed by the sets of candidates that an architecture can keep.
 """
 
+import itertools
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vimnas_jax.errors import UserError
@@ -54,11 +58,12 @@ class _Beside(NamedTuple):
 
 
 def beside(method: Method, choices: Mapping[str, int], lr: float = LR,
-           decay: float = WEIGHT_DECAY, noise: float = 0.0) -> Method:
+           decay: float = WEIGHT_DECAY, noise: float = 0.0, keeps: Mapping[str, int] | None = None) -> Method:
   """The method with rows {name: candidates} beside its architecture; phi['params'] is {'method', 'topology'}.
 
   `sample` and `probs` then have one entry [1, candidates] more for every row; with `noise`, its standard deviation,
-  `sample` has one [samples, candidates], of which every sample of the method has noise of its own.
+  `sample` has one [samples, candidates], of which every sample of the method has noise of its own. `keeps`, if given,
+  says how many candidates of each row an architecture keeps: rows are mixed by `share` then, else by softmax.
 
   Raises UserError on a method whose step cannot do that.
   """
@@ -81,7 +86,7 @@ def beside(method: Method, choices: Mapping[str, int], lr: float = LR,
       row = row[None]
       if noise and key is not None:
         row = row + noise * initial.normal(jax.random.fold_in(key, _KEY + i), (method.samples, row.shape[-1]))
-      found[name] = jax.nn.softmax(row)
+      found[name] = share(row, keeps[name]) if keeps else jax.nn.softmax(row)
     return found
 
   def sampled(draw):
@@ -134,6 +139,18 @@ def beside(method: Method, choices: Mapping[str, int], lr: float = LR,
       grow=grown(method.grow), stopped=alone(method.stopped), features=alone(method.features),
       logits=alone(method.logits), outputs=alone(method.outputs),
       optimizer=lambda tx: optimizer(method.optimizer(tx), lr, decay))
+
+
+def share(rows: jax.Array, kept: int) -> jax.Array:
+  """Of logits [..., candidates], the probability of each to be among the `kept` ones, divided by `kept`.
+
+  A set of so many candidates is as probable as softmax of the sums of its logits over all such sets says; for one that
+  is kept it is softmax of the row. A row decides as a whole then, where softmax gives all to the first.
+  """
+  sets = np.zeros((math.comb(rows.shape[-1], kept), rows.shape[-1]), rows.dtype)
+  for i, members in enumerate(itertools.combinations(range(rows.shape[-1]), kept)):
+    sets[i, list(members)] = 1
+  return jax.nn.softmax(rows @ sets.T) @ sets / kept
 
 
 def rows_beside(step: Step) -> Step:

@@ -42,6 +42,12 @@ class Topology:
     rows = {f'inputs_{node}': node for node in range(1, self.blocks + 1) if self.parents[node - 1] < node}
     return rows | {OUTPUT: self.blocks + 1}
 
+  @property
+  def keeps(self) -> Mapping[str, int]:
+    """{name of the row: how many of its candidates the architecture keeps}."""
+    counts = {self.row(node): count for node, count in enumerate(self.parents, 1)}
+    return {name: counts[name] for name in self.choices}
+
   def kept(self, probs: Mapping[str, np.ndarray]) -> dict[int, tuple[int, ...]]:
     """{node: its parents}, read off `probs` {row: [1, candidates]}, of the nodes that lead to the output.
 
@@ -55,7 +61,9 @@ class Topology:
     return reached(strongest, self.blocks + 1)
 
   def margins(self, probs: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """{row: by how much the weakest parent that is kept leads the strongest that is not}; 0 is a tie, 1 the most."""
+    """{row: by how much the weakest parent that is kept leads the strongest that is not}; 0 is a tie, and where
+    k are kept 1 / k the most.
+    """
     found = {}
     for node, count in enumerate(self.parents, 1):
       if (name := self.row(node)) in self.choices:

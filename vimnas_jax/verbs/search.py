@@ -91,7 +91,7 @@ def prepared(config, loaded, console, limit=None, damaged=None, recorded=None, f
                     f'least {space.min_size}')
   spaces.check(space, config.space.cells, config.space.channels, (*ops.OPS, 'none', 'noise'))
   method = methods.get(config.method, space, config.phi.graph_lr,
-                       config.phi.graph_weight_decay, config.phi.graph_noise)
+                       config.phi.graph_weight_decay, config.phi.graph_noise, config.phi.graph_sets)
   if method.asks == 'benchmark':
     tabular.rater(space, config.oracle, config.data.name)
   constraint = constraints.of(config, space, loaded, console.say, folder and folder / constraints.LATENCIES)
