@@ -21,7 +21,7 @@ from vimnas_jax.verbs import retrain, search, study
 
 OF_A_NETWORK = ('evaluate', 'predict')  # what they need a trained network for is in test_predict.py and test_sizing.py
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in OF_A_NETWORK)
-SPACES = ['oneshot_c10:space2', 'oneshot_c10:space3', 'simplified_c10:s3', 'simplified_c10:s4']  # s2: ablation_darts
+SPACES = ['oneshot_c10:space2,decided', 'oneshot_c10:space3', 'simplified_c10:s3', 'simplified_c10:s4']  # s2: ablation_darts
 
 
 def smoke(config, tmp_path):
@@ -89,7 +89,7 @@ def traced(config, folder, monkeypatch, genotype=None):
 
 
 # More members, or spaces, of what others trace.
-LONG = ('ablation_darts', 'compare_simplified', 'compare_nb201', 'compare_all', 'oneshot_c10:space2',
+LONG = ('ablation_darts', 'compare_simplified', 'compare_nb201', 'compare_all', 'oneshot_c10:space2,decided',
         'oneshot_c10:space3', 'darts_c10', 'simplified_c10:s3', 'folder')
 
 
