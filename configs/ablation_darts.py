@@ -34,6 +34,6 @@ def get_config(arg=''):
   config.task = 'study'
   config.study.members = MEMBERS
   config.space.channels = 8
-  when(config, 'vimnas', methods.SINGLE)
+  when(config, 'vimnas', {**methods.SINGLE, 'pretrain.epochs': 1.0})
   config.data.shrink, config.data.pad = 2, 2
   return with_arguments(config, arg, smoke, strict=strict)

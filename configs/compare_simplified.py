@@ -34,7 +34,7 @@ def get_config(arg=''):
   config.data.limit, config.batch_size = 25000, 32
   config.data.shrink, config.data.pad = 2, 2
   config.supernet_images = 5000
-  when(config, 'vimnas', methods.SINGLE)
+  when(config, 'vimnas', {**methods.SINGLE, 'pretrain.epochs': 1.0})  # as results/compare_simplified has it
   config.then_changes = ('data.limit=25000 network.cells=5 network.channels=8 network.auxiliary=0.0 '
                          'network.drop_path=0.0 data.cutout=0 epochs=2 eval_epochs=2 batch_size=64 theta.lr=0.05 '
                          'theta.schedule=cosine measure_batches=()')

@@ -10,7 +10,7 @@ data.shrink=1 data.pad=4 too).
 """
 
 from vimnas_jax import methods
-from vimnas_jax.config import defaults, when, with_arguments
+from vimnas_jax.config import defaults, half, when, with_arguments
 
 
 def smoke(config):
@@ -18,13 +18,7 @@ def smoke(config):
   config.data.limit, config.batch_size, config.epochs, config.pretrain.epochs = 128, 8, 1.0, 0.5
 
 
-def half(config):
-  config.data.shrink, config.data.pad = 2, 2
-  config.then_changes = 'data.shrink=1 data.pad=4'
-
-
 def get_config(arg=''):
   config = defaults()
-  # as in the paper: an older theta asks for pools
-  when(config, 'vimnas', {**methods.SINGLE, 'pretrain.epochs': 0.0})
+  when(config, 'vimnas', methods.SINGLE)
   return with_arguments(config, arg, smoke, half=half)

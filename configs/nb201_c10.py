@@ -8,17 +8,12 @@ DIR is a TFDS data dir or holds the official archive. A test-accuracy CSV goes t
 trained on whole ones (a --config.then_changes of yours needs data.shrink=1 data.pad=4 too).
 """
 
-from vimnas_jax.config import defaults, when, with_arguments
+from vimnas_jax.config import defaults, half, when, with_arguments
 
 
 def smoke(config):
   config.space.cells, config.space.channels = 1, 4
   config.data.limit, config.batch_size, config.epochs = 512, 32, 1.0
-
-
-def half(config):
-  config.data.shrink, config.data.pad = 2, 2
-  config.then_changes = 'data.shrink=1 data.pad=4'
 
 
 def get_config(arg=''):

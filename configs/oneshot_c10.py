@@ -31,6 +31,6 @@ def get_config(arg=''):
   config = defaults()
   config.space.name, config.space.cells, config.space.channels = 'oneshot1', 9, 16
   config.batch_size, config.epochs = 96, 50.0
-  when(config, 'vimnas', methods.SINGLE)
+  when(config, 'vimnas', {**methods.SINGLE, 'pretrain.epochs': 1.0})  # without it no table has been asked
   return with_arguments(config, arg, smoke, decided=decided,
                         **in_spaces({f'space{number}': f'oneshot{number}' for number in (1, 2, 3)}))

@@ -2,11 +2,13 @@
 
   python -m vimnas_jax.main --config=configs/simplified_c10.py:s2 --config.data.dir=DIR --workdir=runs/s2
 
-An epoch of theta alone and one of search, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3.
+One epoch of search from scratch, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3. `:s2,half` searches
+on images averaged to 16x16, in three minutes of a core (docs/recipe.md, section 24); what it finds is trained on whole
+images (a --config.then_changes of yours needs data.shrink=1 data.pad=4 too).
 """
 
 from vimnas_jax import methods
-from vimnas_jax.config import defaults, in_spaces, when, with_arguments
+from vimnas_jax.config import defaults, half, in_spaces, when, with_arguments
 from vimnas_jax.spaces.simplified import NAMES
 
 
@@ -19,4 +21,4 @@ def get_config(arg=''):
   config = defaults()
   config.space.name = 's1'
   when(config, 'vimnas', methods.SINGLE)
-  return with_arguments(config, arg, smoke, **in_spaces(dict(zip(NAMES, NAMES))))
+  return with_arguments(config, arg, smoke, half=half, **in_spaces(dict(zip(NAMES, NAMES))))

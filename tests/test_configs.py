@@ -10,7 +10,7 @@ from conftest import ROOT, SLOW
 from PIL import Image
 from processes import run
 
-from configs import darts_c10, nb201_c10
+from configs import darts_c10, nb201_c10, simplified_c10
 from vimnas_jax import api, data, methods, spaces
 from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
@@ -21,7 +21,7 @@ from vimnas_jax.verbs import retrain, search, study
 
 OF_A_NETWORK = ('evaluate', 'predict')  # what they need a trained network for is in test_predict.py and test_sizing.py
 CONFIGS = sorted(p.stem for p in (ROOT / 'configs').glob('*.py') if p.stem not in OF_A_NETWORK)
-SPACES = ['oneshot_c10:space2,decided', 'oneshot_c10:space3', 'simplified_c10:s3', 'simplified_c10:s4']  # s2: ablation_darts
+SPACES = ['oneshot_c10:space2,decided', 'oneshot_c10:space3', 'simplified_c10:s3', 'simplified_c10:s4']  # s2: ablation
 
 
 def smoke(config, tmp_path):
@@ -125,7 +125,7 @@ def test_every_config_and_space_has_a_step(tmp_path, monkeypatch, config):
       found = run.space.validate(run.space.genotype(probs))
 
 
-@pytest.mark.parametrize('of', [nb201_c10, darts_c10])
+@pytest.mark.parametrize('of', [nb201_c10, darts_c10, simplified_c10])
 def test_half_searches_on_smaller_images_and_trains_on_whole_ones(of):
   asked = of.get_config('half')
   asked.then = 'retrain'
@@ -134,3 +134,4 @@ def test_half_searches_on_smaller_images_and_trains_on_whole_ones(of):
   assert (config.data.shrink, config.data.pad) == (2, 2) and (following.data.shrink, following.data.pad) == (1, 4)
   config.data.shrink, config.data.pad = 1, 4
   assert config.to_dict() == whole.to_dict()
+  assert whole.pretrain.epochs == (3.0 if of is nb201_c10 else 0.0)  # elsewhere an older theta asks for pools

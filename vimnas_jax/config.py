@@ -283,6 +283,12 @@ def in_spaces(names) -> dict:
   return {word: choosing(space) for word, space in names.items()}
 
 
+def half(config: ConfigDict):
+  """Searches on images of half the side, with borders in proportion, and trains on whole ones."""
+  config.data.shrink, config.data.pad = 2, 2
+  config.then_changes = 'data.shrink=1 data.pad=4'
+
+
 def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
   """Applies what follows the colon of --config=FILE:ARG: words separated by commas.
 
