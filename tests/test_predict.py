@@ -81,6 +81,17 @@ def test_a_folder_is_named_and_told(run, photos, tmp_path, capsys):
   assert '2 skipped: notes.txt (no image); cut.png (' in out and '3 images: ' in out and '.hidden' not in out
 
 
+def test_links_to_folders_are_followed_each_folder_once(photos, tmp_path):
+  (photos / 'linked').symlink_to(tmp_path / 'elsewhere')
+  (photos / 'deep' / 'up').symlink_to(photos)
+  (tmp_path / 'elsewhere').mkdir()
+  Image.new('RGB', (5, 5)).save(tmp_path / 'elsewhere' / 'd.png')
+  found, skipped = predict.listed(photos)
+  assert [str(path.relative_to(photos)) for path in found] == ['a.png', 'b.jpg', 'cut.png', 'deep/er/c.odd',
+                                                               'linked/d.png']
+  assert skipped == [('notes.txt', 'no image'), ('deep/up/', 'the same folder as another, read once')]
+
+
 def test_how_far_names_can_be_relied_on():
   assert predict.reliance(None) == predict.reliance({'steps': 3}) == []
   good, bad = ({'test_top1': right, 'floor': {'top1': 85.1}} for right in (92.3, 14.4))

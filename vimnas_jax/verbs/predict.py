@@ -70,7 +70,7 @@ def predict(config, workdir, command: str = '') -> list[dict]:
 def listed(given: pathlib.Path) -> tuple[list[pathlib.Path], list[tuple[str, str]]]:
   """The images at or below a path, sorted; and (name, reason) of every other file there. Hidden ones are passed over.
 
-  Raises UserError where a folder cannot be read.
+  Links to folders are followed, each folder once. Raises UserError where a folder cannot be read.
   """
   if not given.is_dir():
     return [given], []
@@ -78,8 +78,14 @@ def listed(given: pathlib.Path) -> tuple[list[pathlib.Path], list[tuple[str, str
   def failed(e):
     raise UserError(f'cannot read the folder {printable(e.filename)} ({e.strerror}): make it readable, and run again')
 
-  found, skipped = [], []
-  for root, folders, names in os.walk(given, onerror=failed):
+  found, skipped, seen = [], [], set()
+  for root, folders, names in os.walk(given, onerror=failed, followlinks=True):
+    real = os.path.realpath(root)
+    if real in seen:
+      folders.clear()
+      skipped.append((f'{printable(pathlib.Path(root).relative_to(given))}/', 'the same folder as another, read once'))
+      continue
+    seen.add(real)
     folders[:] = sorted(name for name in folders if not name.startswith('.'))
     for name in sorted(name for name in names if not name.startswith('.')):
       path = pathlib.Path(root) / name
