@@ -208,6 +208,15 @@ def test_classes_are_matched_by_their_names(config):
   assert notes == ['note: images are read otherwise than for its training: side is 8, was 4']
 
 
+def test_accents_may_be_encoded_in_two_ways(config):
+  """As macOS writes the names of folders, and as others do."""
+  net = dataclasses.replace(model(), class_names=('blu\u0308te', 'cat', 'dog', 'eel'))
+  found, notes = evaluate.matched(net, images(('bl\u00fcte', 'dog'), [0, 1, 0]), config)
+  assert found.labels.tolist() == [0, 2, 0] and "also knows 'cat', 'eel'" in notes[0]
+  net = dataclasses.replace(net, class_names=('blu\u0308te', 'cat', 'dog', 'bl\u00fcte'))
+  assert evaluate.matched(net, images(net.class_names, [0, 3]), config)[0].labels.tolist() == [0, 3]
+
+
 def test_figures_by_class(config, tmp_path):
   row, _ = evaluate.measure(model(), images(NAMES, [0, 0, 1, 3]).test, 'test', tmp_path, config, metrics.Console())
   assert row['classes'] == list(NAMES) and row['per_class'][2] is None and row['per_class'][0] is not None

@@ -95,6 +95,18 @@ def test_classes_have_the_names_of_their_folders(split):
   np.testing.assert_array_equal(again.train.images, found.train.images)
 
 
+def test_accents_may_be_encoded_in_two_ways(tmp_path):
+  """A folder of a Mac and one of another machine have the same classes; in one part two such are refused."""
+  _parts(tmp_path, ('train',), ('ant', 'bl\u00fcte'))
+  _parts(tmp_path, ('test',), ('ant', 'blu\u0308te'))
+  found = data.get(_config(tmp_path))
+  assert found.class_names == ('ant', 'bl\u00fcte') and np.bincount(found.test.labels).tolist() == [3, 3]
+  _parts(tmp_path, ('test',), ('bl\u00fcte',))
+  with pytest.raises(UserError, match='two folders called .*: rename one') as e:
+    data.get(_config(tmp_path))
+  one_line(e)
+
+
 @pytest.mark.parametrize('parts', [('Train', 'TEST'), ('TRAINING', 'Testing'), ('train', 'Validation')])
 def test_parts_are_found_in_any_case(tmp_path, parts):
   _parts(tmp_path, parts)
@@ -184,7 +196,19 @@ def test_an_empty_class_is_named(tmp_path, fill):
   fill(tmp_path / 'swan')
   with pytest.raises(UserError, match="class 'swan' has no training image") as e:
     data.get(_config(tmp_path))
+  assert ('/swan as config.data.dir' if (tmp_path / 'swan' / 'below').exists() else 'add some') in one_line(e)
+
+
+def test_a_part_without_images_is_named(tmp_path):
+  _parts(tmp_path, ('train', 'val'))
+  for name in ('ant', 'bee'):
+    (tmp_path / 'test' / name).mkdir(parents=True)
+  with pytest.raises(UserError, match='no class of .*/test has an image: add some, or remove that folder') as e:
+    data.get(_config(tmp_path))
   one_line(e)
+  (tmp_path / 'test' / 'Ant').mkdir()
+  with pytest.raises(UserError, match=r"lacks \(did you mean 'ant'\?\): remove"):
+    data.get(_config(tmp_path))
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -276,6 +300,9 @@ def test_val_beside_test_chooses(tmp_path):
   first, rule, _ = data.describe(found)
   assert first == '2 classes, training/validation/test images: ant 3/3/3, bee 3/3/3' and rule == f'parts: {found.rule}'
   assert data.facts(found)['classes'][1] == {'name': 'bee', 'training': 3, 'validation': 3, 'test': 3}
+  for file in (tmp_path / 'VAL' / 'bee').iterdir():
+    file.unlink()
+  assert data.describe(_choosing(tmp_path))[2] == 'without a validation image: bee'
   without = data.get(_config(tmp_path))
   assert without.valid is None and without.left_out and without.fingerprint() != found.fingerprint()
 

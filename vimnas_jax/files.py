@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -116,6 +117,11 @@ def printable(text: object) -> str:
   """A name or path as one line that any terminal takes: bytes that are no text, and control characters, escaped."""
   text = str(text).encode('utf-8', 'backslashreplace').decode()
   return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
+def composed(name: str) -> str:
+  """A name with every accent in one character with its letter, as most systems write it; macOS may write two."""
+  return unicodedata.normalize('NFC', name)
 
 
 def close(name: str, known: Sequence[str]) -> str:

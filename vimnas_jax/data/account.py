@@ -69,8 +69,8 @@ def describe(data: Data) -> list[str]:
     lines.append('left out: ' + '; '.join(f'{_some(files)} ({reason})' for reason, files in reasons.items()))
   if data.rule:
     lines.append(f'parts: {data.rule}')
-  if len(untested := np.flatnonzero(counts['test'] == 0)):
-    lines.append(f'without a test image: {_some(list(map(data.name_of, untested)))}')
+  lines += [f'without a {part} image: {_some(list(map(data.name_of, without)))}' for part in ('validation', 'test')
+            if part in counts and len(without := np.flatnonzero(counts[part] == 0))]
   train = counts['training']
   if train.max() >= UNEVEN * train.min():
     fewest, most = int(train.argmin()), int(train.argmax())

@@ -21,7 +21,7 @@ import numpy as np
 from vimnas_jax.data import pixels, sources, streamed
 from vimnas_jax.data.types import AnySplit, Data, Split
 from vimnas_jax.errors import UserError
-from vimnas_jax.files import printable
+from vimnas_jax.files import close, composed, printable
 
 PARTS = {'train': ('train', 'training'), 'test': ('test', 'testing', 'val', 'valid', 'validation')}
 CHOOSING = PARTS['test'][2:]  # beside one of the others
@@ -147,8 +147,10 @@ class _Folder:
              self._classes(valid, training=False) if valid else {}]
     for folder, part in zip((test, valid), parts[1:]):
       if strange := sorted(set(part) - set(parts[0])):
-        raise UserError(f'{printable(folder)} has the class {printable(strange[0])!r}, which {printable(train)} lacks: '
-                        'remove or add it')
+        raise UserError(f'{printable(folder)} has the class {printable(strange[0])!r}, which {printable(train)} lacks'
+                        f'{close(strange[0], sorted(parts[0]))}: remove or add it')
+      if folder and not any(part.values()):
+        raise UserError(f'no class of {printable(folder)} has an image: add some, or remove that folder')
     return parts
 
   def _classes(self, folder, classes=None, training=True):
@@ -164,16 +166,21 @@ class _Folder:
       below, files = self._inside(path)
       for other in below:
         self._leave(other, 'a folder below that of a class')
-      found[path.name] = []
+      name = composed(path.name)  # train/ of a Mac and test/ of another machine have the same classes
+      if name in found:
+        raise UserError(f'{printable(folder)} has two folders called {printable(name)!r}, whose accents are encoded '
+                        'in two ways: rename one of them, or make them one')
+      found[name] = []
       for file in files:
         if reason := self._reason(file):
           self._leave(file, reason)
         else:
-          found[path.name].append(file)
-      if training and not found[path.name]:
-        more = f', only {printable(below[0].name)} and what lies below' if below else ''
-        raise UserError(f'class {printable(path.name)!r} has no training image: {printable(path)} holds none{more}: '
-                        'add some, or remove the folder')
+          found[name].append(file)
+      if training and not found[name]:
+        told = f'class {printable(name)!r} has no training image: {printable(path)} holds none'
+        raise UserError(f'{told}, only {printable(below[0].name)} and what lies below: put the images of a class right '
+                        f'into its folder, or, where these are the classes, give {printable(path)} as config.data.dir'
+                        if below else f'{told}: add some, or remove the folder')
     if training and len(found) == 1:
       raise UserError(f'{printable(folder)} holds one class alone, {printable(classes[0].name)!r}: a network tells '
                       'classes apart; add a folder of another')

@@ -174,15 +174,18 @@ def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split 
 
   Raises UserError where a class of the data is none of the network's, or only their number is known and differs.
   """
-  known, notes = {name: label for label, name in enumerate(model.class_names)}, []
+  names, notes = model.class_names, []
+  known = {files.composed(name): label for label, name in enumerate(names)} | {
+      name: label for label, name in enumerate(names)}
   where = f'config.data.name={config.data.name!r}'
   if known and loaded.class_names:
-    strange = [name for name in loaded.class_names if name not in known]
-    if strange:
-      raise UserError(f'{where} has the class {strange[0]!r}, which the network of config.genotype={config.genotype!r} '
-                      f'does not know: rename or remove it; it knows {_listed(model.class_names)}')
-    test = loaded.test.renumbered(np.array([known[name] for name in loaded.class_names], np.int32))
-    missing = [name for name in model.class_names if name not in loaded.class_names]
+    labels = [known.get(name, known.get(files.composed(name))) for name in loaded.class_names]
+    if None in labels:
+      strange = loaded.class_names[labels.index(None)]
+      raise UserError(f'{where} has the class {strange!r}, which the network of config.genotype={config.genotype!r} '
+                      f'does not know: rename or remove it; it knows {_listed(names)}')
+    test = loaded.test.renumbered(np.array(labels, np.int32))
+    missing = [name for label, name in enumerate(names) if label not in labels]
     if missing:
       notes.append(f'note: the network also knows {_listed(missing)}, of which the data has no images')
   else:
