@@ -99,6 +99,9 @@ def test_identity_is_by_content(tmp_path):
     runfolder.write_config(folder, asked(**{'data.dir': '/elsewhere', 'trust': 'a.py'}), 'f', 'cell 1')
     for config, fingerprint, genotype, word in ((asked(seed=1), 'f', 'cell 1', r'config.seed=0, not 1'),
                                                 (asked(), 'g', 'cell 1', 'other data'),
+                                                # as other images choose them, where nobody did
+                                                (asked(**{'epochs': 7.0, 'data.pad': 3}), 'g', 'cell 1', 'other data'),
+                                                (asked(**{'data.image_size': 7}), 'g', 'cell 1', 'data.image_size=16'),
                                                 (asked(**{'data.dir': '/elsewhere', 'data.pad': 3}), 'f', 'cell 1',
                                                  r'not 3 \(its data lay in /here\)'),
                                                 (asked(), 'f', 'cell 2', 'another architecture')):

@@ -128,6 +128,9 @@ def test_a_run_that_goes_on_has_its_images_where_it_began_with_them(tiny, tmp_pa
   assert read == [None, True] and began == ['a', 'b']
   with pytest.raises(UserError, match='another fingerprint'):  # the data of what is finished are compared
     study.carry_out([study.Run('c', '', config, None), *runs], tmp_path, metrics.Console(), stop)
+  longer = config_lib.resolve(config_lib.changed(tiny, 'epochs=7'))  # as other images choose them, where nobody did
+  with pytest.raises(UserError, match='another fingerprint'):
+    study.carry_out([study.Run('c', '', longer, None)], tmp_path, metrics.Console(), stop)
 
 
 def test_a_run_that_diverges_stops_no_other(tmp_path, monkeypatch, capsys):

@@ -168,16 +168,22 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   fields, space = config.to_dict(), _own_space(config)
   flat = files.flatten(stored['config'])
   asked = files.flatten(json.loads(json.dumps(fields)))
+  differ = []  # (name, what it was, what is asked)
   for name, value in sorted(asked.items(), key=lambda item: item[0] not in BEFORE):  # a limit, then what follows of it
     by_content = str(flat.get(name)).endswith('.py') and (
         (name == 'space.name' and space) or (name == 'method.name' and _own_method(config))
         or (name == 'data.name' and value.endswith('.py')))
     known = flat.get(name, BEFORE.get(name, value))
     if name not in FREE and not by_content and known != value:
-      there = flat.get('data.dir')
-      elsewhere = f' (its data lay in {there})' if there and there != asked.get('data.dir') else ''
-      raise UserError(f'{files.printable(folder)} holds a run with config.{name}={known!r}, not {value!r}{elsewhere}: '
-                      'set it back, or give another --workdir')
+      differ.append((name, known, value))
+  other_data = fingerprint and stored['data_fingerprint'] != fingerprint
+  # other images choose other epochs (verbs/sizing.py): what nobody set is not to be set back
+  if differ and not (other_data and all(name == 'data.pad' or not name.startswith('data.') for name, _, _ in differ)):
+    name, known, value = differ[0]
+    there = flat.get('data.dir')
+    elsewhere = f' (its data lay in {there})' if there and there != asked.get('data.dir') else ''
+    raise UserError(f'{files.printable(folder)} holds a run with config.{name}={known!r}, not {value!r}{elsewhere}: '
+                    'set it back, or give another --workdir')
   method = _own_method(config)
   if method and stored.get('method_fingerprint', method) != method:
     raise UserError(f'{files.printable(folder)} holds a run with {config.method.name} as it was: its code has changed '
@@ -189,7 +195,7 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   if genotype and (known != genotype if known else flat.get('genotype') != fields.get('genotype')):
     raise UserError(f'{files.printable(folder)} holds a run with another architecture than config.genotype='
                     f'{config.genotype!r}: give the one it began with, or another --workdir')
-  if fingerprint and stored['data_fingerprint'] != fingerprint:
+  if other_data:
     raise UserError(f'{files.printable(folder)} holds a run on other data (config.data.name={config.data.name!r}, '
                     'another fingerprint): point config.data.dir at the same data, or give another --workdir')
   return stored

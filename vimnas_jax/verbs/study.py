@@ -96,7 +96,7 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) ->
       (search.search, run.searched, folder / run.where),
       (retrain.retrain, run.following, folder / run.where / 'retrain')) if config is not None]
   parts = [(run, verb, config, place, runfolder.as_begun(place, config).data) for run, verb, config, place in parts]
-  finished = [(place, config, fields) for _, _, config, place, fields in parts if runfolder.finished(place, config)]
+  finished = [(place, config, fields) for _, _, config, place, fields in parts if _finished(place, config, fields)]
   done, loaded, lost = {place for place, _, _ in finished}, {}, {}
 
   def data_of(fields):
@@ -138,6 +138,16 @@ def carry_out(runs: list[Run], folder: pathlib.Path, console, stop, notes=()) ->
                    f'{", ".join(lost)}; the others are finished. Leave those seeds or members out, or give them other '
                    'rates in another --workdir')
   return True
+
+
+def _finished(place, config, fields) -> bool:
+  """As runfolder.finished. Other images choose other epochs (verbs/sizing.py): where they differ, that is told."""
+  try:
+    return runfolder.finished(place, config)
+  except UserError:
+    if (place / 'config.json').exists():
+      runfolder.check(place, config, data.get(fields).fingerprint())
+    raise
 
 
 def _check_own(member: str, changes: str):
