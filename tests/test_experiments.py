@@ -75,6 +75,43 @@ def test_experiments_that_were_trained_in_unlike_ways_are_not_ranked(tmp_path):
   assert 'different' not in text and 'c comes first by trained from scratch' in page
 
 
+def clock(run, hours, epochs, steps=100, planned=100, shortened=True):
+  """Lets config.max_hours have made the training in a run folder as long as that."""
+  for name, change in (('config', lambda about: about['config'].update(max_hours=hours)), ('result', lambda about: about
+                       .update(epochs=epochs, steps=steps, planned_steps=planned, budget={
+                           'shortened': shortened, 'ended_after_step': None if steps == planned else steps}))):
+    path = run / 'retrain' / f'{name}.json'
+    about = json.loads(path.read_text())
+    change(about)
+    path.write_text(json.dumps(about))
+
+
+def test_trainings_are_as_long_as_the_clock_let_them_be(tmp_path):
+  """Not as long as was asked; and a limit that was not reached makes no difference."""
+  runs = [trained(tmp_path / 'a' / f'seed_{seed}', 80.0, seed) for seed in range(3)]
+  clock(runs[0], 3.0, 600.0, shortened=False)
+  clock(runs[1], 1.5, 600.0, 95, 100, shortened=False)  # nearly as long
+  rows, text, page = reported(tmp_path, runs)
+  assert rows['a']['retrained']['mean'] == 80 and 'different ways' not in text + page
+  clock(runs[2], 3.0, 30.0, 80, 100)
+  rows, text, page = reported(tmp_path, runs)
+  assert 'retrained' not in rows['a']
+  assert 'trained in different ways, epochs 600 (seed 0, seed 1) and 24 (seed 2): there is no mean' in text
+  clock(runs[0], 3.0, 25.0)
+  clock(runs[1], 3.0, 25.5)
+  assert reported(tmp_path, runs)[0]['a']['retrained']['mean'] == 80
+
+
+def test_seeds_that_had_other_shares_of_a_limit_are_of_one_experiment(tmp_path):
+  """As where more seeds were asked for; but where the limit shortened one of them it counts."""
+  folders = [asked(tmp_path / 'a' / f'seed_{seed}', seed, max_hours=hours) for seed, hours in ((0, 1.5), (1, 1.0))]
+  assert list(experiments.named(records.read(folders))['nb201']) == ['a']
+  path = folders[1] / 'result.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), 'planned_steps': 40, 'budget': {
+      'shortened': True, 'ended_after_step': None}}))
+  assert len(experiments.named(records.read(folders))['nb201']) == 2
+
+
 def test_a_damaged_configuration_of_a_training_is_named(tmp_path):
   run = trained(tmp_path / 'a' / 'seed_0')
   (run / 'retrain' / 'config.json').write_text('{}')

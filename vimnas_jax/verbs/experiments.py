@@ -9,11 +9,12 @@ from typing import Any
 
 from vimnas_jax import files
 from vimnas_jax.runs import runfolder
-from vimnas_jax.verbs import pages
+from vimnas_jax.verbs import pages, records
 from vimnas_jax.verbs.records import Run
 
 _SEED = re.compile(r'seed_\d+')  # the name of a folder that says nothing of its run
 _FIELDS, _NAMES = 4, 3  # that a sentence names at most
+_NEAR = 0.1  # share by which epochs may differ, of which the clock decided some, and count as the same
 
 
 def named(runs: Sequence[Run], one: bool = False) -> dict[str, dict[str, list[Run]]]:
@@ -80,6 +81,8 @@ def _alike(one: Run, other: Run) -> bool:
   count, and of data too where both were read in the same way.
   """
   mine, its = map(_fields, (one, other))
+  if records.clocked(one.result) is records.clocked(other.result) is None:
+    its |= {'max_hours': mine.get('max_hours')}  # a limit that was not reached
   for name in mine.keys() & its.keys():
     code = str(mine[name]).endswith('.py') and str(its[name]).endswith('.py')
     if mine[name] != its[name] and not (code and name in ('space.name', 'method.name', 'data.name')):
@@ -117,8 +120,25 @@ def trainings(runs: Sequence[Run]) -> dict:
   called = _called([(run.folder, pages.images_of(run.folder / 'retrain', {'data': run.result['data']} |
                                                  run.result['retrained']), run.training_prints, None)
                     for run in trained])
+  epochs = _epochs(trained)
   return {run.folder: {'images': called[run.folder], **{
-      name: value for name, value in run.training.items() if name != 'data.name'}} for run in trained}
+      name: value for name, value in run.training.items() if name != 'data.name'}, **epochs.get(run.folder, {})}
+          for run in trained}
+
+
+def _epochs(trained: Sequence[Run]) -> dict:
+  """{folder: {'epochs': value}} of the trainings that the clock made shorter, which are as long as another that is as
+  long but for _NEAR of it.
+  """
+  clocked = {run.folder: run.training['epochs'] for run in trained
+             if 'epochs' in run.training and records.clocked(run.result['retrained']) is not None}
+  known = [run.training['epochs'] for run in trained if 'epochs' in run.training and run.folder not in clocked]
+  found = {}
+  for folder, value in sorted(clocked.items(), key=lambda pair: pair[1]):
+    near = next((other for other in known if abs(other - value) <= _NEAR * max(other, value)), value)
+    known += [near] * (near == value)
+    found[folder] = {'epochs': near}
+  return found
 
 
 def _called(rows) -> dict:

@@ -16,7 +16,7 @@ from vimnas_jax.spaces import Genotype, Space
 _PRINTS = ('data_fingerprint', 'space_fingerprint', 'method_fingerprint', 'streamed')
 _REMEDY = 'finish this run, or leave it out'
 # Fields of a retraining that change nothing of its network: the search's own, and what is told of it.
-_ASIDE = ('task', 'seed', 'log_steps', 'measure_batches')
+_ASIDE = ('task', 'seed', 'log_steps', 'measure_batches', 'max_hours')
 _ROOMS = ('space.', 'method.', 'phi.', 'pretrain.')
 
 
@@ -32,7 +32,7 @@ class Run(NamedTuple):
     prints: what config.json has of the contents of its data, and of a space and a method of one's own, and whether
       images were streamed.
     training: what the retraining in `result` was asked that makes a difference to it, {field: value}; {} without one,
-      or where its config.json is missing.
+      or where its config.json is missing. Its 'epochs' are those that it had, where the clock shortened it.
     training_prints: the same of its images, 'data_fingerprint' and 'streamed', as far as they are known.
   """
 
@@ -114,6 +114,8 @@ def read(folders: Iterable, trust: Iterable[str] = ()) -> list[Run]:
     if trained.exists() and runfolder.follows(folder):
       result['retrained'] = _checked(trained, files.read_json(trained, _REMEDY), _TRAINED)
       training = _training(trained.with_name('config.json'))
+      if 'epochs' in training[0] and (epochs := clocked(result['retrained'])) is not None:
+        training[0]['epochs'] = epochs
     runs.append(Run(folder, files.flatten(config), result, known[key], {name: about.get(name) for name in _PRINTS},
                     *training))
   return runs
@@ -129,6 +131,16 @@ def _training(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
   asked = {name: value for name, value in files.flatten(about['config']).items()
            if name not in (*runfolder.FREE, *_ASIDE) and not name.startswith(_ROOMS)}
   return asked, {name: about.get(name) for name in ('data_fingerprint', 'streamed')}
+
+
+def clocked(result: dict) -> float | None:
+  """The epochs that a run had which config.max_hours shortened or ended early; None of any other run."""
+  facts, values = result.get('budget'), [result.get(name) for name in ('epochs', 'steps', 'planned_steps')]
+  if not isinstance(facts, dict) or not (facts.get('shortened') or facts.get('ended_after_step') is not None):
+    return None
+  if not all(map(_number, values)) or values[2] <= 0:
+    return None
+  return round(values[0] * values[1] / values[2], 3)
 
 
 def architecture(space: Space, text: str, path) -> Genotype:
