@@ -293,6 +293,9 @@ def test_confusion_has_the_names_of_the_classes(tmp_path):
   check_texts(figure)
   with pytest.raises(UserError, match='4 classes has as many names'):
     draw.confusion(np.eye(4), tmp_path / 'x.png', ['a'])
+  # a font without them would draw boxes, all alike
+  figure = draw.confusion(np.eye(3), tmp_path / 'c.png', ['bl\u00fcte', '\u534a\u5206', '\u5c4b\u6839'])
+  assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ['bl\u00fcte', 'class 1', 'class 2']
 
 
 @pytest.mark.parametrize('classes, most, numbered', [

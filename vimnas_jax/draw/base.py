@@ -1,5 +1,6 @@
 """What all pictures share: colours, type and the figure itself."""
 
+import functools
 import itertools
 import pathlib
 import warnings
@@ -8,6 +9,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from vimnas_jax import files
 from vimnas_jax.draw import palette
@@ -104,6 +106,16 @@ def distinct(names: Iterable[str], most: int) -> dict[str, str]:
     numbered = (cut(text, middle - 3, most - len(end)) + end for end in (f' #{n}' for n in itertools.count(2)))
     drawn[name] = next(text for text in itertools.chain((cut(text, middle),), numbered) if text not in drawn.values())
   return {name: text.replace('$', r'\$') for name, text in drawn.items()}
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+  return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
+def drawable(text: str) -> bool:
+  """Whether the font has every character of a line of text; others are drawn as boxes, one like another."""
+  return all(ord(c) in _glyphs() for c in text)
 
 
 def heading(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from vimnas_jax.draw.base import FAINT, INK, QUIET, TEXT, blank, distinct, longest, save
+from vimnas_jax.draw.base import FAINT, INK, QUIET, TEXT, blank, distinct, drawable, longest, save
 from vimnas_jax.errors import UserError
 
 _SIDE, _LEAST, _DIGIT = 9.0, 0.125, 0.075  # inches: of many classes in all; a cell; a digit in it
@@ -16,7 +16,8 @@ def confusion(counts: np.ndarray, path, names: Sequence[str] = ()) -> Figure:
   """Draws how many images of each class, a row, were taken for which, a column; shades are shares of the row.
 
   A cell has its number where there is room for it, as with up to about 30 classes. The names of the classes, or their
-  numbers, stand on both axes, of up to 110 classes. A class without images is a pale row.
+  numbers, stand on both axes, of up to 110 classes; a name in a script that the font lacks gives way to its class's
+  number. A class without images is a pale row.
 
   Args:
     counts: [true class, predicted class].
@@ -37,7 +38,8 @@ def confusion(counts: np.ndarray, path, names: Sequence[str] = ()) -> Figure:
   unit = max(unit, 2.2 / classes)  # of two or three classes
   numbered = unit >= max(_NUMBERED, 0.06 + 0.9 * _DIGIT * digits)
   shown = distinct(names, 22)
-  labels = [shown[name] for name in names] or [str(i) for i in range(classes)]
+  labels = [shown[name] if drawable(shown[name]) else f'class {i}' for i, name in enumerate(names)] or [
+      str(i) for i in range(classes)]
   size = min(9.0, max(5.0, 72 * unit * 0.75))  # points of a name
   if classes > _NAMED:
     labels = []
