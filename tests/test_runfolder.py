@@ -110,6 +110,27 @@ def test_identity_is_by_content(tmp_path):
       one_line(error)
 
 
+def test_a_run_is_no_class_of_the_images_that_it_reads(tmp_path):
+  """As where somebody is in the folder of the photographs, and `runs` would be a class of them."""
+  photos = tmp_path / 'photos'
+  for name in ('ant', 'bee'):
+    (photos / name).mkdir(parents=True)
+  (tmp_path / 'link').symlink_to(photos)
+  config = asked(**{'data.name': 'folder', 'data.dir': str(tmp_path / 'link')})
+  for place in (photos, photos / 'runs' / 'folder', photos / 'ant' / 'x'):
+    with pytest.raises(UserError, match='photos, where every folder is a class of images: give another --workdir') as e:
+      runfolder.as_begun(place, config)
+    one_line(e)
+    runfolder.check_apart(place, asked(**{'data.dir': str(photos)}))  # which is of another kind
+  for place in (tmp_path / 'runs', photos / '.runs' / 'x'):
+    runfolder.check_apart(place, config)
+  for name in ('Train', 'test'):
+    (photos / name).mkdir()
+  runfolder.check_apart(photos / 'runs', config)  # beside the parts nothing is read
+  with pytest.raises(UserError, match='photos/Train, where every folder is a class'):
+    runfolder.check_apart(photos / 'Train' / 'x', config)
+
+
 def test_a_run_older_than_a_field_had_what_was_done_then(tmp_path):
   config = asked(**{'task': 'search', 'phi.until': 0.8, 'method.bound': 1.5})
   runfolder.write_config(tmp_path, config, 'f')

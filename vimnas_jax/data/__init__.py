@@ -12,7 +12,7 @@ from vimnas_jax.data.types import AnySplit, Data, Split, check
 from vimnas_jax.errors import UserError
 
 __all__ = ['LIST', 'NAMES', 'AnySplit', 'Data', 'Split', 'Streamed', 'check', 'default_pad', 'describe', 'facts', 'get',
-           'halves', 'key', 'limited', 'own', 'shares', 'survey']
+           'halves', 'key', 'limited', 'own', 'shares', 'survey', 'within']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
             'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}
@@ -86,6 +86,13 @@ def survey(config) -> tuple[int, int, tuple[int, int] | None]:
     loaded = get(config)
     return len(loaded.train), min(loaded.image_shape[:2]), loaded.image_shape[:2]
   return count if chosen else round(count * (1 - config.validation)), side, fixed
+
+
+def within(config, place) -> str:
+  """The folder of classes of `config` (config.data) in which the folder `place` lies, so that what is written there
+  would be read as images of a class; '' where there is none.
+  """
+  return folder.within(config, place) if config.name == 'folder' else ''
 
 
 def _loader(name: str):

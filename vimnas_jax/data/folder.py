@@ -88,6 +88,23 @@ def survey(config) -> tuple[int, int, bool]:
   return len(files), int(np.median(sides)) if sides else 0, bool(valid)
 
 
+def within(config, place) -> str:
+  """Where the folder `place` lies among classes of `config` (config.dir), of which it would be one or part of one; ''
+  where it lies elsewhere.
+  """
+  root, place = pathlib.Path(os.path.expanduser(config.dir)), pathlib.Path(place).resolve()
+  if not config.dir or not os.path.isdir(root) or not place.is_relative_to(root := root.resolve()):
+    return ''
+  try:
+    beside = {entry.name.lower() for entry in root.iterdir() if entry.is_dir()}
+  except OSError:  # told where it is read
+    return ''
+  first = place.relative_to(root).parts[:1]
+  if all(beside & set(names) for names in PARTS.values()):  # what lies beside the parts is left out
+    return str(root / first[0]) if first and first[0].lower() in (*PARTS['train'], *PARTS['test']) else ''
+  return '' if first and first[0].startswith('.') else str(root)
+
+
 def _opened(config):
   root = pathlib.Path(os.path.expanduser(config.dir))
   if not config.dir or not os.path.isdir(root):  # which is False where it cannot be told

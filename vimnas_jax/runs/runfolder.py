@@ -10,7 +10,7 @@ import re
 
 import jax
 
-from vimnas_jax import files, methods, spaces, tabular
+from vimnas_jax import data, files, methods, spaces, tabular
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import hosts, provenance
 
@@ -225,8 +225,19 @@ def check_free(folder: pathlib.Path, mine: str = 'report.json'):
   check_vacant(folder, mine)
 
 
+def check_apart(folder: pathlib.Path, config):
+  """Raises UserError where a run in `folder` would be a class of the images that it reads."""
+  if where := data.within(config.data, folder):
+    raise UserError(f'--workdir={files.printable(folder)} lies in {files.printable(where)}, where every folder is a '
+                    'class of images: give another --workdir, outside of it')
+
+
 def as_begun(folder: pathlib.Path, config):
-  """`config`, with images streamed or held in memory as the run in `folder` began, where the choice is left open."""
+  """`config`, with images streamed or held in memory as the run in `folder` began, where the choice is left open.
+
+  Raises UserError as `check_apart`.
+  """
+  check_apart(folder, config)
   path = folder / 'config.json'
   if config.data.stream is not None or not path.exists():
     return config

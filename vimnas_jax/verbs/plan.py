@@ -28,6 +28,9 @@ def plan(asked, workdir, notes=()) -> list[dict[str, Any]]:
   runs = _runs(asked, folder)
   for place in [place for place, config in runs if config.task in _RUNS] + [folder] * bool(asked.seeds):
     runfolder.check_vacant(place)
+  for place, config in runs:
+    if config.task in _RUNS:
+      runfolder.check_apart(place, config)
   fields = [_differing(config) for _, config in runs]
   console.say(f'{runs[0][0]}: {runs[0][1].task}, with')
   rooms: dict[str, list[str]] = {}
