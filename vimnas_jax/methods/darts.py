@@ -40,7 +40,8 @@ PUBLISHED = {
               'method.phi_first': False},
     'oneshot': {'epochs': 50.0, 'batch_size': 96},
 }
-SECOND = {'unrolled': 'finite', 'passes': 5}
+SECOND = {'unrolled': 'finite', 'passes': 5,
+          'published': {'method.phi_first': True}}  # also that of NAS-Bench-201, its DARTS-V2
 NOISE = {'noise': 1.0, 'bilevel': False, 'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0,
          'samples': 8, 'pretrain': 1.0, 'passes': 1}
 
