@@ -206,10 +206,10 @@ def test_a_table_has_no_dead_rows():
 
 
 def test_phi_has_as_many_steps_as_it_moves_in():
-  """Of every depth, and of R-DARTS between two starts of its optimiser: so its rate goes its whole way."""
+  """Of every depth, of R-DARTS between two starts of its optimiser, of ENAS every fourth: so a rate is whole."""
   plan = steps.Plan(5, 75, 'noise')
   for name, want in (('darts', [(80, 75)]), ('pcdarts', [(80, 75 - 22)]), ('rdarts_l2', [(80, 19)]),
-                     ('pdarts', [(30, 15), (25, 15), (25, 15)])):
+                     ('enas', [(80, 18)]), ('pdarts', [(30, 15), (25, 15), (25, 15)])):
     made = methods.get(ConfigDict({'name': name, **methods.fields(name)}))
     assert [(length.theta, length.phi) for length in steps.lengths(made, plan)] == want, name
   config = config_lib.resolve(config_lib.changed(

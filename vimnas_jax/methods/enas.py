@@ -14,7 +14,7 @@
 As NAS-Bench-201's own run of it, gradients through the entropy in R and b included; in its first turn b is the accuracy
 alone. It alternates epochs of theta with 50 moves of the controller of 20 architectures each, which is five for every
 batch of 128. Decided here: they come step by step, `rollouts` on one validation batch after every step of theta, and
-the controller moves when `aggregate` have come together; so a rate of phi that changes counts its moves, not the steps.
+the controller moves when `aggregate` have come together; a rate of phi that changes goes its whole way in these moves.
 A turn is an epoch of their 250, and a 250th of any other search. BatchNorm goes by the batch in rewards too. Where a
 node keeps a part of its edges, leaving one out is a decision too (methods/paths.py), in place of two choices of inputs
 as in the paper; one controller decides all cells in turn. Every weight starts from U(-0.1, 0.1). Theirs lets the rate
@@ -28,7 +28,9 @@ descends the validation loss (methods/topology.py); a fixed preference for the f
 through its entropy; at the end the best five of 1,000 are rated again on all validation images.
 """
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +41,7 @@ from ml_collections import ConfigDict
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import paths, updates
 from vimnas_jax.methods.rsps import rules
-from vimnas_jax.methods.types import END, Method, Step
+from vimnas_jax.methods.types import END, Info, Method, State, Step, Update
 from vimnas_jax.networks import initial
 
 FIELDS = {
@@ -133,6 +135,22 @@ def make(config: ConfigDict) -> Method:
   return Method(init, sample, probs, _step(config, rollout), derive=derive, optimizer=optimizer)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Gathered:
+  """An `Update`: `update`, in which the controller moves every `steps` steps, theta in each."""
+
+  update: Update
+  steps: int
+
+  def moves(self, steps: int) -> tuple[int, int]:
+    """In how many of `steps` steps theta moves, and the controller."""
+    return steps, steps // self.steps
+
+  def __call__(self, *args: Any) -> tuple[State, Info]:
+    """Does a step."""
+    return self.update(*args)
+
+
 def _step(config, rollout, names=()) -> Step:
   """Theta, then the controller; beside it the parts `names` of phi['params'], where the graph is searched too."""
 
@@ -162,4 +180,5 @@ def _step(config, rollout, names=()) -> Step:
     return state.replace(phi={'params': params, 'fixed': fixed}, opt_phi=opt_phi), {
         **metrics, 'grad_phi': optax.tree.norm(grads), 'reward': reward, 'baseline': own_b, 'path_entropy': entropy}
 
-  return Step(update, ('train', 'valid'), beside=None if names else lambda names: _step(config, rollout, names))
+  return Step(Gathered(update, config.aggregate // config.rollouts), ('train', 'valid'),
+              beside=None if names else lambda names: _step(config, rollout, names))
