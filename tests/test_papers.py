@@ -46,7 +46,7 @@ def fresh(key):
   return {'w': jax.random.normal(key, (3, 4), jnp.float64), 'v': jax.random.normal(key, (30, 4), jnp.float64)}
 
 
-def setup(name, theta_fields=(), total=9, **fields):
+def setup(name, theta_fields=(), total=9, before=0, **fields):
   """(method, its step, the state, a batch, f(theta, params, sample, part, key) the loss written out, the config)."""
   config = config_lib.defaults()
   config.space.name = 'nb201'
@@ -54,7 +54,7 @@ def setup(name, theta_fields=(), total=9, **fields):
   config.theta.update(dict(theta_fields))
   config = config_lib.resolve(config)
   made = methods.get(config.method)
-  plan = steps.Plan(0, total, 'noise')
+  plan = steps.Plan(before, total, 'noise')
   tx = steps.optimisers(config, made, steps.lengths(made, plan)[0])
   rng = np.random.default_rng(0)
   theta = {'w': jnp.array(rng.normal(size=(3, 4))), 'v': jnp.array(rng.normal(size=(30, 4)))}

@@ -107,6 +107,17 @@ def test_rdarts_is_four_searches_of_which_the_best_stays(x64):
   same((now.theta, now.phi['params']), best[1:], rtol=1e-5, atol=1e-8)
 
 
+def test_pretraining_is_no_part_of_the_way_of_rdarts_rate(x64):
+  """After as many steps of theta alone as all four searches have, the first begins at the whole rate, as the others."""
+  _, step, now, batch, _, config = setup('rdarts_l2', {'lr_end': 0.0, 'weight_decay': 0.0}, total=8, before=8,
+                                         unrolled='')
+  now = now.replace(step=jnp.int32(8), opt_theta=optax.tree.set(now.opt_theta, count=jnp.int32(8)))
+  after, metrics = step(now, batch, jax.random.key(0))
+  way = optax.tree.norm(jax.tree.map(jnp.subtract, after.theta, now.theta))
+  assert float(way) == pytest.approx(config.theta.lr * min(float(metrics['grad_theta']), config.theta.clip), rel=1e-5)
+  assert int(optax.tree.get(after.opt_theta, 'count')) == 1
+
+
 def test_drop_path_is_a_mask_of_images_and_edges(x64):
   rows = jnp.array(np.random.default_rng(0).dirichlet(np.ones(5), (1, 6)))
   graph = jnp.array([[0.3, 0.7]])

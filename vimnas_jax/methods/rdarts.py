@@ -13,7 +13,7 @@ training of their own. Decided here, so that it is one run: the error is that of
 drop path, on the validation batches of the last part `judged` of a search; of equals the first is taken. Drop path
 holds for alpha's passes as for theta's. The masks are mixing weights, hence one draw serves all cells of a type; the
 authors draw anew in every cell. They cut out a square of 16 pixels where they drop paths: config.data.cutout does so in
-all four. Pretraining of theta reaches the first search alone.
+all four. Pretraining of theta reaches the first search alone, and is no part of its rate's way.
 """
 
 import dataclasses
@@ -89,6 +89,9 @@ class Repeated:
       return state.replace(theta=theta, opt_theta=own.tx_theta.init(theta), opt_phi=problem.tx_phi.init(params),
                            phi={**state.phi, 'params': params})
 
+    if searches > 1:  # theta's rate may have counted the steps of pretraining
+      state = state.replace(opt_theta=jax.tree.map(
+          lambda x: x if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.where(clock.step == 0, 0, x), state.opt_theta))
     state = jax.lax.cond(begins, anew, lambda state: state, state)
     rate = config.drop_path * search * within
     draw = dropped(method.sample, tuple(problem.space.cells), len(train.images) // problem.parts, rate)

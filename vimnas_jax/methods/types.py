@@ -158,8 +158,8 @@ class Problem(NamedTuple):
     plain: `loss` without the CPU's kernels, which can be differentiated twice, in reverse mode.
     fresh: `fresh(key) -> theta`: weights as a search starts with.
     decayed: `decayed(times, turns=1, clip=True)`: tx_theta with so many times its weight decay, a number or a scalar of
-      the program; its schedule as long as one of `turns` equal parts of the run; without `clip` unclipped. Its state
-      has the form of that of tx_theta.
+      the program; its schedule as long as one of `turns` equal parts of the search, where there are several; without
+      `clip` unclipped. Its state has the form of that of tx_theta.
   """
 
   space: Space

@@ -204,7 +204,7 @@ def optimisers(config, method: Method, length: Lengths, per_epoch: int = 1) -> O
 
   def theta(times=1.0, turns=1, clip=True):
     own = ConfigDict({**config.theta, 'weight_decay': times * config.theta.weight_decay})
-    return optim.theta(own, -(-length.theta // turns), per_epoch, clip=clip)
+    return optim.theta(own, length.theta if turns == 1 else -(-length.search // turns), per_epoch, clip=clip)
 
   return Optimisers(theta(), phi_optimiser(config, method, length.phi), theta(clip=False), theta)
 
