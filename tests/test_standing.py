@@ -60,6 +60,10 @@ def test_what_a_method_mixes_by_without_noise_stands_for_its_probabilities():
   gates = run(lambda phi, key, clock: ({'cell': Mixture(jnp.stack([3 * phi['params']] * 2), dropout=0.4)}, {}))
   found = standing.mixed(gates, now, probs)['cell']
   assert found.ops.shape == (1, 6, 5) and (found.ops == 3).all() and found.dropout is None
+  searched = run(lambda phi, key, clock: (
+      {'cell': 3 * phi['params'][None], 'output': jax.random.normal(key, (1, 5))}, {}))
+  found = standing.mixed(searched, now, probs | {'output': np.full((1, 5), 0.2)})  # noise of the graph alone
+  assert (found['cell'].ops == 3).all() and (found['output'] == 0.2).all()
 
 
 def test_the_architecture_that_was_derived_is_rated_whatever_the_probabilities_say():

@@ -26,10 +26,11 @@ def mixed(run, now, probs) -> dict:
   those of the search's steps where a method draws nothing (gates, factors, weights of edges), else `probs`.
   """
   draw = jax.jit(lambda phi, key: run.method.sample(phi, key, run.plan.clock(int(now.step)))[0])
-  one, other = (jax.device_get(draw(now.phi, jax.random.key(seed))) for seed in (0, 1))
+  drawn = (jax.device_get(draw(now.phi, jax.random.key(seed))) for seed in (0, 1))
+  one, other = ({name: rows[name] for name in run.space.cells} for rows in drawn)  # those of the graph may have noise
   if not all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other))):
     return probs
-  found = {name: mixing.whole(rows)._replace(dropout=None) for name, rows in one.items() if name in run.space.cells}
+  found = {name: mixing.whole(rows)._replace(dropout=None) for name, rows in one.items()}
   return probs | jax.tree.map(lambda part: part[:1], found)
 
 
