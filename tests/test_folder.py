@@ -171,7 +171,8 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
       'train/ant/Thumbs.db': 'no image', 'train/ant/below/ with 1 file': 'a folder below that of a class',
       'train/ant/gone': 'a link to nothing', 'train/ant/loop': 'a link to nothing', 'train/ant/notes.txt': 'no image',
       'train/ant/p.heic': 'HEIC, which is not read', 'train/ant/pipe.png': 'a FIFO'}
-  classes, left, held = data.describe(found)
+  classes, left, both, held = data.describe(found)
+  assert both.startswith('in training too, pixel by pixel: 6 images for test')
   assert classes == ('2 classes, training/test images: ant 3/3, bee 3/3; 11 files or folders left out (list in '
                      'data.json)')
   assert left.startswith('left out: README.md, train/ant/Icon')
@@ -297,7 +298,7 @@ def test_val_beside_test_chooses(tmp_path):
   found = _choosing(tmp_path)
   assert [len(split) for split in (found.train, found.valid, found.test)] == [6, 6, 6]
   assert found.rule == 'VAL chooses the state that is kept, Test is for test' and not found.left_out
-  first, rule, _ = data.describe(found)
+  first, rule, *_ = data.describe(found)
   assert first == '2 classes, training/validation/test images: ant 3/3/3, bee 3/3/3' and rule == f'parts: {found.rule}'
   assert data.facts(found)['classes'][1] == {'name': 'bee', 'training': 3, 'validation': 3, 'test': 3}
   for file in (tmp_path / 'VAL' / 'bee').iterdir():

@@ -38,6 +38,7 @@ def facts(data: Data) -> dict[str, Any]:
           'placement': data.placement, 'images': {part: len(split) for part, split in _splits(data).items()},
           'classes': [{'name': data.name_of(i), **{part: int(count[i]) for part, count in counts.items()}}
                       for i in range(data.num_classes)],
+          'in_training': [{'file': file, 'training': other} for file, other in data.both],
           'left_out': [{'file': file, 'reason': reason} for file, reason in data.left_out]}
 
 
@@ -71,6 +72,10 @@ def describe(data: Data) -> list[str]:
     lines.append(f'parts: {data.rule}')
   lines += [f'without a {part} image: {_some(list(map(data.name_of, without)))}' for part in ('validation', 'test')
             if part in counts and len(without := np.flatnonzero(counts[part] == 0))]
+  if data.both:
+    found = _count(len(data.both), 'image', 'images')
+    lines.append(f'in training too, pixel by pixel: {found} for test or validation, such as {data.both[0][0]}, '
+                 f'which is {data.both[0][1]}; accuracies count them (list in {LIST})')
   train = counts['training']
   if train.max() >= UNEVEN * train.min():
     fewest, most = int(train.argmin()), int(train.argmax())

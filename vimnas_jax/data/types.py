@@ -87,6 +87,8 @@ class Data:
     shuffled: whether images are in an order that has nothing to do with their classes; if not, parts of them are
       drawn class by class (`parts.py`).
     side: of the images that a network is given, where training images are held larger; 0 where all are of one size.
+    both: (file, training file) of every image for test or validation that is a training image too, pixel by pixel, as
+      far as that is known.
     placement: the line that says whether images are held in memory or streamed, and why; '' where nothing was chosen.
   """
 
@@ -105,6 +107,7 @@ class Data:
   shuffled: bool = True
   side: int = 0
   placement: str = ''
+  both: tuple[tuple[str, str], ...] = ()
 
   def name_of(self, label: int) -> str:
     """What class `label` is called: its name, or its number where it has none."""

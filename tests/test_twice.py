@@ -1,0 +1,41 @@
+import shutil
+
+import numpy as np
+import pytest
+from conftest import data_config
+from PIL import Image
+
+from vimnas_jax import data
+from vimnas_jax.data import account, twice
+
+
+@pytest.fixture
+def root(tmp_path):
+  rng = np.random.default_rng(0)
+  for part in ('train', 'test', 'val'):
+    for name in ('ant', 'bee'):
+      (tmp_path / part / name).mkdir(parents=True)
+      for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).save(tmp_path / part / name / f'{i}.png')
+  return tmp_path
+
+
+def test_images_of_two_parts_are_found_and_told(root):
+  """A copy under another name, in another class, and the same pixels in another file; of all parts that are read."""
+  config = data_config('folder', dir=str(root), image_size=6)
+  config.validation = 0.1
+  assert data.get(config).both == () and not any('training too' in line for line in data.describe(data.get(config)))
+  shutil.copy(root / 'train' / 'ant' / '1.png', root / 'test' / 'bee' / 'copy.png')
+  shutil.copy(root / 'train' / 'ant' / '1.png', root / 'train' / 'bee' / '9.png')  # the first is named
+  with Image.open(root / 'train' / 'bee' / '2.png') as image:
+    image.save(root / 'val' / 'bee' / 'again.bmp')
+  found = data.get(config)
+  assert found.both == (('test/bee/copy.png', 'train/ant/1.png'), ('val/bee/again.bmp', 'train/bee/2.png'))
+  assert account.facts(found)['in_training'] == [{'file': 'test/bee/copy.png', 'training': 'train/ant/1.png'},
+                                                 {'file': 'val/bee/again.bmp', 'training': 'train/bee/2.png'}]
+  assert ('in training too, pixel by pixel: 2 images for test or validation, such as test/bee/copy.png, which is '
+          'train/ant/1.png; accuracies count them (list in data.json)') in data.describe(found)
+
+
+def test_images_of_unlike_sizes_are_not_the_same():
+  assert twice.pairs(np.zeros((1, 4, 4, 3), np.uint8), ['a'], np.zeros((1, 2, 8, 3), np.uint8), ['b']) == ()

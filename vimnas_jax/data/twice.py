@@ -1,0 +1,27 @@
+"""Images that lie in two parts of a data set, of which an accuracy says little: the network has seen them."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def pairs(images: np.ndarray, names: Sequence[str], train: np.ndarray, train_names: Sequence[str]) -> tuple[
+    tuple[str, str], ...]:
+  """(name, name of the first training image that is the same) of all `images` that are training images too.
+
+  Args:
+    images: uint8 [n, h, w, c].
+    names: what they are called.
+    train: training images, uint8 [m, h, w, c]; of another size none is the same.
+    train_names: what these are called.
+  """
+  if images.shape[1:] != train.shape[1:]:
+    return ()  # held at another size
+  first = {_print(image): name for image, name in zip(train[::-1], list(train_names)[::-1])}
+  known = ((name, first.get(_print(image))) for image, name in zip(images, names))
+  return tuple((name, other) for name, other in known if other is not None)
+
+
+def _print(image):
+  return hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest()
