@@ -12,7 +12,8 @@ from vimnas_jax.verbs.pages import checks, ranked, shared
 
 NETWORK = {'task': 'retrain', 'steps': 500, 'test_images': 100, 'test_top1': 75.0, 'test_loss': 1.0}
 FACTS = {'images': {'training': 60, 'validation': 0, 'test': 20}, 'image_shape': [8, 8, 3], 'left_out': [
-    {'file': f'{EVIL}{i}', 'reason': 'no image'} for i in range(5)]}
+    {'file': f'{EVIL}{i}', 'reason': 'no image'} for i in range(5)], 'in_training': [
+        {'file': f'{EVIL}.png', 'training': 'train/a/1.png'}]}
 
 
 def test_a_search_tells_of_its_images_and_of_its_network(tmp_path):
@@ -28,6 +29,7 @@ def test_a_search_tells_of_its_images_and_of_its_network(tmp_path):
   for words in ('right on 75.00 % of 100 test images (95 % confidence interval: 65.7 to 82.5 %)',
                 'Its network: only 100 images',
                 'The images: 2 classes, 60 training images, 20 test images, brought to 8x8 pixels.',
+                '1 image for test or validation in training too, which accuracies count: ',
                 '5 files of the data left out: ', 'and 2 more, in data.json'):
     assert words in first, words
   (folder / 'data.json').write_text('[]')

@@ -171,14 +171,24 @@ def damaged(result: Mapping) -> list[str]:
           f'{", ".join(map(str, names[:5]))}{more}.']
 
 
-def left_out(facts: Mapping) -> list[str]:
-  """Which files were not read, of what data.json says."""
-  rows = facts.get('left_out')
-  if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
-    return []
+def of_data(facts: Mapping) -> list[str]:
+  """Which images were trained on and count in an accuracy, and which files were not read, of what data.json says."""
+  told = []
+  if rows := _rows(facts, 'in_training'):
+    pairs = '; '.join(f'{row.get("file")} is {row.get("training")}' for row in rows[:3])
+    more = f'; and {len(rows) - 3} more, in data.json' if len(rows) > 3 else ''
+    told.append(f'{shared.counted(len(rows), "image")} for test or validation in training too, which accuracies count: '
+                f'{pairs}{more}.')
+  if not (rows := _rows(facts, 'left_out')):
+    return told
   named = '; '.join(f'{row.get("file")} ({row.get("reason")})' for row in rows[:3])
   more = f'; and {len(rows) - 3} more, in data.json' if len(rows) > 3 else ''
-  return [f'{shared.counted(len(rows), "file")} of the data left out: {named}{more}.']
+  return [*told, f'{shared.counted(len(rows), "file")} of the data left out: {named}{more}.']
+
+
+def _rows(facts, name):
+  rows = facts.get(name)
+  return rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else []
 
 
 def shortened(result: Mapping) -> list[str]:

@@ -36,7 +36,7 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
   network = network or page_of_retraining(folder)
   if network and network.get('genotype') != result.get('genotype'):
     network = None
-  warned = checks.of_search(result, space, genotype, network) + checks.left_out(shared.account(folder))
+  warned = checks.of_search(result, space, genotype, network) + checks.of_data(shared.account(folder))
   space_name, data_name = shared.name_of(space.name), shared.images_of(folder, result)
   method = shared.name_of(result.get('method', 'a method'))
   lead = [html.tag('p', f'Which cell of the space {space_name} suits {data_name}? {_answer(result, method)}'
