@@ -108,6 +108,7 @@ def test_published_settings_are_fields_with_values_that_they_may_have():
 @pytest.mark.parametrize('config, method, want', [
     ('darts_c10', 'snas', {'method.resource': 1e-2, 'train_portion': 1.0}),  # of the command for 8 cells
     ('darts_c10', 'gdas', {'theta.nesterov': True, 'theta.weight_decay': 5e-4, 'batch_size': 256}),
+    ('darts_c10', 'darts_noise', {'epochs': 1.0, 'method.samples': 1, 'pretrain.epochs': 1.0, 'phi.lr': 0.025}),
     ('nb201_c10', 'darts', {'method.phi_first': False, 'theta.nesterov': True}),
     ('nb201_c10', 'darts_second', {'method.phi_first': True, 'method.unrolled': 'finite', 'theta.nesterov': True}),
     ('nb201_c10', 'sdarts_rs', {'theta.nesterov': False, 'theta.weight_decay': 3e-4, 'epochs': 100.0}),

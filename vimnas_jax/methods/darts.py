@@ -43,7 +43,8 @@ PUBLISHED = {
 SECOND = {'unrolled': 'finite', 'passes': 5,
           'published': {'method.phi_first': True}}  # also that of NAS-Bench-201, its DARTS-V2
 NOISE = {'noise': 1.0, 'bilevel': False, 'optimizer': 'sgd', 'lr': 0.025, 'momentum': 0.9, 'weight_decay': 0.0,
-         'samples': 8, 'pretrain': 1.0, 'passes': 1}
+         'samples': 8, 'pretrain': 1.0, 'passes': 1,
+         'published': {'epochs': 1.0, 'method.samples': 1}}  # as VIM-NAS in that paper; not DARTS's length
 
 
 def make(config: ConfigDict) -> Method:
