@@ -29,6 +29,10 @@ def test_logits_that_stand_still_sum_the_gradient_up():
   _, moved, _ = asked.sums(tiny(**{'phi.lr': 0.5, 'phi.lr_end': 0.5}), 1, 0.5)  # a step of a search
   np.testing.assert_allclose(moved['cell'], asked.sums(one, 1)[1]['cell'], rtol=1e-3)
   assert np.abs(moved['cell']).max() > 1e-4
+  ops = one.space.cells['cell'].ops[0]
+  _, alone, _ = asked.sums(one, 2, among=ops[:1])  # of the other nothing is told, and one alone has nobody to yield to
+  np.testing.assert_array_equal(alone['cell'][..., 0], alone['cell'][..., 1])
+  assert np.abs(alone['cell']).max() < 0.05 * np.abs(asked.sums(one, 2)[1]['cell']).max()
 
 
 def test_what_is_asked_is_told_by_parts():
