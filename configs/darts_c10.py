@@ -4,9 +4,9 @@
 
 DIR is a TFDS data dir or holds the official archive.
 
-`:half` searches on images averaged to 16x16, in six minutes of a core, for cells that a surrogate rates like published
-ones (docs/recipe.md, section 23). What it finds is trained on whole images (a --config.then_changes of yours needs
-data.shrink=1 data.pad=4 too).
+`:half` searches on images averaged to 16x16, in six minutes of a core; a surrogate rates its cells above random ones
+and below published ones (docs/recipe.md, section 24). What it finds is trained on whole images (a --config.then_changes
+of yours needs data.shrink=1 data.pad=4 too).
 """
 
 from vimnas_jax import methods
