@@ -72,7 +72,6 @@ VARIANTS = {
               'H3_1': Variant(3, 0.01, 0.1, bound=1.0), 'H3_2': Variant(3, 0.01, 0.1, bound=2.0),
               'J3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0),
               'L3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=8.0, fall=0.1, until=0.8),
-              'L2': Variant(2, 0.01, 0.1, bound=1.5, sharpen=8.0, fall=0.1, until=0.8),
               'O3': Variant(3, 0.02, 0.2, bound=1.5, sharpen=8.0, fall=0.1, until=0.8, length=1.0),
               'P3': Variant(3, 0.01, 0.1, bound=1.5, sharpen=16.0, fall=0.1, until=0.8),
               'Q2': Variant(2, 0.01, 0.1, bound=1.5, sharpen=16.0, fall=0.1, until=0.8, sharpen_from=0.7),
