@@ -33,7 +33,7 @@ from vimnas_jax.tabular import nasbench201, nasbench301
 from vimnas_jax.verbs import outcome, search
 
 LONGEST, EVERY = 4096, 13
-FORM = {'method.centred': True, 'method.networks': 32, 'method.sharpen_last': 1.0}
+FORM = {'method.centred': True, 'method.networks': 32, 'method.sharpen_last': 1.0, 'method.node_inputs': 'all'}
 CONFIGS = {'nb201': 'nb201_c10', 'darts': 'darts_c10'}
 LENGTHS = {'nb201': 2.0, 'darts': 1.0}  # epochs of the search; the schedule of theta counts those before as well
 

@@ -7,6 +7,7 @@ from conftest import ONE_EDGE
 from benchmarks import asked
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, methods, spaces
+from vimnas_jax.errors import UserError
 from vimnas_jax.runs import parallel
 from vimnas_jax.verbs import search
 
@@ -49,3 +50,22 @@ def test_what_is_asked_is_told_by_parts():
   chance, steady = rng.normal(size=(2, 400, 6, 5)), np.ones((400, 6, 5))
   assert asked.steadiness(np.cumsum(chance[0], 0)) == pytest.approx((2 / np.pi) ** 0.5, rel=0.4)
   assert asked.steadiness(np.cumsum(chance[1] + steady, 0)) > 10
+
+
+def test_inputs_that_are_asked_for_are_told_and_kept():
+  """Of four steps' sums of the DARTS space: node 5 is to have its inputs 1 and 3."""
+  space = spaces.get('darts')
+  want = {name: np.zeros((4, *cell.shape)) for name, cell in space.cells.items()}
+  for i, (source, target) in enumerate(space.cells['normal'].edges):
+    if target == 5 and source not in (1, 3):
+      want['normal'][:, i, 0] = np.arange(1, 5)  # none
+  lines = list(asked.table(space, np.arange(1, 5), want, np.ones(4), lambda genotype: {}, kept=True))
+  assert lines[-3].startswith('  normal, inputs: 3 from 0 ')
+  assert '5 from 0 -1.600, 1 +2.400, 2 -1.600, 3 +2.400' in lines[-3]
+  kept = asked.read(space, {name: rows[-1] for name, rows in want.items()}, kept=True).cells['normal']
+  assert {source for _, source, target in kept if target == 5} == {1, 3}
+
+
+def test_inputs_are_not_asked_for_where_all_are_kept():
+  with pytest.raises(UserError, match='--kept'):
+    asked.main(['--space', 'nb201', '--data', 'nowhere', '--out', 'nowhere', '--kept'])

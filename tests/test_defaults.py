@@ -45,7 +45,7 @@ PAPERS = {
     'vimnas': (('sgd', 0.01, 0.9, 0.0), {
         'variant': 'base', 'samples': 8, 'separate': False, 'eps_scale': 1.0, 'last': 'linear', 'gamma': 1.0,
         'centred': True, 'networks': 32, 'apart': 0.0, 'bound': 1.5, 'sharpen': 8.0, 'sharpen_from': 0.6,
-        'sharpen_last': 2.0, 'bilevel': False}),
+        'sharpen_last': 2.0, 'node_inputs': 'kept', 'bilevel': False}),
 }
 
 
@@ -72,6 +72,7 @@ def test_phi_and_theta_of_vimnas_go_the_way_of_the_recipe():
 def test_the_strict_form_of_vimnas_has_what_its_paper_says():
   """One xi, the last ReLU, phi's rate of 0.025, no stage before, and none of what the recipe adds."""
   want = {'method.samples': 1, 'method.last': 'relu', 'method.centred': False, 'method.networks': 1,
-          'method.bound': 0.0, 'method.sharpen': 1.0, 'method.sharpen_last': 1.0, 'phi.optimizer': 'sgd',
-          'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.fall': 0.0, 'phi.until': 1.0, 'pretrain.epochs': 0.0}
+          'method.bound': 0.0, 'method.sharpen': 1.0, 'method.sharpen_last': 1.0, 'method.node_inputs': 'all',
+          'phi.optimizer': 'sgd', 'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.fall': 0.0, 'phi.until': 1.0,
+          'pretrain.epochs': 0.0}
   assert {field: methods.STRICT[field] for field in want} == want

@@ -57,6 +57,8 @@ FIELDS = {
     'sharpen_from': 0.6,  # part of the search
     'sharpen_last': 2.0,  # by how much beyond that, likewise by equal factors, from 0.8 of the search to its end. Where
     #                       phi stands still there (phi.until), this decides further what is decided, and nothing else
+    'node_inputs': 'kept',  # 'kept': nodes are mixed with as many inputs as an architecture keeps of them, for which
+    #                         they compete (methods/inputs.py says how, and where); 'all': with all, each by itself
     'bilevel': False,  # True: phi descends the loss of a batch of the validation half
     'sparsity': 4e-5,  # weight of the sparsity term of 'dropout'
 }
@@ -75,9 +77,9 @@ SINGLE = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, 'm
 # momentum of 0.9 and no decay are by analogy with theta.
 STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.centred': False,
           'method.separate': False, 'method.bound': 0.0, 'method.sharpen': 1.0, 'method.sharpen_last': 1.0,
-          'method.networks': 1, 'phi.optimizer': 'sgd', 'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.steps': 0,
-          'phi.schedule': 'linear', 'phi.fall': 0.0, 'phi.until': 1.0, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0,
-          'pretrain.epochs': 0.0}
+          'method.networks': 1, 'method.node_inputs': 'all', 'phi.optimizer': 'sgd', 'phi.lr': 0.025,
+          'phi.lr_end': 0.025, 'phi.steps': 0, 'phi.schedule': 'linear', 'phi.fall': 0.0, 'phi.until': 1.0,
+          'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
 # Its section 4.1 trains theta as its DARTS search does on every space, NAS-Bench-201 included.
 STRICT_THETA = {'theta.weight_decay': 3e-4, 'theta.nesterov': False}
 # With STRICT, the settings and lengths of the paper's searches.
@@ -105,6 +107,8 @@ def make(config: ConfigDict) -> Method:
   if not config.sharpen > 0 or not config.sharpen_last > 0 or not 0 <= config.sharpen_from < 1:
     raise UserError(f'config.method.sharpen={config.sharpen} and config.method.sharpen_last={config.sharpen_last} must '
                     f'be above 0, config.method.sharpen_from={config.sharpen_from} from 0 and below 1')
+  if config.node_inputs not in ('kept', 'all'):
+    raise UserError(f'config.method.node_inputs={config.node_inputs!r}: choose one of kept, all')
   if config.bound < 0:
     raise UserError(f'config.method.bound={config.bound} must be above 0, or 0 for none')
   if not 0 <= config.apart <= 1 or not 0 < config.together <= 1:

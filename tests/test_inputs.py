@@ -1,0 +1,104 @@
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from vimnas_jax import methods, spaces
+from vimnas_jax.errors import UserError
+from vimnas_jax.methods import Clock, inputs
+from vimnas_jax.spaces import Cell
+
+OPS = ('none', 'skip_connect', 'sep_conv_3x3')
+CELL = Cell(2, ((0, 2), (1, 2), (0, 3), (1, 3), (2, 3)), (OPS,) * 5, (2, 3))
+
+
+def _listed(probs, kept):
+  """By hand: the mean, over all architectures whose nodes keep `kept` edges, of the edges' one-hot rows."""
+  total, found = 0.0, jnp.zeros_like(probs)
+  for choice in itertools.product(range(len(OPS)), repeat=len(CELL.edges)):
+    counts = [sum(op > 0 for op, (_, target) in zip(choice, CELL.edges) if target == node) for node in (2, 3)]
+    if counts == [min(kept, 2), min(kept, 3)]:
+      weight = jnp.prod(jnp.stack([probs[e, op] for e, op in enumerate(choice)]))
+      total, found = total + weight, found + weight * jax.nn.one_hot(jnp.array(choice), len(OPS), dtype=probs.dtype)
+  return found / total
+
+
+@pytest.mark.parametrize('kept', [1, 2, 3])
+def test_inputs_are_those_of_all_architectures_of_the_space(x64, kept):
+  logits = 2 * jax.random.normal(jax.random.key(kept), (5, 3), float)
+  wanted = jax.random.normal(jax.random.key(9), (5, 3), float)
+
+  def of(f):
+    return jax.value_and_grad(lambda rows: (wanted * f(jax.nn.softmax(rows))).sum(), has_aux=False)(logits)
+
+  (value, slope), (expected, by_hand) = of(lambda p: inputs.mixed(CELL, kept, p)), of(lambda p: _listed(p, kept))
+  np.testing.assert_allclose(value, expected, rtol=1e-10)
+  np.testing.assert_allclose(slope, by_hand, rtol=1e-8, atol=1e-12)
+
+
+def test_samples_go_by_themselves_and_rows_stay_probabilities():
+  logits = 3 * jax.random.normal(jax.random.key(0), (4, 5, 3))
+  found = inputs.mixed(CELL, 2, jax.nn.softmax(logits))
+  np.testing.assert_allclose(found[1], inputs.mixed(CELL, 2, jax.nn.softmax(logits[1])), rtol=1e-6)
+  np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
+  np.testing.assert_allclose(found[..., 1:].sum(-1)[:, 2:].sum(-1), 2, rtol=1e-6)  # node 3 keeps two of three
+
+
+def test_rows_without_a_doubt_stay_finite():
+  """Where float32 has a probability of exactly 0 or 1, of `none` or of all else."""
+  rows = np.zeros((5, 3), np.float32)
+  rows[[0, 2, 3], 0] = 1  # none
+  rows[[1, 4], 2] = 1
+  found, slope = jax.value_and_grad(lambda p: inputs.mixed(CELL, 2, p)[..., 2].sum())(jnp.asarray(rows))
+  assert np.isfinite(found) and np.isfinite(slope).all()
+  kept = np.asarray(inputs.mixed(CELL, 2, jnp.asarray(rows)))
+  np.testing.assert_allclose(kept[4], [0, 0, 1], atol=1e-6)
+
+
+def test_the_strongest_two_inputs_are_read_off_where_all_edges_have_decided():
+  """Edges that are all near 1 by themselves: the two that are furthest from `none` have all of it."""
+  space = spaces.get('darts')
+  logits = np.zeros((14, 8), np.float32)
+  logits[:, 4] = 30
+  logits[:, 0] = [0, 0, 0, 5, 9, 9, 0, 5, 2, 10, 9, 0, 7, 1]
+  probs = jax.nn.softmax(jnp.asarray(logits))
+  assert (np.asarray(probs)[:, 4] == 1).sum() > 8
+  mixed = np.asarray(inputs.mixed(space.cells['normal'], 2, probs))
+  kept = space.genotype({'normal': mixed, 'reduce': mixed}).cells['normal']
+  assert {(source, target) for _, source, target in kept} == {(0, 2), (1, 2), (0, 3), (1, 3), (1, 4), (3, 4), (2, 5),
+                                                              (4, 5)}
+
+
+def _vimnas(space, **fields):
+  return methods.get(ConfigDict({'name': 'vimnas', **methods.fields('vimnas'), 'networks': 2, **fields}), space)
+
+
+def test_the_method_mixes_what_the_space_keeps():
+  """Two inputs a node in the DARTS space and S3; where every edge is kept, or none can be left out, nothing changes."""
+  for name, changes in (('darts', True), ('s3', True), ('s2', False), ('nb201', False)):
+    space, key = spaces.get(name), jax.random.key(0)
+    method, plain = _vimnas(space, centred=False), _vimnas(space, centred=False, node_inputs='all')
+    assert bool(inputs.restricts(space)) == changes
+    phi = method.init(key, space)
+    for found, alone in ((method.sample(phi, key, Clock(1, 2))[0], plain.sample(phi, key, Clock(1, 2))[0]),
+                         (method.probs(phi), plain.probs(phi))):
+      for cell, rows in found.items():
+        own = space.cells[cell]
+        expected = inputs.mixed(own, 2, alone[cell]) if changes else alone[cell]
+        np.testing.assert_array_equal(rows, expected)
+        if changes:
+          into = [target for _, target in own.edges]
+          sums = [rows[..., np.array(into) == node, 1:].sum((-1, -2)) for node in range(2, 6)]
+          np.testing.assert_allclose(sums, 2 * np.ones_like(sums), rtol=1e-5)
+
+
+def test_too_many_sets_are_refused_in_one_line():
+  edges = tuple((source, 24) for source in range(24))
+  wide = Cell(24, edges, (OPS,) * 24, (24,))
+  space = dataclasses.replace(spaces.get('darts'), cells={'normal': wide}, kept=12)
+  with pytest.raises(UserError, match=r"2,704,156 sets of 12.*config\.method\.node_inputs='all'"):
+    _vimnas(space)
