@@ -6,7 +6,8 @@ What a paper leaves open is not here. Parts of a search stand for epochs: of 50,
 import pytest
 from ml_collections import ConfigDict
 
-from vimnas_jax import methods
+from vimnas_jax import api, methods
+from vimnas_jax import config as config_lib
 
 DARTS = ('adam', 3e-4, 0.5, 1e-3)  # of alpha: Adam with betas 0.5 and 0.999
 
@@ -76,3 +77,17 @@ def test_the_strict_form_of_vimnas_has_what_its_paper_says():
           'phi.optimizer': 'sgd', 'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.fall': 0.0, 'phi.until': 1.0,
           'pretrain.epochs': 0.0}
   assert {field: methods.STRICT[field] for field in want} == want
+
+
+def test_the_darts_space_is_searched_by_one_centred_network_from_scratch():
+  """Section 25: a rate of 0.2 that falls in the second half; the form before has what its runs had."""
+  config = config_lib.resolve(api.configure('darts_c10', {}))
+  found = {field: config.method[field] for field in ('centred', 'networks', 'bound', 'sharpen', 'sharpen_last',
+                                                     'node_inputs')}
+  assert found == {'centred': True, 'networks': 1, 'bound': 0.0, 'sharpen': 1.0, 'sharpen_last': 2.0,
+                   'node_inputs': 'kept'}
+  rates = config.phi.lr, config.phi.lr_end, config.phi.steps, config.phi.fall, config.phi.until
+  assert rates == (0.2, 0.2, 0, 0.5, 1)
+  assert (config.epochs, config.pretrain.epochs) == (1.0, 0.0)
+  assert methods.SINGLE.items() >= {'method.centred': False, 'method.node_inputs': 'all', 'method.sharpen_last': 1.0,
+                                    'phi.lr': 0.1, 'phi.fall': 0.0}.items()

@@ -23,9 +23,9 @@ from vimnas_jax.spaces import Space
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
-__all__ = ['END', 'NAMES', 'SCRATCH', 'SINGLE', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options', 'Problem',
-           'Step', 'brief', 'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain', 'published',
-           'source']
+__all__ = ['END', 'NAMES', 'SCRATCH', 'SINGLE', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options',
+           'Problem', 'Step', 'brief', 'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain',
+           'published', 'source']
 
 # method -> (module, the name of a literal in it that changes its defaults)
 _MODULES = {
