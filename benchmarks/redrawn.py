@@ -5,8 +5,9 @@
 RUN is the folder of a search in the DARTS space. Of its cells the inputs, pools and skip connections are kept, and
 every convolution is drawn anew among the four of the space, 300 times. The mean of what NAS-Bench-301 predicts for
 these is what inputs and kinds of operations are worth. What the found cell is beyond it, in standard deviations of
-theirs, is worth of its convolutions, or luck: where a search cannot tell them apart it is 0 in the mean of many. FILE
-gets the table as JSON.
+theirs, is worth of its convolutions, or luck: where a search cannot tell them apart it is 0 in the mean of many. Beside
+them stand cells of which all is drawn, the operations of the normal cell from one of KINDS and its inputs from one of
+INPUTS, the reduction cell of convolutions. FILE gets both tables as JSON.
 """
 
 import argparse
@@ -17,10 +18,15 @@ import numpy as np
 
 from benchmarks.step import Parser, run
 from vimnas_jax import files
-from vimnas_jax.spaces import Genotype
+from vimnas_jax.spaces import Genotype, darts
 from vimnas_jax.tabular import nasbench301
 
 CONVOLUTIONS = ('sep_conv_3x3', 'sep_conv_5x5', 'dil_conv_3x3', 'dil_conv_5x5')
+KINDS = {'all operations': ('max_pool_3x3', 'avg_pool_3x3', 'skip_connect', *CONVOLUTIONS),
+         'convolutions': CONVOLUTIONS, 'separable convolutions': CONVOLUTIONS[:2]}
+INPUTS = {'any inputs': lambda draw, node: sorted(draw.sample(range(node), 2)),
+          'inputs of the cell': lambda _, node: (0, 1),
+          'nearest inputs': lambda _, node: (node - 2, node - 1)}
 DRAWS, SEED = 300, 0
 
 
@@ -40,6 +46,20 @@ def row(surrogate, genotype: Genotype) -> dict[str, float]:
           'beyond': round((float(own) - mean) / std, 2) if std else 0.0}
 
 
+def drawn(surrogate, ops, inputs) -> dict[str, float]:
+  """Mean and standard deviation of what is predicted for cells of `ops` on what `inputs(draw, node)` gives."""
+  draw = random.Random(SEED)
+
+  def cell(ops, inputs):
+    return tuple((draw.choice(ops), source, node) for node in range(darts.INPUTS, darts.NODES)
+                 for source in inputs(draw, node))
+
+  any_inputs = INPUTS['any inputs']
+  found = surrogate.predict([Genotype('darts', {'normal': cell(ops, inputs), 'reduce': cell(CONVOLUTIONS, any_inputs)})
+                             for _ in range(DRAWS)])
+  return {'mean': round(float(np.mean(found)), 3), 'std': round(float(np.std(found)), 3)}
+
+
 def main(argv) -> int:
   """Prints and writes the table."""
   parser = Parser(prog='python -m benchmarks.redrawn', description=__doc__,
@@ -55,7 +75,11 @@ def main(argv) -> int:
     print(folder.name, *(f'{name} {value:g}' for name, value in rows[folder.name].items()), flush=True)
   mean = {name: round(float(np.mean([each[name] for each in rows.values()])), 3) for name in next(iter(rows.values()))}
   print('mean', *(f'{name} {value:g}' for name, value in mean.items()))
-  files.write_json(args.out, {'draws': DRAWS, 'runs': rows, 'mean': mean})
+  kinds = {f'{kind}, {source}': drawn(surrogate, ops, inputs) for kind, ops in KINDS.items()
+           for source, inputs in INPUTS.items()}
+  for name, found in kinds.items():
+    print(f'{name}: {found["mean"]:.2f} ± {found["std"]:.2f}')
+  files.write_json(args.out, {'draws': DRAWS, 'runs': rows, 'mean': mean, 'drawn': kinds})
   return 0
 
 

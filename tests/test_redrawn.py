@@ -48,3 +48,22 @@ def test_a_row_tells_luck_from_the_rest(monkeypatch, tmp_path, capsys):
   assert written['runs']['0'] == found and written['mean']['redrawn'] == pytest.approx(
       np.mean([row['redrawn'] for row in written['runs'].values()]), abs=1e-3)
   assert 'mean predicted' in capsys.readouterr().out
+  drawn = {name: found['mean'] for name, found in written['drawn'].items()}
+  assert len(drawn) == 9 and drawn['separable convolutions, any inputs'] == pytest.approx(4 + 2, abs=0.3)
+  assert drawn['all operations, any inputs'] == pytest.approx(8 / 7 + 2 + 80 / 7, abs=0.7)
+
+
+def test_inputs_are_drawn_as_they_are_called():
+  seen, drawn = {}, []
+
+  class Noting:
+    def predict(self, cells):
+      drawn[:] = cells
+      return np.zeros(len(cells))
+
+  for name, inputs in redrawn.INPUTS.items():
+    redrawn.drawn(Noting(), redrawn.CONVOLUTIONS, inputs)
+    seen[name] = {(source, node) for cell in drawn for _, source, node in cell.cells['normal']}
+  assert seen['inputs of the cell'] == {(source, node) for node in range(2, 6) for source in (0, 1)}
+  assert seen['nearest inputs'] == {(node - back, node) for node in range(2, 6) for back in (1, 2)}
+  assert seen['any inputs'] == {(source, node) for node in range(2, 6) for source in range(node)}
