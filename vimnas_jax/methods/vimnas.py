@@ -68,9 +68,9 @@ OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.01, 'lr_end': 0.1, 'steps': 780, 'fall'
 LAST = 0.8  # phi.until, of which a method does not know
 PRETRAIN = 3.0
 PASSES = 1
-# One network from scratch, fast, at a rate that falls: the configurations of the DARTS space and of ImageNet take it.
-# Slow, then firm, the DARTS space ends in skip connections and pools (docs/recipe.md, section 11), and so it does where
-# theta is older (sections 23 and 24).
+# One network from scratch, fast, at a rate that falls: the configurations of the DARTS space, S1 to S4 and ImageNet
+# have it. Slow, then firm, the DARTS space ends in skip connections and pools (docs/recipe.md, section 11), and so it
+# does where theta is older (sections 23 and 24).
 SCRATCH = {'method.networks': 1, 'method.bound': 0.0, 'method.sharpen': 1.0, 'phi.lr': 0.2, 'phi.fall': 0.5,
            'phi.until': 1.0, 'pretrain.epochs': 0.0}
 # What these had before section 25: a phi that begins anywhere, and a mixture of all inputs. The one-shot spaces and the
