@@ -20,5 +20,5 @@ def smoke(config):
 def get_config(arg=''):
   config = defaults()
   config.space.name = 's1'
-  when(config, 'vimnas', methods.SCRATCH)
+  when(config, 'vimnas', methods.SINGLE)
   return with_arguments(config, arg, smoke, half=half, **in_spaces(dict(zip(NAMES, NAMES))))
