@@ -115,9 +115,12 @@ def main(argv) -> int:
   parser.add_argument('--kept', action='store_true', help='nodes have as many inputs as an architecture keeps')
   parser.add_argument('--among', default='', help='the operations asked about, separated by commas; default: all')
   args = parser.parse_args(argv)
-  if args.kept and not inputs.restricts(spaces.get(args.space)):
+  if args.kept and not spaces.get(args.space).restricted:
     raise UserError(f'--kept: the nodes of space {args.space!r} keep all their inputs; leave it out')
-  one, among = prepared(args), [op for op in args.among.split(',') if op]
+  among = [op for op in args.among.split(',') if op]
+  if args.kept and among and 'none' not in among:
+    raise UserError(f'--among={args.among} leaves out none, which says of --kept what is asked of inputs: add it')
+  one = prepared(args)
   for edge in (edge for cell in one.space.cells.values() for edge in cell.ops):
     if among and not set(edge) & set(among):
       raise UserError(f'--among={args.among}: an edge has none of these, only {", ".join(edge)}')

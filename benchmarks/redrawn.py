@@ -71,8 +71,8 @@ def main(argv) -> int:
   surrogate, rows = nasbench301.load(args.nasbench301), {}
   for folder in args.runs:
     genotype = Genotype.from_json(files.read_text(folder / 'genotype.json'))
-    rows[folder.name] = row(surrogate, genotype)
-    print(folder.name, *(f'{name} {value:g}' for name, value in rows[folder.name].items()), flush=True)
+    rows[str(folder)] = row(surrogate, genotype)
+    print(folder, *(f'{name} {value:g}' for name, value in rows[str(folder)].items()), flush=True)
   mean = {name: round(float(np.mean([each[name] for each in rows.values()])), 3) for name in next(iter(rows.values()))}
   print('mean', *(f'{name} {value:g}' for name, value in mean.items()))
   kinds = {f'{kind}, {source}': drawn(surrogate, ops, inputs) for kind, ops in KINDS.items()

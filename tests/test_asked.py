@@ -69,3 +69,5 @@ def test_inputs_that_are_asked_for_are_told_and_kept():
 def test_inputs_are_not_asked_for_where_all_are_kept():
   with pytest.raises(UserError, match='--kept'):
     asked.main(['--space', 'nb201', '--data', 'nowhere', '--out', 'nowhere', '--kept'])
+  with pytest.raises(UserError, match='leaves out none'):
+    asked.main(['--data', 'nowhere', '--out', 'nowhere', '--kept', '--among', 'sep_conv_3x3,dil_conv_3x3'])

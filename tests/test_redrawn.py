@@ -45,7 +45,7 @@ def test_a_row_tells_luck_from_the_rest(monkeypatch, tmp_path, capsys):
   runs = [str(tmp_path / '0'), str(tmp_path / '1')]
   assert redrawn.main(['--nasbench301', 'x', '--out', str(tmp_path / 'out.json'), *runs]) == 0
   written = json.loads((tmp_path / 'out.json').read_text())
-  assert written['runs']['0'] == found and written['mean']['redrawn'] == pytest.approx(
+  assert written['runs'][runs[0]] == found and written['mean']['redrawn'] == pytest.approx(
       np.mean([row['redrawn'] for row in written['runs'].values()]), abs=1e-3)
   assert 'mean predicted' in capsys.readouterr().out
   drawn = {name: found['mean'] for name, found in written['drawn'].items()}

@@ -40,6 +40,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   c.method = ConfigDict({'name': c.method.name,
                          **{field: value if c.method.get(field) is None else c.method[field]
                             for field, value in own.items()}})
+  if c.method.name == 'vimnas' and not space.restricted:
+    c.method.node_inputs = 'all'  # which is the same there, and what older runs have
   if c.phi.lr is not None:
     c.phi.lr_end = c.phi.lr if c.phi.lr_end is None else c.phi.lr_end
     c.phi.steps = c.phi.steps or 0

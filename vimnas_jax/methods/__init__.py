@@ -112,7 +112,7 @@ def get(config: ConfigDict, space: Space | None = None, graph_lr: float | None =
       own.check(config.name, method, space)
   else:
     method = importlib.import_module(f'{__name__}.{_MODULES[config.name][0]}').make(config)
-  if space and config.get('node_inputs') == 'kept':
+  if space and config.name == 'vimnas' and config.node_inputs == 'kept':
     from vimnas_jax.methods import inputs
     method = inputs.within(method, space)
   if space and space.choices:

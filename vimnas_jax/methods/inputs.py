@@ -11,7 +11,9 @@ edge e the sum m_e of those of the sets that it is in, and, if it is kept, its o
 mixture takes the product of both; `none` has the rest, 1 - m_e. Over the inputs of a node m sums up to the number that
 is kept: they compete for it as operations do for an edge, and when all have decided, no choice is left.
 
-Decided here, and not in the paper, which says only that an architecture is read off as in DARTS.
+Decided here, and not in the paper, which says only that an architecture is read off as in DARTS. So it is here, edge by
+edge: the two edges with the most probable operation, m_e times that of the operation. While a search is undecided that
+need not be the most probable set, nor need the next ones be, which finalists are and a limit puts in its place.
 """
 
 import itertools
@@ -26,14 +28,14 @@ from vimnas_jax.methods.types import END, Method
 from vimnas_jax.spaces import Cell, Space
 
 _MOST = 10_000  # sets of a node's inputs that are listed
-_LEAST = 1e-20  # of a probability: float32 has some that are 0, whose logarithm has no gradient
+_LEAST = 1e-36  # of a probability: float32 has some that are 0, whose logarithm has no gradient
 
 
 def within(method: Method, space: Space) -> Method:
-  """`method`, whose `sample` and `probs` are probabilities, with those of cells that `restricts` names as `mixed` has
+  """`method`, whose `sample` and `probs` are probabilities, with those of the cells `space.restricted` as `mixed` has
   them. Raises UserError if a node has too many sets of inputs.
   """
-  names, kept = restricts(space), space.kept
+  names, kept = space.restricted, space.kept
   if not names or kept is None:
     return method
   for name in names:
@@ -52,12 +54,6 @@ def within(method: Method, space: Space) -> Method:
   return method._replace(sample=sample, probs=lambda phi, clock=END: all_of(method.probs(phi, clock)))
 
 
-def restricts(space: Space) -> tuple[str, ...]:
-  """The cells of `space` whose nodes keep a part of their inputs, with a `none` on every edge that says which."""
-  return tuple(name for name, cell in space.cells.items()
-               if space.kept and all('none' in ops for ops in cell.ops)) if not space.repeats else ()
-
-
 def mixed(cell: Cell, kept: int, probs: jax.Array) -> jax.Array:
   """`probs` [..., edges, ops], of every edge by itself, given that every node keeps `kept` of its inputs, or all."""
   none = np.array([[op == 'none' for op in ops] for ops in cell.ops])
@@ -67,7 +63,8 @@ def mixed(cell: Cell, kept: int, probs: jax.Array) -> jax.Array:
   share = jnp.zeros_like(odds)
   for node in range(cell.inputs, cell.nodes):
     into = np.array([i for i, (_, target) in enumerate(cell.edges) if target == node])
-    sets = np.array([[e in chosen for e in into] for chosen in itertools.combinations(into, min(kept, len(into)))],
+    sets = np.array([[e in members for e in into] for members in itertools.combinations(into, min(kept, len(into)))],
                     probs.dtype)
-    share = share.at[..., into].set(jax.nn.softmax(odds[..., into] @ sets.T) @ sets)
-  return jnp.where(none, 1 - share[..., None], share[..., None] * jnp.exp(logs - some[..., None]))
+    chosen = jax.nn.softmax(jnp.matmul(odds[..., into], sets.T, precision='highest'))
+    share = share.at[..., into].set(jnp.matmul(chosen, sets, precision='highest'))
+  return jnp.where(none, jnp.maximum(1 - share, 0)[..., None], share[..., None] * jnp.exp(logs - some[..., None]))

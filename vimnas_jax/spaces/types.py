@@ -167,6 +167,13 @@ class Space:
   repeats: bool = False
   own_ops: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+  @property
+  def restricted(self) -> tuple[str, ...]:
+    """The cells whose nodes keep a part of their inputs, with a `none` on every edge that can say which."""
+    if self.kept is None or self.repeats:
+      return ()
+    return tuple(name for name, cell in self.cells.items() if all('none' in ops for ops in cell.ops))
+
   def stages(self, cells: int, channels: int, *, imagenet: bool = False, side: int | None = None) -> tuple[Stage, ...]:
     """The stages of the evaluation network.
 
