@@ -16,7 +16,6 @@ edge: the two edges with the most probable operation, m_e times that of the oper
 need not be the most probable set, nor need the next ones be, which finalists are and a limit puts in its place.
 """
 
-import itertools
 import math
 
 import jax
@@ -24,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vimnas_jax.errors import UserError
+from vimnas_jax.methods import topology
 from vimnas_jax.methods.types import END, Method
 from vimnas_jax.spaces import Cell, Space
 
@@ -63,8 +63,6 @@ def mixed(cell: Cell, kept: int, probs: jax.Array) -> jax.Array:
   share = jnp.zeros_like(odds)
   for node in range(cell.inputs, cell.nodes):
     into = np.array([i for i, (_, target) in enumerate(cell.edges) if target == node])
-    sets = np.array([[e in members for e in into] for members in itertools.combinations(into, min(kept, len(into)))],
-                    probs.dtype)
-    chosen = jax.nn.softmax(jnp.matmul(odds[..., into], sets.T, precision='highest'))
-    share = share.at[..., into].set(jnp.matmul(chosen, sets, precision='highest'))
+    count = min(kept, len(into))
+    share = share.at[..., into].set(count * topology.share(odds[..., into], count))
   return jnp.where(none, jnp.maximum(1 - share, 0)[..., None], share[..., None] * jnp.exp(logs - some[..., None]))

@@ -150,7 +150,8 @@ def share(rows: jax.Array, kept: int) -> jax.Array:
   sets = np.zeros((math.comb(rows.shape[-1], kept), rows.shape[-1]), rows.dtype)
   for i, members in enumerate(itertools.combinations(range(rows.shape[-1]), kept)):
     sets[i, list(members)] = 1
-  return jax.nn.softmax(rows @ sets.T) @ sets / kept
+  chosen = jax.nn.softmax(jnp.matmul(rows, sets.T, precision='highest'))
+  return jnp.matmul(chosen, sets, precision='highest') / kept
 
 
 def rows_beside(step: Step) -> Step:
