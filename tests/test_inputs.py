@@ -126,3 +126,36 @@ def test_where_nothing_changes_a_configuration_says_so_and_a_bad_value_is_refuse
   assert found == {'nb201_c10': 'all', 'darts_c10': 'kept', 'simplified_c10:s3': 'all', 'darts_c10:strict': 'all'}
   with pytest.raises(UserError, match="node_inputs='two': choose one of kept, all"):
     config_lib.resolve(api.configure('darts_c10', {'method.node_inputs': 'two'}))
+
+
+@pytest.mark.parametrize('kept', [1, 2])
+def test_architectures_are_ranked_by_how_probable_they_are(x64, kept):
+  """The product of odds over kept edges is that of all edges' probabilities, `none` included, but for one factor."""
+  probs = np.asarray(jax.nn.softmax(2 * jax.random.normal(jax.random.key(kept), (5, 3), float)))
+  odds = np.asarray(inputs.odds(CELL, jnp.asarray(probs)))
+  assert (odds[:, 0] == 0).all() and odds.max() == 1
+  every = np.array(list(itertools.product(range(3), repeat=5)))
+  every = every[((every[:, :2] > 0).sum(1) == min(kept, 2)) & ((every[:, 2:] > 0).sum(1) == kept)]
+  whole = np.prod(probs[np.arange(5), every], 1)
+  of_kept = np.prod(np.where(every > 0, odds[np.arange(5), every], 1), 1)
+  np.testing.assert_allclose(of_kept / of_kept.max(), whole / whole.max(), rtol=1e-9)
+
+
+def test_odds_of_a_method_that_mixes_all_inputs_are_none_of_its_own():
+  space = spaces.get('darts')
+  method = _vimnas(space, centred=False)
+  assert _vimnas(space, node_inputs='all').odds is None and _vimnas(spaces.get('nb201')).odds is None
+
+  @jax.jit
+  def both(key):
+    phi = method.init(key, space)
+    return method.probs(phi), method.odds(phi)
+
+  probs, odds = both(jax.random.key(1))
+  for name, cell in space.cells.items():
+    some, inside = np.asarray(odds[name])[:, 1:], np.asarray(probs[name])[:, 1:]
+    np.testing.assert_allclose(some / some.sum(1, keepdims=True), inside / inside.sum(1, keepdims=True), rtol=1e-4)
+    shares = 1 - np.asarray(probs[name])[:, 0]
+    for node in range(2, 6):
+      into = [i for i, (_, target) in enumerate(cell.edges) if target == node]
+      assert (np.argsort(some.sum(1)[into]) == np.argsort(shares[into])).all() or node == 2

@@ -13,7 +13,8 @@ is kept: they compete for it as operations do for an edge, and when all have dec
 
 Decided here, and not in the paper, which says only that an architecture is read off as in DARTS. So it is here, edge by
 edge: the two edges with the most probable operation, m_e times that of the operation. While a search is undecided that
-need not be the most probable set, nor need the next ones be, which finalists are and a limit puts in its place.
+need not be the most probable architecture. Others, which finalists are and a limit puts in its place, are ranked by how
+probable they are: by the product of p_e[o] / p_e[none] over the edges that they keep.
 """
 
 import math
@@ -51,7 +52,24 @@ def within(method: Method, space: Space) -> Method:
     weights, info = method.sample(phi, key, clock)
     return all_of(weights), info
 
-  return method._replace(sample=sample, probs=lambda phi, clock=END: all_of(method.probs(phi, clock)))
+  def ranking(phi, clock=END):
+    return {name: odds(space.cells[name], p) if name in names else p for name, p in method.probs(phi, clock).items()}
+
+  return method._replace(sample=sample, probs=lambda phi, clock=END: all_of(method.probs(phi, clock)), odds=ranking)
+
+
+def odds(cell: Cell, probs: jax.Array) -> jax.Array:
+  """Of `probs` [edges, ops], of every edge by itself, those against `none`, whose own are 0.
+
+  Those of a node are divided by its highest, which all its sets of as many edges share.
+  """
+  none = np.array([[op == 'none' for op in ops] for ops in cell.ops])
+  logs = jnp.log(jnp.maximum(probs, _LEAST))
+  found = jnp.where(none, -jnp.inf, logs - jax.nn.logsumexp(logs, -1, where=none)[..., None])
+  for node in range(cell.inputs, cell.nodes):
+    into = np.array([i for i, (_, target) in enumerate(cell.edges) if target == node])
+    found = found.at[into].add(-found[into].max())
+  return jnp.exp(found)
 
 
 def mixed(cell: Cell, kept: int, probs: jax.Array) -> jax.Array:

@@ -223,6 +223,9 @@ class Method(NamedTuple):
     sample_theta: `sample` for the pass that moves theta, where it differs; two-level methods alone.
     scores: `scores(phi, clock=END) -> {cell: [edges, ops]}`: what the architecture is read off, by the space's rule;
       None: `probs`.
+    odds: `odds(phi, clock=END) -> {cell: [edges, ops]}`: what, multiplied over the edges that an architecture keeps, it
+      is as probable as, where `probs` are not that; by it other architectures than the one read off are ranked. None:
+      by what that is read off.
     before: pairs (part of the search, Step), parts rising: until that part is done this step is taken in place of
       `step`.
     trains: whether there are steps at all; without, config.epochs counts for nothing and `derive` does it all.
@@ -258,6 +261,7 @@ class Method(NamedTuple):
   step: Step
   sample_theta: Sample | None = None
   scores: Read | None = None
+  odds: Read | None = None
   before: tuple[tuple[float, Step], ...] = ()
   trains: bool = True
   depths: tuple[tuple[float, int], ...] = ()

@@ -110,7 +110,7 @@ class Constraint:
     """The most probable architecture within the limits, and what result.json holds of it as 'limit'.
 
     Args:
-      scores: {cell: [edges, ops]}, what `genotype` was read off.
+      scores: {cell: [edges, ops]}, by whose products architectures are ranked.
       genotype: the space's own choice.
       probs: {cell: [edges, ops]}, the noise-free probabilities.
     """

@@ -72,19 +72,20 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   probs = jax.device_get(method.probs(now.phi, run.plan.clock(int(now.step))))
   scores = _scores(run, now, probs)
   genotype, limits, final = space.genotype(scores), None, None
+  ranking = jax.device_get(method.odds(now.phi, run.plan.clock(int(now.step)))) if method.odds else scores
   if run.constraint:
-    genotype, limits = run.constraint.chosen(scores, genotype, probs)
+    genotype, limits = run.constraint.chosen(ranking, genotype, probs)
   pace = finalists.pace(folder, pace, config)
   if config.finalists:
     keeps = run.constraint and run.constraint.keeps
     network, size = spaces.get(config.space.name), {**run.size, 'imagenet': config.space.imagenet}  # that is trained
-    final = finalists.chosen(run, finalists.leading(space, scores, genotype, config.finalists, keeps), folder,
+    final = finalists.chosen(run, finalists.leading(space, ranking, genotype, config.finalists, keeps), folder,
                              lambda one: rated(network, one, config, run.image_shape[:2], size), console, stop)
     if final is None:
       return None
     genotype = final[0]
     if run.constraint and final[1]['chosen'] > 1:
-      genotype, limits = run.constraint.chosen(scores, genotype, probs)
+      genotype, limits = run.constraint.chosen(ranking, genotype, probs)
   files.write(folder / 'genotype.json', genotype.to_json() + '\n')
   rows = metrics.read(folder / 'metrics.jsonl')
   arch = metrics.read(folder / 'arch.jsonl')
