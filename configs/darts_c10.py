@@ -5,8 +5,7 @@
 DIR is a TFDS data dir or holds the official archive.
 
 `:half` searches on images averaged to 16x16, in six minutes of a core; a surrogate rates its cells above random ones,
-level with published ones (docs/recipe.md, section 25). What it finds is trained on whole images (a
---config.then_changes of yours needs data.shrink=1 data.pad=4 too).
+level with published ones (docs/recipe.md, section 25). What it finds is trained on whole images.
 """
 
 from vimnas_jax import methods

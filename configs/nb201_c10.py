@@ -5,7 +5,7 @@
 DIR is a TFDS data dir or holds the official archive. A test-accuracy CSV goes to --config.oracle.test_csv.
 
 `:half` searches on images averaged to 16x16, in a quarter of the time (docs/recipe.md, section 22); what it finds is
-trained on whole ones (a --config.then_changes of yours needs data.shrink=1 data.pad=4 too).
+trained on whole ones.
 """
 
 from vimnas_jax.config import defaults, half, when, with_arguments

@@ -4,7 +4,7 @@
 
 One epoch of search from scratch, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3. `:s2,half` searches
 on images averaged to 16x16, in three minutes of a core (docs/recipe.md, section 24); what it finds is trained on whole
-images (a --config.then_changes of yours needs data.shrink=1 data.pad=4 too).
+images.
 """
 
 from vimnas_jax import methods

@@ -130,8 +130,12 @@ def test_half_searches_on_smaller_images_and_trains_on_whole_ones(of):
   asked = of.get_config('half')
   asked.then = 'retrain'
   config, whole = config_lib.resolve(asked), config_lib.resolve(of.get_config())
-  following = config_lib.following(asked, asked.then_changes, 'runs/x')
-  assert (config.data.shrink, config.data.pad) == (2, 2) and (following.data.shrink, following.data.pad) == (1, 4)
+  assert (config.data.shrink, config.data.pad) == (2, 2)
+  for mine in ('', 'epochs=50'):  # what a user changes beside them leaves the images whole
+    following = config_lib.following(config_lib.changed(asked, f"then_changes='{mine}'"), mine, 'runs/x')
+    assert (following.data.shrink, following.data.pad, following.epochs == 50) == (1, 4, bool(mine))
+  following = config_lib.following(asked, 'data.shrink=2 data.pad=1', 'runs/x')
+  assert (following.data.shrink, following.data.pad) == (2, 1)
   config.data.shrink, config.data.pad = 1, 4
   assert config.to_dict() == whole.to_dict()
   assert whole.pretrain.epochs == (3.0 if of is nb201_c10 else 0.0)  # elsewhere an older theta asks for pools

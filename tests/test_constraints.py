@@ -218,9 +218,9 @@ def test_which_network_the_limits_are_of(tiny):
     ('limit.madds=9.0', 'limit.madds=9: no network'), ('limit.cells=0 limit.params=1e6', 'limit.cells=0'),
     ('limit.params=1e6 space.name=oneshot1', "limit.params: what an architecture of space 'oneshot1' costs"),
     ("limit.madds=1e9 then=retrain then_changes='data.image_size=32'",
-     "which has config.data.image_size=8, and config.then_changes='data.image_size=32' sets 32: give"),
+     'which has config.data.image_size=8, and its retraining has 32: give both the same by config.then_changes'),
     ("limit.madds=1e9 then=retrain data.shrink=2 then_changes='data.shrink=1 data.pad=4'",
-     "which has config.data.shrink=2, and config.then_changes='data.shrink=1 data.pad=4' sets 1: give"),
+     'which has config.data.shrink=2, and its retraining has 1: give'),
     ("limit.params=1e6 then=retrain then_changes='data.name=cifar100'", "sets data.name='cifar100'"),
     ("limit.params=1e6 space.name=darts space.imagenet=True then=retrain then_changes='network.imagenet=False'",
      'limits of networks with its stems')])

@@ -14,6 +14,7 @@ from vimnas_jax.errors import UserError
 
 TASKS = fields.TASKS
 _APPLIED = ':applied'  # in config.when: the word of settings of one method that was given, and that method
+_AFTER = ':after'  # in config.when: {field: value} of the retraining after a search, dots as colons
 
 
 defaults = fields.defaults
@@ -151,8 +152,8 @@ def _apply_limit(c, asked):
     differs = next((name for name in ('image_size', 'shrink') if trained.data[name] != asked.data[name]), None)
     if differs and (c.limit.madds or c.limit.latency_ms):
       raise UserError('config.limit.madds and latency_ms are of images of the search, which has config.data.'
-                      f'{differs}={asked.data[differs]!r}, and config.then_changes={asked.then_changes!r} sets '
-                      f'{trained.data[differs]!r}: give both the same, or set config.limit.params alone')
+                      f'{differs}={asked.data[differs]!r}, and its retraining has {trained.data[differs]!r}: give both '
+                      'the same by config.then_changes, or set config.limit.params alone')
     if c.limit.latency_ms and trained.dtype != c.dtype:
       raise UserError(f'config.limit.latency_ms is of networks in config.dtype={c.dtype!r}, and config.then_changes '
                       f'sets {trained.dtype!r}: give both the same')
@@ -203,6 +204,7 @@ def retraining(config: ConfigDict) -> ConfigDict:
     c.data.cutout = 16
   if c.space.imagenet:
     on_imagenet(c)
+  c.update_from_flattened_dict({field.replace(':', '.'): value for field, value in c.when.get(_AFTER, {}).items()})
   return c
 
 
@@ -288,7 +290,7 @@ def in_spaces(names) -> dict:
 def half(config: ConfigDict):
   """Searches on images of half the side, with borders in proportion, and trains on whole ones."""
   config.data.shrink, config.data.pad = 2, 2
-  config.then_changes = 'data.shrink=1 data.pad=4'
+  config.when.update({_AFTER: {'data:shrink': 1, 'data:pad': 4}})  # also beside config.then_changes of the user's
 
 
 def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
