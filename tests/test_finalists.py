@@ -176,6 +176,16 @@ def test_limits_are_kept_by_every_finalist():
   assert len({space.write(genotype) for genotype in found}) == 6
 
 
+def test_an_architecture_with_its_edges_in_another_order_is_no_other_finalist():
+  """Which of the two edges of a node is the stronger one may differ in what is read off and in what ranks the rest."""
+  space, rng = spaces.get('darts'), np.random.default_rng(0)
+  scores = {name: rng.random(cell.shape) for name, cell in space.cells.items()}
+  best = space.genotype(scores)
+  first = spaces.Genotype(best.space, {name: (edges[1], edges[0], *edges[2:]) for name, edges in best.cells.items()})
+  found = finalists.leading(space, scores, first, 4)
+  assert found[0] == first != best and best not in found and len({g.unordered for g in found}) == len(found) == 4
+
+
 @pytest.mark.parametrize('changes, word', [
     ('finalists=1', 'give 2 or more'), ('finalists=-1', 'at least 0'), ('finalists=2 train_portion=1.0', '0.5'),
     ('finalists=2 finalist_epochs=0.1', 'of 2 steps trains none'), ('finalist_margin=-1.0', 'at least 0'),

@@ -106,6 +106,11 @@ class Genotype:
   def __hash__(self) -> int:
     return hash((self.space, tuple(sorted(self.cells.items()))))
 
+  @property
+  def unordered(self) -> tuple[tuple[str, tuple[Edge, ...]], ...]:
+    """Its edges by cell, the same in whatever order those into a node stand: the stronger one stands first in DARTS."""
+    return tuple((name, tuple(sorted(edges))) for name, edges in sorted(self.cells.items()))
+
   def to_json(self) -> str:
     """JSON text: {"space": ..., "cells": {name: [[op, source, target], ...]}}."""
     return json.dumps({'space': self.space, 'cells': {name: [list(e) for e in edges]

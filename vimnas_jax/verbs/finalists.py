@@ -143,12 +143,12 @@ def leading(space, scores, first, count, keeps=None):
   """`first`, and the most probable of all other architectures by `scores`, in their order; `count` in all, if there are
   as many among the 10,000 most probable ones. `keeps(genotype)` says which may be; None: all.
   """
-  found = {space.write(first): first}
+  found = {first.unordered: first}
   for genotype in itertools.islice(within.ranked(space, scores), _MOST):
     if len(found) == count:
       break
     if keeps is None or keeps(genotype):
-      found.setdefault(space.write(genotype), genotype)
+      found.setdefault(genotype.unordered, genotype)
   return list(found.values())
 
 
