@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 from markup import read
-from test_page import EVIL, NB201, made, result_of
+from test_page import EVIL, NB201, made, recorded, result_of
 
-from vimnas_jax.verbs import pages, predict, report
+from vimnas_jax import spaces
+from vimnas_jax.verbs import outcome, pages, predict, report
 from vimnas_jax.verbs.pages import checks, ranked, shared
 
 NETWORK = {'task': 'retrain', 'steps': 500, 'test_images': 100, 'test_top1': 75.0, 'test_loss': 1.0}
@@ -95,3 +96,20 @@ def test_words_of_a_command_stay_together():
   assert pre.count('<span class="word">') == 3 and '> <' in pre
   assert shared.counted(1, 'class') == '1 class' and shared.counted(2, 'search') == '2 searches'
   assert shared.counted(2, 'epoch') == '2 epochs' and shared.counted(3, 'batch') == '3 batches'
+
+
+def test_an_architecture_that_stands_is_unchanged_in_whatever_order_its_edges_are(tmp_path):
+  """Of two decided edges into a node now this, now that one is the stronger by a hair, and stands first."""
+  space = spaces.get('s2')
+  result = result_of(space, dead={})
+  text, one = result['genotype'], space.read(result['genotype'])
+  other = spaces.Genotype('s2', {name: (edges[1], edges[0], *edges[2:]) for name, edges in one.cells.items()})
+  assert space.write(other) != text and other.unordered == one.unordered
+  recorded(tmp_path, space, 20, text)
+  rows = (tmp_path / 'arch.jsonl').read_text().splitlines()
+  rows[1::2] = [row.replace(json.dumps(text), json.dumps(space.write(other))) for row in rows[1::2]]
+  (tmp_path / 'arch.jsonl').write_text('\n'.join(rows) + '\n')
+  history = outcome.Unchanged(map(json.loads, rows), space)
+  assert history.since(100, one) == 100 and history.since(105, space.read(text.replace('skip', 'sep', 1))) == 0
+  pages.search(tmp_path, result, space)
+  assert 'The architecture did not change between records.' in read(tmp_path).said

@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import markup
 import numpy as np
 import pytest
 from conftest import ONE_EDGE, SLOW, one_line
@@ -100,6 +101,19 @@ def test_what_seeds_err_in_apart_the_others_outvote(tiny, tmp_path, monkeypatch)
   monkeypatch.setattr(study, 'carry_out', lambda *_: True)
   with pytest.raises(UserError, match='damaged'):
     seeds.search(tiny, tmp_path)
+
+
+def test_a_seed_that_has_the_edges_in_another_order_has_found_it_alone(tiny, tmp_path, monkeypatch):
+  """One seed is surer of another edge of a node than all are in the mean."""
+  space, rows, tiny.space.cells = spaces.get('s2'), [], 3
+  for sure in ((0.9, 0.8), (0.9, 0.8), (0.7, 0.8)):
+    probs = np.full(space.cells['normal'].shape, 0.5)
+    probs[:2, 1] = sure
+    probs[:2, 0] = 1 - probs[:2, 1]
+    rows.append({'normal': probs, 'reduce': probs})
+  result = of_three(tiny, tmp_path, monkeypatch, space, rows)
+  assert len({row['genotype'] for row in result['per_seed']}) == 2 and result['agreement'] == 1
+  assert 'Found alone by 3 of 3 seeds' in markup.read(tmp_path).said
 
 
 def test_an_export_of_another_architecture_goes_and_a_retraining_of_another_is_refused(tiny, tmp_path, monkeypatch):

@@ -11,17 +11,19 @@ from vimnas_jax.verbs import constraints, finalists, pages, standing
 
 
 class Unchanged:
-  """For how many steps the genotype has been the same, across a resume."""
+  """For how many steps the architecture has been the same, in whatever order its edges stand, across a resume."""
 
-  def __init__(self, rows):
-    self._genotype, self._since = None, 0
+  def __init__(self, rows, space):
+    self._edges, self._since, text = None, 0, None
     for row in rows:
-      self.since(row['step'], row['genotype'])
+      if row['genotype'] != text:
+        text = row['genotype']
+        self.since(row['step'], space.read(text))
 
   def since(self, step, genotype) -> int:
     """Steps since `genotype` became what it is at `step`."""
-    if genotype != self._genotype:
-      self._genotype, self._since = genotype, step
+    if genotype.unordered != self._edges:
+      self._edges, self._since = genotype.unordered, step
     return step - self._since
 
 

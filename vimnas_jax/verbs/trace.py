@@ -15,20 +15,20 @@ class Trace:
     self._run, self._say, self._warned = run, say, set()
     self._log = metrics.Lines(folder / 'metrics.jsonl', first, run.config.tensorboard)
     self._arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
-    self._history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'))
+    self._history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'), run.space)
 
   def architecture(self, at, probs, dead, scores=None) -> float:
     """Writes the probabilities {cell: [edges, ops]} after `at` steps; returns their one-hotness."""
     space = self._run.space
-    genotype = space.write(space.genotype(scores or probs))
+    genotype = space.genotype(scores or probs)
     hot = outcome.one_hotness(probs, space)
     rows = outcome.dead_edges(dead)
     for what, line in outcome.dead_warnings(rows, space, at, at <= self._run.plan.pretrain_steps):
       if what not in self._warned:
         self._warned.add(what)
         self._say(line)
-    self._arch.write(step=at, one_hot=hot, entropy=outcome.entropy(probs, space), genotype=genotype,
-                     unchanged=self._history.since(at, genotype), dead=rows,
+    self._arch.write(step=at, one_hot=hot, entropy=outcome.entropy(probs, space),
+                     genotype=space.write(genotype), unchanged=self._history.since(at, genotype), dead=rows,
                      probs={k: np.round(v.astype(float), 5).tolist() for k, v in probs.items()})
     return hot
 

@@ -103,7 +103,8 @@ def _choice(folder, runs, data, names, chosen) -> list[Any]:
 
 def _consensus(runs, data, names, chosen) -> list[Any]:
   """The architecture that was read off all seeds."""
-  found, same = chosen.result, sum(run.result['genotype'] == chosen.result['genotype'] for run in runs)
+  found, of_all = chosen.result, shared.edges(runs[0].space, chosen.result)
+  same = sum(shared.edges(run.space, run.result) == of_all for run in runs)
   tiles = [('One-hotness', html.number(found['one_hot'], 3), 'of the mean; 1: all seeds have decided alike'),
            ('Found alone by', html.number(same), f'of {counted(len(runs), "seed")}'),
            ('Parameters', html.number(found['params']), 'of its network'),

@@ -53,7 +53,7 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
                     _table(space, genotype, result, arch)]),
       html.Section('accuracy', 'How good it is', _accuracy(folder, result, network)),
       html.Section('decision', 'How it was decided',
-                   [*_decision(arch), _film(folder, arch), *_edges(space, genotype, arch)]),
+                   [*_decision(space, arch), _film(folder, arch), *_edges(space, genotype, arch)]),
       html.Section('training', 'Training curves', _curves(metrics.read(folder / 'metrics.jsonl'))),
       html.Section('cost', 'Size, time and memory', shared.cost(result, _where(space))),
       html.Section('limits', 'What this does not say', [html.bullets(_limits(result, network))]),
@@ -213,12 +213,13 @@ def decided_since(steps: Sequence[int], winners: Sequence[Any]) -> int | None:
   return None if not len(steps) else steps[changed[-1]] if changed else steps[0]
 
 
-def _decision(arch) -> list[Any]:
+def _decision(space: Space, arch) -> list[Any]:
   if len(arch) < 2:
     return [html.paragraphs('The probabilities were not recorded on the way (there is no arch.jsonl, or one line).')]
   steps = [row['step'] for row in arch]
-  texts = [row.get('genotype') for row in arch]
-  changes = [steps[i] for i in range(1, len(steps)) if texts[i] != texts[i - 1]]
+  known = {text: shared.edges(space, {'genotype': text}) for text in {row.get('genotype') for row in arch}}
+  found = [known[row.get('genotype')] for row in arch]
+  changes = [steps[i] for i in range(1, len(steps)) if found[i] != found[i - 1]]
   last = (f'The architecture changed {counted(len(changes), "time")} between records, at last at step '
           f'{changes[-1]:,} of {steps[-1]:,} (strokes below the first curve).' if changes else
           'The architecture did not change between records.')

@@ -102,6 +102,12 @@ def architecture(space: Space, result: Mapping) -> Genotype | None:
     return None
 
 
+def edges(space: Space, result: Mapping) -> Any:
+  """Those of the architecture of a result, whatever their order; its text where it is none of this space."""
+  genotype = architecture(space, result)
+  return result.get('genotype') if genotype is None else genotype.unordered
+
+
 def weights(space: Space, probs: Mapping | None) -> dict[str, dict[tuple[str, int, int], float]]:
   """{cell: {(op, source, target): probability}} of {cell: [edges, ops]}; {} where rows are no edges."""
   found: dict[str, dict] = {}
