@@ -112,6 +112,19 @@ def test_seeds_that_had_other_shares_of_a_limit_are_of_one_experiment(tmp_path):
   assert len(experiments.named(records.read(folders))['nb201']) == 2
 
 
+def test_seeds_that_the_clock_gave_other_lengths_are_told_beside_their_mean(tmp_path):
+  """One search of an epoch and one of twenty are no search of ten and a half; nearly as long is as long."""
+  folders = [asked(tmp_path / 'a' / f'seed_{seed}', seed, max_hours=1.5) for seed in range(3)]
+  for lengths, words in (((20.0, 19.0, 1.0), 'epochs 20 (seed 0, seed 1) and 1 (seed 2)'), ((20.0, 19.0, 19.5), '')):
+    for folder, epochs in zip(folders, lengths, strict=True):
+      path = folder / 'result.json'
+      path.write_text(json.dumps({**json.loads(path.read_text()), 'epochs': epochs, 'planned_steps': 8, 'budget': {
+          'shortened': epochs < 20, 'ended_after_step': None}}))
+    _, text, page = reported(tmp_path, folders)
+    for told in (text, page):
+      assert ('gave its searches different lengths' in told) == bool(words) and words in told
+
+
 def test_a_damaged_configuration_of_a_training_is_named(tmp_path):
   run = trained(tmp_path / 'a' / 'seed_0')
   (run / 'retrain' / 'config.json').write_text('{}')

@@ -120,25 +120,32 @@ def trainings(runs: Sequence[Run]) -> dict:
   called = _called([(run.folder, pages.images_of(run.folder / 'retrain', {'data': run.result['data']} |
                                                  run.result['retrained']), run.training_prints, None)
                     for run in trained])
-  epochs = _epochs(trained)
+  epochs = _epochs([(run.folder, run.training['epochs'], records.clocked(run.result['retrained']) is not None)
+                    for run in trained if 'epochs' in run.training])
   return {run.folder: {'images': called[run.folder], **{
       name: value for name, value in run.training.items() if name != 'data.name'}, **epochs.get(run.folder, {})}
           for run in trained}
 
 
-def _epochs(trained: Sequence[Run]) -> dict:
-  """{folder: {'epochs': value}} of the trainings that the clock made shorter, which are as long as another that is as
-  long but for _NEAR of it.
+def _epochs(rows: Sequence[tuple[Any, float, bool]]) -> dict:
+  """{folder: {'epochs': value}} of rows (folder, epochs, whether the clock decided them) of which it did, as many as
+  another has that has as many but for _NEAR of them.
   """
-  clocked = {run.folder: run.training['epochs'] for run in trained
-             if 'epochs' in run.training and records.clocked(run.result['retrained']) is not None}
-  known = [run.training['epochs'] for run in trained if 'epochs' in run.training and run.folder not in clocked]
+  known = [epochs for _, epochs, clocked in rows if not clocked]
   found = {}
-  for folder, value in sorted(clocked.items(), key=lambda pair: pair[1]):
+  for folder, value, _ in sorted((row for row in rows if row[2]), key=lambda row: row[1]):
     near = next((other for other in known if abs(other - value) <= _NEAR * max(other, value)), value)
     known += [near] * (near == value)
     found[folder] = {'epochs': near}
   return found
+
+
+def _lengths(members: Sequence[Run]) -> dict:
+  """{seed: {'epochs': value}} of searches, of which config.max_hours shortened some; {} where it shortened none."""
+  rows = [(f'seed {run.result["seed"]}', run.result['epochs'] if (epochs := records.clocked(run.result)) is None else
+           epochs, epochs is not None) for run in members]
+  found = _epochs(rows)
+  return found and {seed: {'epochs': epochs} for seed, epochs, _ in rows} | found
 
 
 def _called(rows) -> dict:
@@ -180,6 +187,9 @@ def notes(groups: Mapping[str, Sequence[Run]], searched: Mapping, trained: Mappi
                 'accuracies on them are not to be compared.')
   whole = {}
   for name, members in groups.items():
+    if fields := differing(list((lengths := _lengths(members)).values())):
+      told.append(f'{name}: config.max_hours gave its searches different lengths, {_told(lengths, fields)}: its means '
+                  'are of both short and long ones.')
     rows = {f'seed {run.result["seed"]}': trained[run.folder] for run in members if run.folder in trained}
     if fields := differing(list(rows.values())):
       told.append(f'{name}: its networks were trained in different ways, {_told(rows, fields)}: there is no mean of '
