@@ -1,4 +1,3 @@
-import copy
 import os
 import shutil
 import subprocess
@@ -132,11 +131,12 @@ def test_a_run_is_no_class_of_the_images_that_it_reads(tmp_path):
 
 
 def test_a_run_older_than_a_field_had_what_was_done_then(tmp_path):
-  config = asked(**{'task': 'search', 'phi.until': 0.8, 'method.bound': 1.5})
-  runfolder.write_config(tmp_path, config, 'f')
-  stored = files.read_json(tmp_path / 'config.json', '')
-  for part, field, was in (('phi', 'until', '1.0'), ('method', 'bound', '0.0')):
-    older = copy.deepcopy(stored)
+  for name, part, field, was in (('vimnas', 'phi', 'until', '1.0'), ('vimnas', 'method', 'bound', '0.0'),
+                                 ('data', 'method', 'reg', '0.0')):
+    config = asked(**{'task': 'search', 'phi.until': 0.8, 'method.name': name})
+    (tmp_path / 'config.json').unlink(missing_ok=True)
+    runfolder.write_config(tmp_path, config, 'f')
+    older = files.read_json(tmp_path / 'config.json', '')
     del older['config'][part][field]
     files.write_json(tmp_path / 'config.json', older)
     with pytest.raises(UserError, match=rf'config\.{part}\.{field}={was}, not '):

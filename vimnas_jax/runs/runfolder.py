@@ -25,7 +25,7 @@ LATE = {'finalists': 0, 'finalist_epochs': None, 'finalist_shrink': 1, 'finalist
 # Of runs older than these fields.
 BEFORE = {'limit.params': 0.0, 'limit.madds': 0.0, 'limit.latency_ms': 0.0, 'method.bound': 0.0,
           'phi.until': 1.0, 'phi.graph_lr': 3e-4, 'method.sharpen_last': 1.0, 'phi.graph_weight_decay': 1e-3,
-          'phi.graph_noise': 0.0, 'phi.graph_sets': False, 'method.node_inputs': 'all'}
+          'phi.graph_noise': 0.0, 'phi.graph_sets': False, 'method.node_inputs': 'all', 'method.reg': 0.0}
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
 _TABLES = {'report.json': 'a comparison', 'predictions.csv': 'predictions'}  # of what keeps no config.json
