@@ -141,6 +141,26 @@ def test_an_export_of_another_architecture_goes_and_a_retraining_of_another_is_r
   assert (network / 'export').exists()
 
 
+def test_a_network_of_the_same_edges_in_another_order_is_that_of_the_architecture(tiny, tmp_path, monkeypatch):
+  """As where one more seed makes the other edge of a node the stronger one."""
+  space, network, tiny.space.cells = spaces.get('s2'), tmp_path / 'retrain', 3
+  probs = np.full(space.cells['normal'].shape, 0.5)
+  probs[:2] = (0.2, 0.8), (0.1, 0.9)
+  first = space.genotype(dict.fromkeys(space.cells, probs))
+  (network / 'export').mkdir(parents=True)
+  files.write(network / 'genotype.json', first.to_json() + '\n')
+  files.write(network / 'export' / 'model.json', 'of the first')
+  files.write_json(network / 'config.json', {'config': {}})
+  probs[:2] = (0.1, 0.9), (0.2, 0.8)
+  monkeypatch.setattr(consensus.report, 'across', lambda *_: {'all': {'agreement': 1.0}})
+  tiny.then, asked = 'retrain', []
+  monkeypatch.setattr(consensus.retrain, 'retrain', lambda config, folder, *_, **kwargs: asked.append(folder) or {})
+  result = of_three(tiny, tmp_path, monkeypatch, space, [dict.fromkeys(space.cells, probs)] * 3)
+  assert result['genotype'] == space.write(first) != space.write(space.genotype(dict.fromkeys(space.cells, probs)))
+  assert asked == [network] and (tmp_path / 'genotype.json').read_text() == first.to_json() + '\n'
+  assert (tmp_path / 'export' / 'model.json').read_text() == 'of the first'
+
+
 def test_a_searched_graph_has_a_mean_too(tiny, tmp_path, monkeypatch):
   space = spaces.get('oneshot1')
   key = np.random.default_rng(0)

@@ -71,7 +71,10 @@ def search(asked, runs, folder: pathlib.Path, command: str, console, stop) -> di
   members = records.read([folder / run.where for run in runs], trust)
   space, probs = members[0].space, _mean(members)
   genotype, training, network = space.genotype(probs), following(asked, folder), folder / 'retrain'
-  trained, cells = runfolder.architecture(network), dict(genotype.cells)
+  trained = runfolder.architecture(network)
+  if trained is not None and (same := spaces.Genotype(space.name, trained)).unordered == genotype.unordered:
+    genotype = same  # in the order in which its network has been built
+  cells = dict(genotype.cells)
   if training is not None and trained not in (None, cells):
     raise UserError(f'{files.printable(network)} holds the network of another architecture than these seeds agree on: '
                     'move it away, and the same command trains the new one')
