@@ -242,6 +242,21 @@ def test_the_order_of_words_does_not_matter():
     assert all(other == one for other in others) and 'when' not in one, words
 
 
+@pytest.mark.parametrize('name, changes, says', [
+    ('nb201_c10:method=darts', {'space.name': 'darts'}, "space.name='darts'.* for 'nb201', and those for 'darts'"),
+    ('darts_c10:method=pcdarts', {'space.imagenet': True}, "space.imagenet=True.* for 'darts', .* 'imagenet' are"),
+    ('darts_c10:method=snas', {'space.name': 'nb201'}, "settings for darts, not for 'nb201'"),
+    ('darts_c10:method=gdas', {'space.name': 's2'}, ''), ('oneshot_c10:space1', {'space.name': 'oneshot3'}, '')])
+def test_published_settings_of_one_space_are_not_taken_to_another(name, changes, says):
+  asked = vimnas_jax.configure(f'{name},published', changes)
+  if not says:  # they are the same there
+    assert config_lib.resolve(asked).space.name == changes['space.name']
+    return
+  with pytest.raises(UserError, match=says) as error:
+    config_lib.resolve(asked)
+  one_line(error)
+
+
 @pytest.mark.parametrize('word', ['strict', 'published'])
 def test_settings_of_one_method_are_not_mixed_into_another(word):
   """The word is read first; the flag comes after it."""

@@ -13,7 +13,7 @@ from vimnas_jax import data, fields, files, limits, methods, spaces
 from vimnas_jax.errors import UserError
 
 TASKS = fields.TASKS
-_APPLIED = ':applied'  # in config.when: the word of settings of one method that was given, and that method
+_APPLIED = ':applied'  # in config.when: a word of settings of one method that was given, that method, and where
 _AFTER = ':after'  # in config.when: {field: value} of the retraining after a search, dots as colons
 
 
@@ -114,13 +114,27 @@ def when(config: ConfigDict, method: str, values: dict):
     config.when.update({method: {**config.when.get(method, {}), field.replace('.', ':'): value}})
 
 
+def _where(c) -> str:
+  """Of which space published settings are, as methods.published takes it."""
+  return 'imagenet' if c.space.imagenet else c.space.name
+
+
 def _check_applied(c):
-  """Raises UserError where settings of one method were applied by a word, and another was chosen after that."""
-  word, name = c.when.get(_APPLIED, ('', c.method.name))
+  """Raises UserError where settings of one method were applied by a word, and another was chosen after that, or
+  another space, for which its published ones are others.
+  """
+  here = _where(c)
+  word, name, where = c.when.get(_APPLIED, ('', c.method.name, here))
   if name != c.method.name:
     remedy = f':method={c.method.name},published' + (', or leave strict out' if word == 'strict' else '')
     raise UserError(f'config.method.name={c.method.name!r}: --config=…:{word} has applied the settings of method '
                     f'{name!r}: name the method in the word, {remedy}')
+  if word == 'published' and here != where and not here.endswith('.py') and (
+      methods.published(name, here) != methods.published(name, where)):
+    field = 'space.imagenet' if 'imagenet' in (here, where) else 'space.name'
+    raise UserError(f'config.{field}={c.space[field[6:]]!r}: --config=…:published has applied the settings of method '
+                    f'{name!r} for {where!r}, and those for {here!r} are others: name a configuration file of that '
+                    'space in --config, as nb201_c10, darts_c10, darts_imagenet or oneshot_c10:space1')
 
 
 def _apply_when(c):
@@ -307,7 +321,7 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
                  0 if word in others else last.get(word, 0))
   for word in words:
     if word in ('strict', 'published') and word not in others:
-      config.when[_APPLIED] = (word, config.method.name)
+      config.when[_APPLIED] = (word, config.method.name, _where(config))
     if word == 'smoke':
       smoke(config)
       _brief(config)
@@ -316,8 +330,7 @@ def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
     elif word == 'strict':
       strict(config)
     elif word == 'published':
-      for field, value in methods.published(
-          config.method.name, 'imagenet' if config.space.imagenet else config.space.name).items():
+      for field, value in methods.published(config.method.name, _where(config)).items():
         config.update_from_flattened_dict({field: value})
     elif word.startswith('method='):
       name = word.removeprefix('method=')
