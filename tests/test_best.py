@@ -27,6 +27,15 @@ def test_the_most_accurate_state_is_kept(tmp_path):
     one_line(e)
 
 
+def test_a_state_whose_loss_is_not_finite_is_kept_for_want_of_another(tmp_path):
+  """Its logits are NaN, which are taken for the first class: right on most images where most are of that."""
+  kept = None
+  for step, top1, loss, best_step in ((10, 60.0, np.nan, 10), (20, 5.0, 3.0, 20), (30, 60.0, np.inf, 20),
+                                      (40, 5.0, 2.0, 40), (50, 5.0, np.nan, 40)):
+    kept = best.offer(tmp_path, kept, best.Kept(step, top1, loss), variables(step))
+    assert kept.step == best.kept(tmp_path).step == best_step
+
+
 def test_two_ways_to_set_images_apart_are_refused(tmp_path):
   with pytest.raises(UserError, match='config.train_portion=0.5 and config.data.validation=0.25 both') as e:
     retrain.retrain(tiny(train_portion=0.5, **{'data.validation': 0.25}), tmp_path)

@@ -7,6 +7,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import markup
 import numpy as np
 import pytest
@@ -86,6 +87,17 @@ def test_scores_against_numpy():
   want = np.zeros((7, 7), int)
   np.add.at(want, (split.labels, order[:, 0]), 1)
   np.testing.assert_array_equal(found.confusion, want)
+
+
+def test_logits_that_are_no_numbers_are_no_hits():
+  """All equal, they tell nothing: classes are then taken in their order, five of them in those first."""
+  class Net:
+    def apply(self, variables, images, train, rngs):
+      return jnp.full((len(images), 7), jnp.nan)
+
+  split = data.Split(np.zeros((20, 8, 8, 3), np.uint8), np.arange(20, dtype=np.int32) % 7)
+  found = evaluate.Scores(Net(), data.get(tiny().data), 10).of({}, split)
+  assert (found.top1, found.top5) == (15, 75) and np.isnan(found.loss)
 
 
 FLAGS = ['--config=configs/retrain_nb201_c10.py', f'--config.genotype={CELL}', '--config.data.name=synthetic',

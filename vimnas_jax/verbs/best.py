@@ -1,6 +1,7 @@
 """The state of a training that was best on validation images, in one file of its run folder."""
 
 import json
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -31,13 +32,19 @@ def kept(folder) -> Kept | None:
 def offer(folder, before: Kept | None, now: Kept, variables) -> Kept:
   """Keeps `variables` if `now` is better than `before`: more accurate, or as accurate with less loss.
 
-  Returns what is kept then. The file is written whole or not at all, so that a kill loses neither. Raises OSError.
+  Any state is better than one whose loss is not finite: what that calls an image means nothing. Returns what is kept
+  then. The file is written whole or not at all, so that a kill loses neither. Raises OSError.
   """
-  if before is not None and (before.top1, -before.loss) >= (now.top1, -now.loss):
+  if before is not None and _rank(before) >= _rank(now):
     return before
   arrays = {name: np.ascontiguousarray(a) for name, a in flatten_dict(jax.device_get(variables), sep='/').items()}
   files.write(folder / FILE, safetensors.numpy.save(arrays, {'kept': json.dumps(now)}))
   return now
+
+
+def _rank(state: Kept) -> tuple[bool, float, float]:
+  finite = math.isfinite(state.loss)
+  return finite, state.top1, -state.loss if finite else 0.0
 
 
 def read(folder) -> tuple[Kept, Any]:

@@ -47,6 +47,7 @@ class Scores:
     def scores(variables, images, labels, real):
       logits = export.apply(net, variables, augment.normalise(images, loaded.mean, loaded.std)).astype(jnp.float32)
       loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+      logits = jnp.where(jnp.isnan(logits), -jnp.inf, logits)  # which would count as reaching no logit, hence a hit
       own = jnp.take_along_axis(logits, labels[:, None], 1)
       # as many classes as reach the true one's logit before it: ties count against the network unless it stands first
       before = (logits > own) | ((logits == own) & (jnp.arange(logits.shape[-1])[None] < labels[:, None]))
