@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import ROOT, one_line
+from PIL import Image
+from test_sizing import images as write_images
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, spaces
+from vimnas_jax import data, files, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks.network import Network
 from vimnas_jax.runs import metrics
-from vimnas_jax.verbs import evaluate, export
+from vimnas_jax.verbs import evaluate, export, pages
 
 NB201 = spaces.get('nb201')
 CELL = NB201.read('|nor_conv_1x1~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|none~2|')
@@ -215,6 +217,26 @@ def test_accents_may_be_encoded_in_two_ways(config):
   assert found.labels.tolist() == [0, 2, 0] and "also knows 'cat', 'eel'" in notes[0]
   net = dataclasses.replace(net, class_names=('blu\u0308te', 'cat', 'dog', 'bl\u00fcte'))
   assert evaluate.matched(net, images(net.class_names, [0, 3]), config)[0].labels.tolist() == [0, 3]
+
+
+def test_images_for_test_that_one_more_file_has_moved_are_told(config, tmp_path):
+  """Of a class's ten the fifth and tenth are for test; after a new first one those that were fourth and ninth."""
+  config.data.dir, config.data.image_size = str(write_images(tmp_path / 'photos', 10, 8)), 4
+  (tmp_path / 'export').mkdir()
+  for name in export.FILES[:2]:
+    (tmp_path / 'export' / name).write_text('{}')
+  before = data.get(config.data)
+  assert evaluate.seen(tmp_path, before, before.fingerprint()) == []  # nothing is known of its training
+  files.write_json(tmp_path / 'config.json', {'data_fingerprint': before.fingerprint()})
+  assert evaluate.seen(tmp_path, before, before.fingerprint()) == []
+  Image.new('RGB', (8, 8), (7, 7, 7)).save(tmp_path / 'photos' / 'ant' / '0.png')
+  after = data.get(config.data)
+  [note] = evaluate.seen(tmp_path, after, after.fingerprint())
+  assert before.train.images[3, 0, 0, 0] == after.test.images[0, 0, 0, 0] and 'every 5th image' in note
+  apart = dataclasses.replace(after, rule='val is for test')
+  assert evaluate.seen(tmp_path, apart, apart.fingerprint()) == []
+  pages.network(tmp_path, {'task': 'evaluate', 'notes': [note.removeprefix('note: ')]}, spaces.get('nb201'))
+  assert 'Every 5th image of a class' in (tmp_path / pages.FILE).read_text()
 
 
 def test_figures_by_class(config, tmp_path):

@@ -26,6 +26,7 @@ from vimnas_jax.files import close, composed, printable
 PARTS = {'train': ('train', 'training'), 'test': ('test', 'testing', 'val', 'valid', 'validation')}
 CHOOSING = PARTS['test'][2:]  # beside one of the others
 EVERY = 5  # of a class, for test, where the folder has no split of its own
+BY_NAME = f'every {EVERY}th image of a class, by name, is for test'  # begins the rule of such data
 DAMAGED = ('refuse', 'skip')  # of config.data.damaged
 _LOOKED_AT = 500  # files whose sizes are asked
 _LAYOUT = 'train/CLASS/* and test/CLASS/*, or CLASS/* alone'
@@ -154,7 +155,7 @@ class _Folder:
       if not any(test.values()):
         raise UserError(f'{where}: no class has {EVERY} images, of which every fifth is for test: add images, or put '
                         'them into train/CLASS/* and test/CLASS/*')
-      self.rule = f'every {EVERY}th image of a class, by name, is for test'
+      self.rule = BY_NAME
       return train, test, {}
     train, test, *more = named['train'][0], *named['test']
     valid = next((f for f in more if f.name.lower() in CHOOSING and test.name.lower() not in CHOOSING), None)

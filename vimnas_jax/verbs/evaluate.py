@@ -13,6 +13,7 @@ import optax
 
 from vimnas_jax import data, draw, files
 from vimnas_jax.data import augment, loader
+from vimnas_jax.data import folder as folders
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import cost, genotypes
 from vimnas_jax.runs import budget, feed, metrics, runfolder
@@ -150,11 +151,13 @@ def evaluate(config, workdir, command: str = '') -> dict:
     loaded = data.get(runfolder.as_begun(folder, config).data)
     _same_size(model, loaded, config)
     test, notes = matched(model, loaded, config)
+    fingerprint = loaded.fingerprint()
+    notes += seen(given, loaded, fingerprint)
     size = cost.count(model.space, model.genotype, cells=model.net.cells, channels=model.net.channels,
                       num_classes=model.net.num_classes, image_size=model.image_shape[:2],
                       in_channels=model.image_shape[-1], imagenet=model.net.imagenet)
     streams = isinstance(test, data.Streamed)
-    runfolder.write_config(folder, config, loaded.fingerprint(), export.fingerprint(given), streams)
+    runfolder.write_config(folder, config, fingerprint, export.fingerprint(given), streams)
     told.data_set(folder, loaded, console)
     for line in notes:
       console.say(line)
@@ -162,7 +165,7 @@ def evaluate(config, workdir, command: str = '') -> dict:
     measured, mistakes = measure(model, test, 'test', folder, config, console, damaged)
     result = {'command': command, 'task': 'evaluate', 'space': model.space.name, 'data': config.data.name,
               'genotype': model.space.write(model.genotype), 'params': size.params, 'madds': size.madds,
-              **measured, **runfolder.environment()}
+              **measured, 'notes': [note.removeprefix('note: ') for note in notes], **runfolder.environment()}
     pages.network(folder, result, model.space, mistakes)
     files.write_json(folder / 'result.json', result)
     for line in summary(result, folder):
@@ -202,6 +205,20 @@ def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split 
     notes.append('note: images are read otherwise than for its training: ' + ', '.join(
         f'{name} is {loaded.recipe.get(name)!r}, was {model.recipe[name]!r}' for name in differ))
   return test, notes
+
+
+def seen(given: pathlib.Path, loaded: data.Data, fingerprint: str) -> list[str]:
+  """A note where images of a folder are for test by the order of their names, and those of the training of the network
+  in `given` were others: one file more moves the test to images that it was trained on. Else none.
+  """
+  path = export.locate(given).parent / 'config.json'
+  about = files.read_json(path) if path.is_file() else None
+  known = about.get('data_fingerprint') if isinstance(about, dict) else None
+  if not loaded.rule.startswith(folders.BY_NAME) or known in (None, fingerprint):
+    return []
+  return [f'note: {folders.BY_NAME}, and these are not the images of the training, or are read otherwise: where some '
+          'of them were trained on, they may be among those for test, whose accuracy is flattered then; put images '
+          'that the network has not seen into test/CLASS/* beside train/CLASS/*']
 
 
 def _listed(names) -> str:

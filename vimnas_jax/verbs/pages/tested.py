@@ -28,7 +28,9 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, mistakes: Sequence
   lead = [html.tag('p', f'How well does the network of this cell name what is on {data_name}? {_answer(result)}'),
           shared.data(folder, result),
           html.facts(_tiles(result, part), 'tiles'),
-          html.warnings(checks.of_network(result, part) + checks.of_data(shared.account(folder)),
+          html.warnings(checks.of_network(result, part) + [f'{note[:1].upper()}{note[1:]}.'
+                                                           for note in result.get('notes') or ()] +
+                        checks.of_data(shared.account(folder)),
                         'nothing speaks against these figures.')]
   above = folder.parent / shared.FILE
   back = html.tag('p', 'The cell was found by ', html.link(f'../{shared.FILE}', 'the search above'), '.') if (
