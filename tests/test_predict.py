@@ -118,6 +118,18 @@ def test_one_photograph_from_python(run, photos):
     one_line(e)
 
 
+def test_arrays_that_the_network_was_not_trained_on_are_refused():
+  """Pixels scaled to 0 .. 1 were all near black to it, and images of any size gave logits."""
+  network, images = model(), np.zeros((2, 4, 4, 3), np.uint8)
+  assert jax.eval_shape(network, images).shape == (2, 4)
+  for wrong in (images / np.float32(255), images.astype(np.int32), np.zeros((2, 8, 8, 3), np.uint8), images[0],
+                images.tolist()):
+    for call in (network, network.probabilities):
+      with pytest.raises(UserError, match=r"this network reads uint8 \('n', 4, 4, 3\)") as e:
+        call(wrong)
+      one_line(e)
+
+
 def test_what_is_read_for_a_network_of_arrays(tmp_path):
   """Grey, shrunk, and without a recipe."""
   Image.fromarray(np.full((20, 30, 3), (200, 100, 0), np.uint8)).save(tmp_path / 'a.png')

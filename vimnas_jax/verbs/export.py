@@ -73,7 +73,8 @@ class Model:
             f'{", ".join(self.class_names) or "without names"}>')
 
   def __call__(self, images):
-    """Logits [n, classes] of uint8 images [n, h, w, c]. Traceable."""
+    """Logits [n, classes] of uint8 images [n, h, w, c]. Traceable. Raises UserError on arrays of another kind."""
+    self._check(images, 4)
     return apply(self.net, self.variables, augment.normalise(images, self.mean, self.std))
 
   @functools.cached_property
@@ -81,13 +82,21 @@ class Model:
     return jax.jit(lambda images: jax.nn.softmax(self(images).astype(jnp.float32)))
 
   def probabilities(self, images) -> np.ndarray:
-    """Float32 [n, classes], rows that sum to 1, of uint8 images [n, h, w, c], BATCH at a time."""
+    """Float32 [n, classes], rows that sum to 1, of uint8 images [n, h, w, c], BATCH at a time. Raises as a call."""
+    self._check(images, 4)
     rows = []
     for start in range(0, len(images), BATCH):
       part = np.asarray(images[start:start + BATCH])
       full = np.concatenate([part, np.zeros((-len(part) % BATCH, *part.shape[1:]), np.uint8)])  # one program for all
       rows.append(np.asarray(self._probabilities(full))[:len(part)])
     return np.concatenate(rows)
+
+  def _check(self, images, rank):
+    """Raises UserError on what the network was not trained on, as pixels scaled to 0 .. 1: its logits mean nothing."""
+    shape, dtype = getattr(images, 'shape', ()), getattr(images, 'dtype', type(images).__name__)
+    if len(shape) != rank or shape[-3:] != self.image_shape or dtype != np.uint8:
+      raise UserError(f'{"an image is" if rank == 3 else "images are"} {dtype} of shape {shape}; this network reads '
+                      f'uint8 {self.image_shape if rank == 3 else ("n", *self.image_shape)}: pixels from 0 to 255')
 
   def read(self, path, max_pixels: int = pixels.MAX_PIXELS) -> np.ndarray:
     """The image in a file as the network was trained to see it, uint8 [h, w, c]. Raises UserError on a bad file."""
@@ -114,8 +123,7 @@ class Model:
       raise UserError(f'{files.printable(image)} is a folder: give an image or a list of them; '
                       '--config=predict --config.images=FOLDER names what is in a folder')
     given = np.asarray(image) if hasattr(image, 'shape') else self.read(image)
-    if given.shape != self.image_shape or given.dtype != np.uint8:
-      raise UserError(f'an image is {given.dtype} of shape {given.shape}; this network reads uint8 {self.image_shape}')
+    self._check(given, 3)
     return self.named(self.probabilities(given[None])[0], top)
 
 
