@@ -93,6 +93,18 @@ def test_schedules_by_epochs():
   np.testing.assert_allclose([float(rate(s)) for s in (0, 1, 2, 3, 899, 1799)], want, rtol=1e-4)
 
 
+@pytest.mark.parametrize('schedule', ['linear_epoch', 'cosine_epoch', 'step_epoch'])
+def test_the_rate_of_a_plan_as_short_as_its_warmup_falls_too(schedule):
+  """As one that config.max_hours has shortened: it rose to the last step."""
+  config = ConfigDict({'lr': 0.5, 'lr_end': 0.0, 'schedule': schedule, 'warmup': 5})
+  for epochs in (1, 3, 4, 5, 6, 12):
+    rate = jax.jit(lambda step, steps: optim.rate(config, steps, 3)(step))
+    found = [float(rate(3 * epoch, 3 * epochs)) for epoch in range(epochs)]
+    rising = 5 if epochs > 5 else epochs // 2
+    np.testing.assert_allclose(found[:rising], [0.5 * (e + 1) / rising for e in range(rising)], rtol=1e-6)
+    assert max(found) == pytest.approx(0.5) and (epochs == 1 or found[-1] < 0.5)
+
+
 def test_the_rate_of_darts_on_imagenet_falls_by_three_per_cent_an_epoch():
   rate = optim.rate(ConfigDict({'lr': 0.1, 'lr_end': 0.0, 'schedule': 'step_epoch', 'warmup': 0}), 2500, 10)
   found = jax.jit(jax.vmap(rate))(10 * np.arange(250) + 7)

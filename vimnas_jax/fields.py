@@ -92,7 +92,7 @@ def defaults() -> ConfigDict:
   c.theta.lr = 0.025  # learning rate at the start
   c.theta.lr_end = 0.001  # at the end
   c.theta.schedule = 'cosine'  # one of limits.SCHEDULES; the way from lr to lr_end
-  c.theta.warmup = 0  # epochs of rising rate; the schedules by epochs alone
+  c.theta.warmup = 0  # epochs of rising rate, half of all where there are no more; the schedules by epochs alone
   c.theta.momentum = 0.9  # share of the last step that the next one keeps
   c.theta.nesterov = False  # Nesterov's form of momentum
   c.theta.weight_decay = 3e-4  # L2, added to the gradient

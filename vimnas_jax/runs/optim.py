@@ -65,7 +65,7 @@ def rate(config, steps: jax.Array | int, per_epoch: int = 1):
   that of P-DARTS and PC-DARTS on ImageNet: by epochs in a straight line towards 0, which it would reach five epochs
   before the end; these five have a fifth of lr / (epochs - 5) for every epoch that is left. 'step_epoch'
   is multiplied by DECAY after every epoch, as DARTS retrains on ImageNet. Those by epochs begin with `warmup` epochs of
-  lr * (epoch + 1) / warmup.
+  lr * (epoch + 1) / warmup; where there are no more epochs than that, half of them, or the rate would never fall.
   """
   if config.schedule == 'cosine':
     whole = jnp.maximum(steps, 1)
@@ -84,7 +84,8 @@ def rate(config, steps: jax.Array | int, per_epoch: int = 1):
       now = jnp.where(epochs - epoch > last, config.lr * (epochs - last - epoch) / jnp.maximum(epochs - last, 1),
                       config.lr * (epochs - epoch) / jnp.where(epochs > last, (epochs - last) * last, epochs))
     if config.warmup:
-      now = jnp.where(epoch < config.warmup, config.lr * (epoch + 1) / config.warmup, now)
+      warmup = jnp.where(epochs > config.warmup, config.warmup, epochs // 2)
+      now = jnp.where(epoch < warmup, config.lr * (epoch + 1) / jnp.maximum(warmup, 1), now)
     return now
 
   return of
