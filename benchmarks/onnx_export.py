@@ -6,7 +6,9 @@
 Reads the folder `export` of a retraining, fills torch_network.py with its weights and writes one file: uint8 images
 [batch, h, w, c] named `images` in, float32 logits [batch, classes] named `logits` out, any batch, normalisation inside,
 as `network.jaxexport` has them. Then onnxruntime and the JAX network classify the same random images, in two batch
-sizes; exits with 1 if their logits differ by more than TOLERANCE of the largest.
+sizes; exits with 1 if their logits differ by more than TOLERANCE of the largest. The file of a space of one's own is
+named by --trust; operations of one's own, which the port lacks, and noise, which no two programs draw alike, are
+refused.
 """
 
 import pathlib
@@ -18,6 +20,24 @@ from vimnas_jax.errors import UserError
 
 TOLERANCE = 1e-4
 BATCHES = (1, 3)
+
+
+def read(path, trust=''):
+  """The network of the folder `path`; `trust` is a Python file that may be executed. Raises UserError on what the port
+  does not compute.
+  """
+  from vimnas_jax.verbs import export
+  try:
+    model = export.read(path, [trust] if trust else ())
+  except UserError as e:
+    raise UserError(str(e).replace('--config.trust=', '--trust=')) from None
+  if model.net.dtype != np.float32:
+    raise UserError(f'{path} computes in {model.net.dtype}: the port computes in float32')
+  for op in sorted({op for edges in model.genotype.cells.values() for op, *_ in edges}):
+    if op in model.space.own_ops or op == 'noise':
+      raise UserError(f'{path} has the operation {op!r}, which the port lacks: take network.jaxexport, which needs jax '
+                      'and flatbuffers alone')
+  return model
 
 
 def module(model):
@@ -74,13 +94,11 @@ def main(argv) -> int:
   parser = Parser(prog='python -m benchmarks.onnx_export', description=__doc__.split('\n')[0])
   parser.add_argument('--export', required=True, help='the folder `export` of a finished retraining')
   parser.add_argument('--out', required=True, help='the file to write')
+  parser.add_argument('--trust', default='', help="the Python file of a space of one's own, which is executed")
   args = parser.parse_args(argv)
   installed({'torch', 'onnx', 'onnxscript', 'onnxruntime'})
   writable(args.out)
-  from vimnas_jax.verbs import export
-  model = export.read(args.export)
-  if model.net.dtype != np.float32:
-    raise UserError(f'{args.export} computes in {model.net.dtype}: the port computes in float32')
+  model = read(args.export, args.trust)
   path = pathlib.Path(args.out)
   write(model, path)
   worst = compare(model, path)

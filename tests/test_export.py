@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from conftest import ROOT, one_line
 from PIL import Image
 from test_sizing import images as write_images
 
+from benchmarks import onnx_export
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, files, spaces
 from vimnas_jax.errors import UserError
@@ -176,6 +178,28 @@ def test_the_code_in_an_export_runs_only_where_it_is_trusted(tmp_path, monkeypat
   with pytest.raises(UserError):
     export.read(tmp_path, (str(EXAMPLE),))
   assert not (tmp_path / 'ran').exists()
+
+
+def test_what_onnx_lacks_is_refused_by_name(folder, tmp_path):
+  assert onnx_export.read(folder).space == NB201
+  own = str(ROOT / 'examples' / 'own_operation.py')
+  for space, trust in ((spaces.get(own), own), (spaces.get('s4'), '')):
+    name = next(iter(space.own_ops), 'noise')
+    rows = {key: np.array([[float(op == name) for op in ops] for ops in c.ops]) for key, c in space.cells.items()}
+    of = types.SimpleNamespace(space=space, genotype=space.genotype(rows), net=types.SimpleNamespace(dtype=np.float32))
+    with pytest.MonkeyPatch.context() as patched:
+      patched.setattr(export, 'read', lambda path, trusted, of=of: of)
+      with pytest.raises(UserError, match=f"has the operation '{name}', which the port lacks") as error:
+        onnx_export.read(tmp_path, trust)
+      one_line(error)
+
+  def code(path, trusted):
+    raise UserError(f'{path}: if you trust it give --config.trust=space.py')
+
+  with pytest.MonkeyPatch.context() as patched:
+    patched.setattr(export, 'read', code)
+    with pytest.raises(UserError, match='give --trust=space.py'):
+      onnx_export.read(tmp_path)
 
 
 def images(names, labels, shape=(4, 4, 3), **fields):
