@@ -267,6 +267,8 @@ def test_figures_by_class(config, tmp_path):
   row, _ = evaluate.measure(model(), images(NAMES, [0, 0, 1, 3]).test, 'test', tmp_path, config, metrics.Console())
   assert row['classes'] == list(NAMES) and row['per_class'][2] is None and row['per_class'][0] is not None
   assert row['test_top5'] is None and (tmp_path / 'confusion.png').exists()
+  pages.network(tmp_path, {**row, 'task': 'evaluate', 'data': 'cifar10'}, NB201)
+  assert 'The images: 4 classes, of 4x4 pixels.' in (tmp_path / pages.FILE).read_text()
   told = evaluate.summary({**row, 'task': 'evaluate', 'genotype': 'g', 'params': 1, 'madds': 1}, tmp_path)
   assert 'top-5' not in ' '.join(told)
   with pytest.raises(UserError, match='result.json is damaged'):

@@ -105,7 +105,8 @@ def measure(model: export.Model, split, name: str, folder: pathlib.Path, config,
   classes = len(scores.confusion)
   row = {f'{name}_images': int(scores.confusion.sum()), f'{name}_top1': round(scores.top1, 4),
          f'{name}_top5': round(scores.top5, 4) if classes > TOP else None,  # of five all are among the first five
-         f'{name}_loss': round(scores.loss, 6), 'classes': list(model.class_names) or None,
+         f'{name}_loss': round(scores.loss, 6), 'image_shape': list(model.image_shape),
+         'classes': list(model.class_names) or None,
          'confusion': scores.confusion.tolist(),  # rows and per_class in the order of classes
          'per_class': [round(100 * float(r[i]) / int(r.sum()), 2) if r.sum() else None
                        for i, r in enumerate(scores.confusion)]}

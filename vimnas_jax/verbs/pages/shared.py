@@ -65,13 +65,14 @@ def images_of(folder: pathlib.Path, result: Mapping) -> str:
 def data(folder: pathlib.Path, result: Mapping) -> Any:
   """What the images of a run are, as far as its folder says so: a line below the answer, None where it does not."""
   facts = account(folder)
-  parts, shape = facts.get('images'), facts.get('image_shape')
+  parts, brought = facts.get('images'), 'image_shape' in facts
+  shape = facts['image_shape'] if brought else result.get('image_shape')
   classes = result.get('classes') if isinstance(result.get('classes'), list) else facts.get('classes')
   told = [counted(len(classes), 'class')] if isinstance(classes, list) and classes else []
   if isinstance(parts, dict):
     told += [f'{counted(n, f"{name} image")}' for name, n in parts.items() if html.real(n) and n]
   if isinstance(shape, list) and len(shape) == 3:
-    told.append(f'brought to {shape[0]}x{shape[1]} pixels')
+    told.append(f'{"brought to" if brought else "of"} {shape[0]}x{shape[1]} pixels')
   return html.tag('p', f'The images: {", ".join(told)}.') if told else None
 
 
