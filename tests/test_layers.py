@@ -5,7 +5,7 @@ from conftest import ROOT
 
 # A module imports only from rooms of rows above its own, and from its own room, where there are no circles.
 ROWS = [['errors'], ['files'], ['userfile'], ['spaces'], ['data', 'cpu', 'draw'], ['networks'], ['methods', 'tabular'],
-        ['limits'], ['fields'], ['config'], ['runs'], ['verbs'], ['api'], ['main']]
+        ['limits'], ['fields'], ['words'], ['config'], ['runs'], ['verbs'], ['api'], ['main']]
 PACKAGE = ROOT / 'vimnas_jax'
 
 

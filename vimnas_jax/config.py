@@ -1,23 +1,19 @@
-"""A configuration from what a user asks to what a run does: the checks that need no data, and the words of files."""
+"""A configuration from what a user asks to what a run does: the checks that need no data."""
 
 import ast
 import copy
 import difflib
-import functools
 import shlex
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
-from vimnas_jax import data, fields, files, limits, methods, spaces
+from vimnas_jax import data, fields, files, limits, methods, spaces, words
 from vimnas_jax.errors import UserError
 
 TASKS = fields.TASKS
-_APPLIED = ':applied'  # in config.when: a word of settings of one method that was given, that method, and where
-_AFTER = ':after'  # in config.when: {field: value} of the retraining after a search, dots as colons
-
-
-defaults = fields.defaults
+defaults = fields.defaults  # what configuration files import from here, too
+admit, when, in_spaces, half, with_arguments, strict = (
+    words.admit, words.when, words.in_spaces, words.half, words.with_arguments, words.strict)
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -32,8 +28,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
     raise UserError(f'config.task={c.task!r}: the networks of space {space.name!r} are those of NAS-Bench-101, trained '
                     'there: look them up with config.oracle.nasbench101')
   own = methods.fields(c.method.name)
-  _check_applied(c)
-  _apply_when(c)
+  words.check_applied(c)
+  words.apply_when(c)
   for field, value in c.method.to_dict().items():
     if field != 'name' and field not in own and value is not None:
       raise UserError(f'config.method.{field}={value!r}: method {c.method.name!r} has no such field; it has '
@@ -88,65 +84,6 @@ def nearest(name: str) -> str:
   leaf = [field for field in known if field.rpartition('.')[2] == name.rpartition('.')[2]]
   close = leaf if len(leaf) == 1 else difflib.get_close_matches(name, known, 1, 0.75)
   return f': did you mean config.{close[0]}?' if close else ' (every field is in docs/config.md)'
-
-
-def admit(name: str, config: ConfigDict | None = None):
-  """Makes the fields of the method in the file `name` fields of config.method: in configurations that are made from
-  now on, and in `config`. Nothing happens with another name. Raises UserError where the file is unfit.
-  """
-  if not str(name).endswith('.py'):
-    return
-  fields.OWN.update(methods.field_types(name))
-  if config is not None:
-    with config.unlocked():
-      for field, kind in methods.field_types(name).items():
-        if field not in config.method or config.method[field] is None:
-          config.method[field] = placeholder(kind)
-
-
-def when(config: ConfigDict, method: str, values: dict):
-  """Lets a config file give fields of config a value for one method alone: {field: value}, dots in the names.
-
-  It counts where that method is the chosen one, however it was chosen, and the user has set the field to nothing else;
-  so the fields must be those whose default is None: of config.method and config.phi, pretrain.epochs, train_portion.
-  """
-  for field, value in values.items():
-    config.when.update({method: {**config.when.get(method, {}), field.replace('.', ':'): value}})
-
-
-def _where(c) -> str:
-  """Of which space published settings are, as methods.published takes it."""
-  return 'imagenet' if c.space.imagenet else c.space.name
-
-
-def _check_applied(c):
-  """Raises UserError where settings of one method were applied by a word, and another was chosen after that, or
-  another space, for which its published ones are others.
-  """
-  here = _where(c)
-  word, name, where = c.when.get(_APPLIED, ('', c.method.name, here))
-  if name != c.method.name:
-    remedy = f':method={c.method.name},published' + (', or leave strict out' if word == 'strict' else '')
-    raise UserError(f'config.method.name={c.method.name!r}: --config=…:{word} has applied the settings of method '
-                    f'{name!r}: name the method in the word, {remedy}')
-  if word == 'published' and here != where and not here.endswith('.py') and (
-      methods.published(name, here) != methods.published(name, where)):
-    field = 'space.imagenet' if 'imagenet' in (here, where) else 'space.name'
-    raise UserError(f'config.{field}={c.space[field[6:]]!r}: --config=…:published has applied the settings of method '
-                    f'{name!r} for {where!r}, and those for {here!r} are others: name a configuration file of that '
-                    'space in --config, as nb201_c10, darts_c10, darts_imagenet or oneshot_c10:space1')
-
-
-def _apply_when(c):
-  flat = {field.replace(':', '.'): value for field, value in c.when.get(c.method.name, {}).items()}
-  if c.phi.lr is not None:  # the user's: the other end of the file's way is none of its own
-    flat = {field: value for field, value in flat.items() if field not in ('phi.lr_end', 'phi.steps')}
-  for field, value in flat.items():
-    *rooms, leaf = field.split('.')
-    at = functools.reduce(getattr, rooms, c)
-    if at.get(leaf) is None:
-      at[leaf] = value
-  del c['when']
 
 
 def _apply_limit(c, asked):
@@ -218,7 +155,7 @@ def retraining(config: ConfigDict) -> ConfigDict:
     c.data.cutout = 16
   if c.space.imagenet:
     on_imagenet(c)
-  c.update_from_flattened_dict({field.replace(':', '.'): value for field, value in c.when.get(_AFTER, {}).items()})
+  c.update_from_flattened_dict(words.after(c))
   return c
 
 
@@ -248,7 +185,7 @@ def following(config: ConfigDict, changes: str, workdir: str) -> ConfigDict:
   """The resolved configuration of the retraining of what the search in `workdir` finds, with `changes` as `changed`
   takes them. Raises UserError on a bad change.
   """
-  for field in (change.partition('=')[0] for change in _words(changes)):
+  for field in (change.partition('=')[0] for change in _split(changes)):
     if field in ('task', 'dry_run', 'genotype', 'then', 'then_changes', 'seeds'):
       raise UserError(f'config.then_changes sets {field}, and is of the retraining of what the search finds: leave it '
                       'out')
@@ -263,11 +200,11 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
   Raises UserError if a field does not exist or a value is of another type.
   """
   c = copy.deepcopy(config).lock()
-  words = _words(changes)
-  for change in words:  # wherever the method is named, its fields may be given
+  asked = _split(changes)
+  for change in asked:  # wherever the method is named, its fields may be given
     if change.startswith('method.name='):
       admit(change.removeprefix('method.name='), c)
-  for change in words:
+  for change in asked:
     field, equals, text = change.partition('=')
     try:
       value = ast.literal_eval(text)
@@ -284,82 +221,8 @@ def changed(config: ConfigDict, changes: str) -> ConfigDict:
   return c
 
 
-def _words(changes: str) -> list[str]:
+def _split(changes: str) -> list[str]:
   try:
     return shlex.split(changes)
   except ValueError as e:
     raise UserError(f'{changes!r}: {e}; write field=value field=value') from None
-
-
-def in_spaces(names) -> dict:
-  """Words for `with_arguments`, {word: function}: each word of `names`, {word: space}, chooses its space."""
-  def choosing(space):
-    def choose(config):
-      config.space.name = space
-    return choose
-
-  return {word: choosing(space) for word, space in names.items()}
-
-
-def half(config: ConfigDict):
-  """Searches on images of half the side, with borders in proportion, and trains on whole ones."""
-  config.data.shrink, config.data.pad = 2, 2
-  config.when.update({_AFTER: {'data:shrink': 1, 'data:pad': 4}})  # also beside config.then_changes of the user's
-
-
-def with_arguments(config: ConfigDict, arg: str, smoke, **others) -> ConfigDict:
-  """Applies what follows the colon of --config=FILE:ARG: words separated by commas.
-
-  'smoke' turns the configuration, by `smoke(config)`, into a run of seconds through the same code; 'method=NAME'
-  chooses the method, and 'published' takes the settings with which its authors searched this space; 'strict' is VIM-NAS
-  as the paper's text has it, without this project's recipe (docs/recipe.md).
-  `others` are further words, word=function, that a file has of its own. In whatever order they are given, the method
-  comes first, then `others` as they stand, then 'strict' and 'published', and 'smoke' last.
-  """
-  last = {'strict': 1, 'published': 1, 'smoke': 2}
-  words = sorted(filter(None, arg.split(',')), key=lambda word: -1 if word.startswith('method=') else
-                 0 if word in others else last.get(word, 0))
-  for word in words:
-    if word in ('strict', 'published') and word not in others:
-      config.when[_APPLIED] = (word, config.method.name, _where(config))
-    if word == 'smoke':
-      smoke(config)
-      _brief(config)
-    elif word in others:
-      others[word](config)
-    elif word == 'strict':
-      strict(config)
-    elif word == 'published':
-      for field, value in methods.published(config.method.name, _where(config)).items():
-        config.update_from_flattened_dict({field: value})
-    elif word.startswith('method='):
-      name = word.removeprefix('method=')
-      methods.fields(name)  # raises on an unknown name
-      admit(name, config)
-      config.method.name = name
-    else:
-      raise UserError(f'--config=…:{word}: after the colon goes {", ".join(("smoke", *others))}, strict, published or '
-                      f'method=NAME ({", ".join(methods.NAMES)})')
-  if 'strict' in words and config.method.name != 'vimnas':
-    raise UserError(f'--config=…:strict is VIM-NAS as its paper has it, and config.method.name={config.method.name!r}: '
-                    'leave it out, or give published')
-  return config
-
-
-def _brief(config):
-  """Lets every method do as little beside its steps as its BRIEF says, also where `published` has set more."""
-  for name in methods.NAMES:
-    if least := methods.brief(name):
-      when(config, name, {f'method.{field}': value for field, value in least.items()})
-  for field, value in methods.brief(config.method.name).items():
-    if config.method[field] is not None:
-      config.method[field] = value
-
-
-def strict(config: ConfigDict):
-  """Gives VIM-NAS the form of the paper's text, and an epoch on the spaces that are in it."""
-  when(config, 'vimnas', methods.STRICT)
-  config.update_from_flattened_dict(methods.STRICT_THETA)
-  config.pretrain.epochs = None  # that of STRICT counts
-  if not (config.space.imagenet or config.space.name.endswith('.py')):  # neither is in the paper's text
-    config.epochs = methods.published('vimnas', config.space.name)['epochs']
