@@ -30,6 +30,7 @@ def test_colour_is_told_and_shape_is_not(monkeypatch):
   assert 'need a network' in floor.line({'top1': 82.0, 'method': 'm'}, 97.0)
   assert 'adds little' in floor.line({'top1': 95.0, 'method': 'm'}, 97.0)
   assert 'worse' in floor.line({'top1': 99.0, 'method': 'm'}, 97.0)
+  assert 'adds little' in floor.line({'top1': 66.67, 'method': 'm'}, 66.6667)  # 28 of 42 images, both
 
 
 def test_many_images_are_capped_class_by_class():

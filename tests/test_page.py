@@ -156,6 +156,9 @@ def test_signs_of_a_bad_network_are_told():
     assert any(words in line for line in checks.of_network(good | changes, 'test')), words
   able = good | {'test_top1': 74.0, 'floor': {'top1': 80.0}, 'per_class': [90.0, 58.0]}
   assert ['Colour alone' in line for line in checks.of_network(able, 'test')] == [True]
+  for right, words in ((66.6667, 'is no better.'), (66.6, 'is worse.'), (66.7, '')):  # 28 of 42 images are 66.67 %
+    told = checks.of_network(good | {'test_top1': right, 'floor': {'top1': 66.67}, 'per_class': [80.0, 60.0]}, 'test')
+    assert [words in line for line in told] == [True] * bool(words), told
   guess = good | {'test_top1': 51.0, 'floor': {'top1': 95.0}, 'per_class': [100.0, 0]}
   assert [line.endswith('with 2 classes.') for line in checks.of_network(guess, 'test')] == [True]
 

@@ -99,6 +99,8 @@ def test_how_far_names_can_be_relied_on():
   assert predict.reliance(good) == ['the network named 92.3 % of its test images rightly']
   assert predict.reliance(bad)[0].endswith('14.4 % of its test images rightly, and colour alone names 85.1 %: do not '
                                            'rely on it')
+  alike = predict.reliance({'test_top1': 33.3333, 'floor': {'top1': 33.33}})  # a third of the images, both
+  assert alike[0].endswith('do not rely on it')
 
 
 def test_one_photograph_from_python(run, photos):

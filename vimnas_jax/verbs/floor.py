@@ -43,10 +43,15 @@ def measure(loaded: data.Data, train: data.AnySplit, test: data.AnySplit) -> dic
           'training_images': len(fitted[1]), 'test_images': len(asked[1])}
 
 
+def gain(floor: dict, top1: float) -> float:
+  """Points by which a network with `top1` % is ahead, both taken to the two digits that `measure` gives."""
+  return round(top1, 2) - round(floor['top1'], 2)
+
+
 def line(floor: dict, top1: float) -> str:
   """What a user is told: whether a network with `top1` % was worth its while."""
-  gain = top1 - floor['top1']
-  verdict = ('your images need a network' if gain >= NEED else
-             'a network adds little to colour on these images' if gain >= 0 else
+  ahead = gain(floor, top1)
+  verdict = ('your images need a network' if ahead >= NEED else
+             'a network adds little to colour on these images' if ahead >= 0 else
              'this network is worse than colour alone: train it longer, or with more images')
   return f'colour alone   {floor["top1"]:.2f} % ({floor["method"]}): {verdict}'

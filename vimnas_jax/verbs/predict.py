@@ -13,7 +13,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
 from vimnas_jax.networks import genotypes
 from vimnas_jax.runs import metrics, runfolder
-from vimnas_jax.verbs import export, pages
+from vimnas_jax.verbs import export, floor, pages
 
 TABLE = 'predictions.csv'
 TOP = 3  # classes that are told of an image
@@ -141,11 +141,11 @@ def _block(model, paths, given, max_pixels, skipped):
 def reliance(trained: dict | None) -> list[str]:
   """How far the names can be relied on, by the result of the training behind the network; [] where it says nothing."""
   found = trained or {}
-  right, floor = found.get('test_top1'), found.get('floor')
-  colour = floor.get('top1') if isinstance(floor, dict) else None
+  right, known = found.get('test_top1'), found.get('floor')
+  colour = known.get('top1') if isinstance(known, dict) else None
   if not isinstance(right, int | float):
     return []
-  worse = isinstance(colour, int | float) and right <= colour
+  worse = isinstance(colour, int | float) and floor.gain(known, right) <= 0
   return [f'the network named {right:.1f} % of its test images rightly' +
           (f', and colour alone names {colour:.1f} %: do not rely on it' if worse else '')]
 

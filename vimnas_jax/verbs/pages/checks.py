@@ -8,6 +8,7 @@ import numpy as np
 from vimnas_jax.draw.page import number, real
 from vimnas_jax.runs import budget
 from vimnas_jax.spaces import Genotype, Space
+from vimnas_jax.verbs import floor
 from vimnas_jax.verbs.pages import shared
 
 DECIDED = 0.9  # one-hotness from which a search is called decided
@@ -227,9 +228,10 @@ def of_network(result: Mapping, part: str) -> list[str]:
                                                                      if len(unseen) > 10 else '') + '.')
   if guesses:
     told.append(f'{top1:.2f} % is about what guessing gives with {len(values)} classes.')
-  floor = result.get('floor')
-  if isinstance(floor, dict) and real(floor.get('top1')) and real(top1) and top1 < floor['top1'] and not guesses:
-    told.append(f'Colour alone gives {floor["top1"]:.2f} %: this network is worse. Train it longer, or with more '
-                'images.')
+  known = result.get('floor')
+  if isinstance(known, dict) and real(known.get('top1')) and real(top1) and not guesses and (
+      ahead := floor.gain(known, top1)) <= 0:
+    told.append(f'Colour alone gives {known["top1"]:.2f} %: this network is {"worse" if ahead else "no better"}. Train '
+                'it longer, or with more images.')
   told += few_steps(result.get('steps')) if result.get('task') == 'retrain' else []
   return told + damaged(result) + shortened(result)
