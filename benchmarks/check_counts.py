@@ -3,7 +3,7 @@
     pip install -r requirements-dev.txt  # its tables are those of the tests
     python -m benchmarks.check_counts
 
-For each row of the tables in tests/test_cost.py and for NAS-Bench-201, at full size: the parameters that the network
+For each row of the tables in tests/golden.py and for NAS-Bench-201, at full size: the parameters that the network
 declares and the multiply-adds of the convolutions and matrix products in the program of one evaluation must be those of
 the table and of vimnas_jax/networks/cost.py. Nothing is computed, only traced. Exits with 1 on a mismatch. Five
 minutes.
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from tests import reference
-from tests.test_cost import CIFAR, IMAGENET, NASNET_A, SMALL
+from tests.golden import CIFAR, IMAGENET, NASNET_A, SMALL
 from vimnas_jax import spaces
 from vimnas_jax.networks import cost, genotypes, ops
 from vimnas_jax.networks.network import Network

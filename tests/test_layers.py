@@ -47,3 +47,13 @@ def test_imports_point_one_way():
     graph = {module: others for module, others in inside.items() if module.startswith(f'{room}.')
              and not module.endswith('__init__')}
     list(graphlib.TopologicalSorter(graph).static_order())  # raises on a circle
+
+
+def test_programs_take_from_the_tests_what_is_none():
+  for path in sorted((ROOT / 'benchmarks').glob('*.py')):
+    for node in ast.walk(ast.parse(path.read_text())):
+      module = (getattr(node, 'module', None) or '') if isinstance(node, ast.ImportFrom) else ''
+      for name in ([alias.name for alias in node.names] if module == 'tests' else
+                   [module[6:]] if module.startswith('tests.') else []):
+        taken = ast.parse((ROOT / 'tests' / f'{name}.py').read_text())
+        assert 'conftest' not in [getattr(other, 'module', '') for other in ast.walk(taken)], f'{path}: tests.{name}'

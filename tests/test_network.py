@@ -5,7 +5,8 @@ import pytest
 import reference
 import straight
 from conftest import SLOW, one_line
-from test_cost import CIFAR, IMAGENET, NASNET_A, NB201, NOISY, nb
+from golden import CIFAR, IMAGENET, NASNET_A, NOISY
+from test_cost import NB201, nb
 
 from vimnas_jax import spaces
 from vimnas_jax.errors import UserError
