@@ -1,5 +1,6 @@
 """Exports and their evaluation: what is read back, what is refused, and how classes are matched. Nothing is trained."""
 
+import ast
 import dataclasses
 import json
 import shutil
@@ -14,6 +15,7 @@ from conftest import ROOT, one_line
 from PIL import Image
 from test_sizing import images as write_images
 
+import vimnas_jax
 from benchmarks import onnx_export
 from vimnas_jax import config as config_lib
 from vimnas_jax import data, files, spaces
@@ -168,6 +170,10 @@ def test_the_code_in_an_export_runs_only_where_it_is_trusted(tmp_path, monkeypat
     with pytest.raises(UserError, match='Python code .* --config.trust=.*space.py') as error:
       export.read(tmp_path, trusted)
     one_line(error)
+  with pytest.raises(UserError, match='give trusted=') as error:
+    vimnas_jax.load(tmp_path)
+  trusted = ast.literal_eval(one_line(error).partition('trusted=')[2])
+  assert vimnas_jax.load(tmp_path, trusted).space.name == str(EXAMPLE)
   for trusted in ((str(EXAMPLE),), (own,)):
     found = export.read(tmp_path, trusted)
     assert found.space.name == str(EXAMPLE)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,10 @@ def load(folder: AnyPath, trusted: Iterable[AnyPath] = ()) -> Model:
   Called, it takes uint8 images [n, h, w, c] and gives logits [n, classes]; see `verbs.export.read`.
   """
   from vimnas_jax.verbs import export
-  return export.read(folder, trusted)
+  try:
+    return export.read(folder, trusted)
+  except UserError as e:  # there is no command line here
+    raise UserError(re.sub('--config.trust=(PATH(?= )|.*)', lambda given: f'trusted=[{given[1]!r}]', str(e))) from None
 
 
 def compile_cache() -> None:
