@@ -182,6 +182,8 @@ def test_what_chooses_is_never_a_test_figure(tiny, tmp_path):
   assert part.of({'retrained': {'valid_top1': 4.0}}) == 4.0
   with pytest.raises(UserError, match=r'config\.seeds: nothing tells.*supernet_images=1000'):
     words('supernet_images=0')
+  with pytest.raises(UserError, match='or fewer where .*train_portion=0.5, as all are trained on'):
+    words('supernet_images=0 train_portion=1.0')
 
 
 @pytest.mark.parametrize('changes, word', [

@@ -128,8 +128,10 @@ def _rule(searched, following) -> Rule:
     return Rule(f'the accuracy of the {"supernet" if space.topology else "architecture in its supernet"} on '
                 f'{count} validation images', lambda result: result['supernet'][kind])
   raise UserError('config.seeds: nothing tells which seed found the best architecture, and test images may not: set '
-                  'config.supernet_images=1000 (and config.train_portion=0.5 where the search keeps no validation '
-                  'images), or config.then=retrain and config.data.validation=0.2')
+                  'config.supernet_images=1000, or fewer where fewer images validate' +
+                  (' (and config.train_portion=0.5, as all are trained on)' if searched.train_portion == 1 and
+                   searched.data.search_parts is None else '') +
+                  ', or config.then=retrain and config.data.validation=0.2')
 
 
 def _of_finalist(result) -> float:
