@@ -109,6 +109,14 @@ def test_identity_is_by_content(tmp_path):
       one_line(error)
 
 
+def test_another_method_or_space_is_told_before_what_follows_of_it(tmp_path):
+  runfolder.write_config(tmp_path, asked(**{'task': 'search', 'method.name': 'darts', 'space.name': 'nb201'}), 'f')
+  for space, method, word in (('nb201', 'vimnas', "config.method.name='darts', not 'vimnas'"),
+                              ('darts', 'vimnas', "config.space.name='nb201', not 'darts'")):
+    with pytest.raises(UserError, match=word):
+      runfolder.check(tmp_path, asked(**{'task': 'search', 'method.name': method, 'space.name': space}))
+
+
 def test_a_run_is_no_class_of_the_images_that_it_reads(tmp_path):
   """As where somebody is in the folder of the photographs, and `runs` would be a class of them."""
   photos = tmp_path / 'photos'

@@ -26,6 +26,8 @@ LATE = {'finalists': 0, 'finalist_epochs': None, 'finalist_shrink': 1, 'finalist
 BEFORE = {'limit.params': 0.0, 'limit.madds': 0.0, 'limit.latency_ms': 0.0, 'method.bound': 0.0,
           'phi.until': 1.0, 'phi.graph_lr': 3e-4, 'method.sharpen_last': 1.0, 'phi.graph_weight_decay': 1e-3,
           'phi.graph_noise': 0.0, 'phi.graph_sets': False, 'method.node_inputs': 'all', 'method.reg': 0.0}
+# Told in this order, before what follows of them; of BEFORE too, a limit before its network.
+_ORDER = {'task': 0, 'space.name': 1, 'method.name': 2}
 PACKAGES = ('vimnas_jax', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 LOCK = '.lock'
 _TABLES = {'report.json': 'a comparison', 'predictions.csv': 'predictions'}  # of what keeps no config.json
@@ -169,7 +171,7 @@ def check(folder: pathlib.Path, config, fingerprint: str | None = None, genotype
   flat = files.flatten(stored['config'])
   asked = files.flatten(json.loads(json.dumps(fields)))
   differ = []  # (name, what it was, what is asked)
-  for name, value in sorted(asked.items(), key=lambda item: item[0] not in BEFORE):  # a limit, then what follows of it
+  for name, value in sorted(asked.items(), key=lambda item: (_ORDER.get(item[0], len(_ORDER)), item[0] not in BEFORE)):
     by_content = str(flat.get(name)).endswith('.py') and (
         (name == 'space.name' and space) or (name == 'method.name' and _own_method(config))
         or (name == 'data.name' and value.endswith('.py')))
