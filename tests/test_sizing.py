@@ -117,6 +117,11 @@ def test_an_evaluation_takes_its_data_from_the_run(tmp_path):
   with pytest.raises(UserError, match='is no run folder') as e:
     sizing.sized(config)
   one_line(e)
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'config.json').write_text('{}')
+  with pytest.raises(UserError, match='a run without a trained network .export is missing.*then=retrain') as e:
+    sizing.sized(config)
+  one_line(e)
   (tmp_path / 'run' / 'retrain' / 'export').mkdir(parents=True)
   trained = config_lib.defaults().data.to_dict() | {'name': 'folder', 'dir': 'there', 'image_size': 24, 'pad': 3}
   (tmp_path / 'run' / 'config.json').write_text('{"config": {"data": {"name": "digits"}}}')  # of the search

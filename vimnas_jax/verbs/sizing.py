@@ -133,6 +133,9 @@ def _as_trained(asked):
   places = (given, given / 'retrain', given.parent)
   path = next((place / 'config.json' for place in places[not (given / 'export').is_dir():]
                if (place / 'config.json').is_file()), None)
+  if asked.genotype and path is None and (given / 'config.json').is_file():
+    raise UserError(f'config.genotype={asked.genotype!r} holds a run without a trained network (export is missing): '
+                    'give its command again, that of a search with --config.then=retrain')
   if not asked.genotype or (path is None and c.data.name is None):
     raise UserError(f'config.genotype={asked.genotype!r} is no run folder of a finished retraining (config.json is '
                     'missing): give one, or set config.data.name, config.data.dir and what else the images need')
