@@ -74,7 +74,8 @@ PASSES = 1
 SINGLE = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, 'method.sharpen': 1.0,
           'method.sharpen_last': 1.0, 'method.node_inputs': 'all', 'phi.lr': 0.1, 'phi.fall': 0.0, 'phi.until': 1.0,
           'pretrain.epochs': 0.0}
-# The same with inputs that compete and a rate that falls in the second half: the DARTS space (section 25).
+# The same with inputs that compete, a rate that falls in the second half and the last scaling: the DARTS space (section
+# 25).
 SCRATCH = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, 'method.sharpen': 1.0, 'phi.lr': 0.1,
            'phi.fall': 0.5, 'phi.until': 1.0, 'pretrain.epochs': 0.0}
 # What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
