@@ -37,5 +37,27 @@ def test_images_of_two_parts_are_found_and_told(root):
           'train/ant/1.png; accuracies count them (list in data.json)') in data.describe(found)
 
 
+def test_images_that_are_set_apart_are_no_longer_trained_on(tmp_path):
+  """Every image twice in a folder of classes: those drawn to choose by whose copy stayed are told, and those for test
+  whose copy went with them are not.
+  """
+  rng = np.random.default_rng(0)
+  for name in ('ant', 'bee'):
+    (tmp_path / name).mkdir()
+    for i in range(10):
+      image = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8))
+      for copy in ('', '_copy'):
+        image.save(tmp_path / name / f'{i}{copy}.png')
+  config = data_config('folder', dir=str(tmp_path), image_size=6)
+  config.validation = 0.25
+  found = data.get(config)
+  trained = {image.tobytes() for image in found.train.images}
+  tested, chosen = (sum(image.tobytes() in trained for image in split.images) for split in (found.test, found.valid))
+  assert 0 < tested < len(found.test) and chosen > 0 and len(found.both) == tested + chosen
+  assert {other for _, other in found.both} <= set(found.train.files)
+  assert {file for file, _ in found.both} <= {*found.test.files, *found.valid.files}
+  assert found.train.name(0) == found.train.files[0] and found.train.take([1]).name(0) == found.train.files[1]
+
+
 def test_images_of_unlike_sizes_are_not_the_same():
   assert twice.pairs(np.zeros((1, 4, 4, 3), np.uint8), ['a'], np.zeros((1, 2, 8, 3), np.uint8), ['b']) == ()

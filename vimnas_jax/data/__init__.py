@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 from vimnas_jax import files
-from vimnas_jax.data import cifar, digits, folder, imagenet16, parts, pixels, splits, synthetic, tfds, userdata
+from vimnas_jax.data import cifar, digits, folder, imagenet16, parts, pixels, splits, synthetic, tfds, twice, userdata
 from vimnas_jax.data.account import LIST, describe, facts, own
 from vimnas_jax.data.parts import halves, limited, shares
 from vimnas_jax.data.streamed import Streamed
@@ -64,7 +64,9 @@ def get(config) -> Data:
     raise UserError(f'config.data.photographs={config.photographs} is for images of many sizes (folder, some of '
                     f'tfds/NAME), which {config.name!r} has not: set config.data.photographs=0')
   loaded = splits.apply(loaded, path) if path else loaded
-  return check(_normed(_shrunk(parts.set_apart(loaded, config.validation), config.shrink), config.moments))
+  loaded = parts.set_apart(loaded, config.validation)
+  loaded = dataclasses.replace(loaded, both=twice.found(loaded))  # of the images as they are read
+  return check(_normed(_shrunk(loaded, config.shrink), config.moments))
 
 
 def survey(config) -> tuple[int, int, tuple[int, int] | None]:

@@ -18,7 +18,7 @@ import pathlib
 
 import numpy as np
 
-from vimnas_jax.data import pixels, sources, streamed, twice
+from vimnas_jax.data import pixels, sources, streamed
 from vimnas_jax.data.types import AnySplit, Data, Split
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import close, composed, printable
@@ -55,24 +55,18 @@ def load(config) -> Data:
   count = sum(len(files) for part in (train, test, valid) for files in part.values())
   stream, told = streamed.chosen(config, count, (side, side, 3))
   splits: list[AnySplit]
-  both: tuple[tuple[str, str], ...] = ()
   if stream:
     splits = [_streamed(part, names, found.root, config) for part in (train, test, valid)]
     stats = streamed.stats(config, splits[0])
   else:
-    read = [_read(found, part, names, recipe, config, training)
-            for part, recipe, training in ((train, recipes[0], True), (test, recipes[1], False),
-                                           (valid, recipes[1], False))]
-    splits = [split for split, _ in read]
-    stats = pixels.moments(read[0][0].images)
-    if recipes[0] == recipes[1]:
-      (learned, whose), *others = read
-      both = tuple(pair for split, files in others for pair in twice.pairs(split.images, files, learned.images, whose))
+    splits = [_read(found, part, names, recipe, config, training)
+              for part, recipe, training in ((train, recipes[0], True), (test, recipes[1], False),
+                                             (valid, recipes[1], False))]
+    stats = pixels.moments(splits[0].images)
   return Data(config.name, splits[0], splits[1], len(names), *stats, valid=splits[2] if valid else None,
               rule=found.rule, class_names=tuple(map(printable, names)), left_out=tuple(sorted(found.left_out)),
               recipe=pixels.streamed(config) if stream else recipes[1], shuffled=False,
-              side=config.image_size if config.photographs and not stream else 0, placement=told,
-              both=both)
+              side=config.image_size if config.photographs and not stream else 0, placement=told)
 
 
 def _streamed(part, names, root, config) -> streamed.Streamed:
@@ -258,8 +252,8 @@ def _is_folder(entry):
     return False
 
 
-def _read(found, part, names, recipe, config, training) -> tuple[Split, list[str]]:
-  """The images of a part, and what their files are called."""
+def _read(found, part, names, recipe, config, training) -> Split:
+  """The images of a part."""
   files = [(path, label) for label, name in enumerate(names) for path in part.get(name, ())]
   side = recipe['side']
   try:
@@ -290,4 +284,4 @@ def _read(found, part, names, recipe, config, training) -> tuple[Split, list[str
       raise UserError(f'class {printable(names[label])!r}: none of its training images can be read: replace them, or '
                       'remove the folder')
   kept = [printable(path.relative_to(found.root)) for (path, _), good in zip(files, whole) if good]
-  return Split(images, labels, aspects if recipe['fit'] == 'squeeze' else None), kept
+  return Split(images, labels, aspects if recipe['fit'] == 'squeeze' else None, np.array(kept, object))

@@ -5,6 +5,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vimnas_jax.data.types import Data, Split
+
+
+def found(data: Data) -> tuple[tuple[str, str], ...]:
+  """What `Data.both` has: known of files that are held in memory at the size of the network's images, else ()."""
+  train, others = data.train, [split for split in (data.test, data.valid) if isinstance(split, Split)]
+  if not isinstance(train, Split) or train.files is None or train.aspects is not None:
+    return ()
+  return tuple(pair for split in others for pair in pairs(split.images, split.files, train.images, train.files))
+
 
 def pairs(images: np.ndarray, names: Sequence[str], train: np.ndarray, train_names: Sequence[str]) -> tuple[
     tuple[str, str], ...]:

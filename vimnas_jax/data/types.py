@@ -22,11 +22,13 @@ class Split:
     labels: int32 [n], each in 0 .. classes - 1.
     aspects: float32 [n], width / height that photographs had before they were squeezed to squares; None where images
       are as they were.
+    files: [n], what their files are called; None where images are no files.
   """
 
   images: np.ndarray  # [n, h, w, c]
   labels: np.ndarray
   aspects: np.ndarray | None = None
+  files: np.ndarray | None = None
 
   known = True  # the labels are at hand
 
@@ -35,7 +37,8 @@ class Split:
 
   def take(self, rows) -> 'Split':
     """The part of it with these rows, a slice or indices."""
-    return Split(self.images[rows], self.labels[rows], None if self.aspects is None else self.aspects[rows])
+    more = (None if each is None else each[rows] for each in (self.aspects, self.files))
+    return Split(self.images[rows], self.labels[rows], *more)
 
   def batch(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """(images, labels) of a range of it."""
@@ -52,8 +55,8 @@ class Split:
     return dataclasses.replace(self, labels=table[self.labels])
 
   def name(self, i: int) -> str:
-    """What image `i` is called: its number."""
-    return str(i)
+    """What image `i` is called: its file, or its number."""
+    return str(i if self.files is None else self.files[i])
 
   def digest(self, digest):
     """Adds shape, type and bytes of every array to a hashlib digest."""
