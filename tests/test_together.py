@@ -11,7 +11,7 @@ import vimnas_jax
 from vimnas_jax import config as config_lib
 from vimnas_jax import cpu, files
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import metrics
+from vimnas_jax.runs import loop, metrics
 from vimnas_jax.verbs import outcome, together
 
 
@@ -126,6 +126,19 @@ def test_what_cannot_run_at_once_is_refused(tiny, tmp_path, change, says):
     vimnas_jax.search(config_lib.changed(tiny, change), tmp_path / 'run')
   assert says in one_line(error)
   assert not list(tmp_path.rglob('result.json')) and not list(tmp_path.rglob('checkpoints'))
+
+
+def test_every_folder_says_which_images_it_had(tiny, tmp_path, monkeypatch):
+  own = tmp_path / 'own.py'
+  own.write_text('import numpy as np\n\n\ndef load(config):\n  images, labels = np.zeros((64, 8, 8, 3), np.uint8), '
+                 "np.arange(64) % 2\n  return images, labels, images, labels, ['ant', 'bee']\n")
+  monkeypatch.setattr(loop, 'to_the_end', lambda *args: None)  # a signal before the first step
+  vimnas_jax.search(config_lib.changed(tiny, f'data.name={own} data.search_parts=(0.5,0.25)'), tmp_path / 'run')
+  for seed in (0, 3):
+    about, parts = (json.loads((tmp_path / 'run' / f'seed_{seed}' / name).read_text())
+                    for name in ('data.json', 'subset.json'))
+    assert [one['name'] for one in about['classes']] == ['ant', 'bee'] and about['images']['training'] == 64
+    assert [parts[name]['images'] for name in ('weights', 'architecture')] == [32, 16]
 
 
 def test_kernels_of_a_cpu_are_named(tiny, tmp_path, monkeypatch):

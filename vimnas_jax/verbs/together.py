@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from vimnas_jax import cpu, data, files
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import loop, parallel, runfolder, signals
-from vimnas_jax.verbs import outcome, search, told, trace
+from vimnas_jax.verbs import outcome, search, subset, told, trace
 
 FOLDER = 'together'  # in that of all: what is needed to go on
 _ALONE = 'set config.at_once=False'
@@ -77,6 +77,9 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
     files.write_json(inner / 'seeds.json', {'seeds': [run.searched.seed for run in left]})  # before they are begun
     for run, place in zip(left, several.places, strict=True):
       runfolder.write_config(place, run.searched, loaded.fingerprint())
+      told.account(place, loaded)
+      if several.runs[0].rows is not None:
+        subset.write(place, run.searched, loaded, several.runs[0].rows)
     one = several.runs[0]
     console.say(f'{len(left)} seeds at once: {config.method.name} on {config.space.name} with {config.data.name}: '
                 f'{len(one.train)} images, {one.total} steps of {config.batch_size}, {one.weights:,} weights each')

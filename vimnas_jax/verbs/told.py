@@ -9,11 +9,15 @@ STEPS, IMAGES = 100, 10  # of a search, and of every class in it: with fewer, wh
 
 def data_set(folder, loaded: data.Data, console):
   """Says what data of one's own hold, and writes it into folder/data.json."""
-  lines = data.describe(loaded)
-  if lines:
-    files.write_json(folder / data.LIST, data.facts(loaded))
-  for line in lines:
+  account(folder, loaded)
+  for line in data.describe(loaded):
     console.say(line)
+
+
+def account(folder, loaded: data.Data):
+  """Writes what data of one's own hold into folder/data.json."""
+  if data.own(loaded):
+    files.write_json(folder / data.LIST, data.facts(loaded))
 
 
 def shortage(loaded: data.Data, train: data.AnySplit, steps: int) -> list[str]:
