@@ -235,8 +235,11 @@ def test_the_choice_is_by_size_unless_it_is_made(tmp_path, monkeypatch):
 
 def test_what_cannot_be_streamed_is_refused(tmp_path):
   root = tree(tmp_path)
+  write(tmp_path, [encoded(np.zeros((8, 8, 3), np.uint8))] * 12, shape=(8, 8, 3))
   for name, fields, says in (('synthetic', {}, "stream=True is for image files .*'synthetic' has not"),
-                             ('folder', {'dir': str(root), 'shrink': 2}, 'shrink=2 is for images that are held')):
+                             ('folder', {'dir': str(root), 'shrink': 2}, 'shrink=2 is for images that are held'),
+                             ('tfds/made', {'dir': str(tmp_path), 'photographs': 20, 'smallest': 0.1},
+                              "photographs=20 is for images of many sizes .*'tfds/made' has not")):
     with pytest.raises(UserError, match=says) as e:
       data.get(data_config(name, stream=True, **fields))
     one_line(e)

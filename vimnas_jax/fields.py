@@ -123,7 +123,8 @@ def defaults() -> ConfigDict:
   c.data.split = ''  # a split file of NAS-Bench-201 (data/splits.py), which then says what a search validates with,
   #                    not train_portion; '' for none
   c.data.limit = 0  # use only so many training images; 0 uses all. Of a folder, every class in its share
-  c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' and 'tfds/NAME' are brought
+  c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' are brought, and those of
+  #                         'tfds/NAME' where they have many sizes: images of one size stay as they are
   c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only
   c.data.seed = 0  # 'synthetic' only
   c.data.max_pixels = 64_000_000  # 'folder', 'tfds/NAME': an image file of more pixels than this is refused undecoded

@@ -60,7 +60,7 @@ def get(config) -> Data:
   if streams and config.shrink != 1:
     raise UserError(f'config.data.shrink={config.shrink} is for images that are held in memory, these are streamed: '
                     'lower config.data.image_size, and set config.data.shrink=1')
-  if config.photographs and not streams and loaded.train.aspects is None:
+  if config.photographs and (loaded.train.form.recipe if streams else loaded.train.aspects) is None:
     raise UserError(f'config.data.photographs={config.photographs} is for images of many sizes (folder, some of '
                     f'tfds/NAME), which {config.name!r} has not: set config.data.photographs=0')
   loaded = splits.apply(loaded, path) if path else loaded
