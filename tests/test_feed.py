@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import types
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ONE_EDGE, SLOW, data_config, one_line
@@ -16,7 +18,7 @@ from vimnas_jax import config as config_lib
 from vimnas_jax import data
 from vimnas_jax.errors import UserError
 from vimnas_jax.runs import feed, hosts, loop, parallel, runfolder, steps
-from vimnas_jax.verbs import evaluate, retrain, search, subset
+from vimnas_jax.verbs import evaluate, retrain, search, standing, subset
 
 
 def asked(root, **fields):
@@ -186,6 +188,24 @@ def test_damaged_images_are_told_counted_and_too_many_an_error(root, searched, t
   with pytest.raises(UserError, match='3 images are damaged, the last val/bee/01.png .*config.data.max_corrupt=2') as e:
     retrain.retrain(config, tmp_path / 'fewer')
   one_line(e)
+
+
+def test_damaged_images_that_the_supernet_is_scored_on_are_told_and_counted(root, tmp_path):
+  worse = tmp_path / 'tree'
+  shutil.copytree(root, worse)
+  damage(worse, 'bee/03.png')
+  config, told = asked(worse, supernet_images=36, train_portion=1.0), []
+  valid = data.get(config.data).train
+  net = types.SimpleNamespace(apply=lambda *args, **kwargs: jnp.ones((4, 3)))
+  run = types.SimpleNamespace(config=config, valid=valid, net=net, mean=(0.5,) * 3, std=(0.5,) * 3,
+                              size={'num_classes': 3}, space=types.SimpleNamespace(topology=True, choices=()),
+                              damaged=feed.Damaged(tmp_path, 1, told.append))
+  assert standing.accuracies(run, {}, {'cell': np.ones((1, 1))}, None, 36) == {'images': 36, 'mixed': 33.3333}
+  assert run.damaged.names == ['train/bee/03.png'] and 'the next readable image stands in for it' in told[0]
+  run.damaged = feed.Damaged(tmp_path / 'none', 0, told.append)
+  (tmp_path / 'none').mkdir()
+  with pytest.raises(UserError, match='more than config.data.max_corrupt=0'):
+    standing.Rater(run, {}).batch(3)
 
 
 def test_parts_of_a_search_are_drawn_class_by_class_and_listed(root, tmp_path, capsys):

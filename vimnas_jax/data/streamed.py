@@ -117,13 +117,15 @@ class Streamed:
 
   def batch(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """(images, labels) of a range of it, decoded now; see `read`."""
-    return self._decoded(np.arange(start, min(stop, len(self))))
+    return self.decoded(np.arange(start, min(stop, len(self))))[:2]
 
-  def _decoded(self, places):
+  def decoded(self, places: np.ndarray) -> Batch:
+    """The images at `places`, decoded now by all cores; see `read`."""
     pieces = np.array_split(places, max(1, min(len(places) // 8, 4 * cores())))
     with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
       batches = list(pool.map(self.read, pieces))
-    return tuple(np.concatenate([getattr(batch, field) for batch in batches]) for field in ('images', 'labels'))
+    joined = (np.concatenate([getattr(batch, field) for batch in batches]) for field in ('images', 'labels', 'real'))
+    return Batch(*joined, [one for batch in batches for one in batch.damaged])
 
   def renumbered(self, table: np.ndarray) -> 'Streamed':
     """The same images with labels `table[label]`."""
@@ -199,7 +201,7 @@ class Images:
     return int(np.prod(self.shape))
 
   def __getitem__(self, rows) -> np.ndarray:
-    return self._split._decoded(np.arange(len(self))[rows])[0]
+    return self._split.decoded(np.arange(len(self))[rows]).images
 
 
 def cores() -> int:

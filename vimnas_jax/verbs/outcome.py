@@ -122,8 +122,6 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   }
   if run.together > 1:
     result['together'] = run.together  # seeds in one program: seconds_per_step is this one's share
-  if run.damaged:
-    result['damaged_images'] = run.damaged.names
   if method.derive:
     result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:
@@ -131,6 +129,8 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   if config.supernet_images:
     weights = standing.mixed(run, now, probs)
     result['supernet'] = standing.accuracies(run, now.theta, weights, genotype, config.supernet_images)
+  if run.damaged:
+    result['damaged_images'] = run.damaged.names  # with those that were met just now
   if limits:
     result['limit'] = limits
   if final:

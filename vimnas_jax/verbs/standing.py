@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vimnas_jax import data
 from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import mixing
@@ -42,7 +43,7 @@ def accuracies(run, theta, weights, genotype, images: int) -> dict:
   the graph is searched too there is no 'derived'. Raises UserError if there are fewer validation images.
 
   Args:
-    run: the parts of the search: net, space, valid, config, mean and std.
+    run: the parts of the search: net, space, valid, damaged, config, mean and std.
     theta: its weights.
     weights: those of `mixed`, and {choice: [1, candidates]}.
     genotype: the architecture that was derived.
@@ -66,10 +67,20 @@ def accuracies(run, theta, weights, genotype, images: int) -> dict:
   found = {'images': images // size * size}
   for kind, weights in kinds.items():
     weights = _sampled(run.space, jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), weights))
-    count = sum(int(right(theta, weights, *split.batch(at, at + size)))
-                for at in range(0, found['images'], size))
+    count = sum(int(right(theta, weights, *_taken(run, at))) for at in range(0, found['images'], size))
     found[kind] = round(100 * count / found['images'], 4)
   return found
+
+
+def _taken(run, at):
+  """(images, labels) of the batch of validation images from `at` on; of those that are streamed damage is told."""
+  split, stop = run.valid, at + run.config.batch_size
+  if not isinstance(split, data.Streamed):
+    return split.batch(at, stop)
+  found = split.decoded(np.arange(at, stop))
+  if run.damaged:
+    run.damaged.note(found.damaged, 'the next readable image stands in for it')
+  return found.images, found.labels
 
 
 class Rater:
@@ -92,9 +103,8 @@ class Rater:
     self._right = right
 
   def _part(self, i):
-    size, split = self._run.config.batch_size, self._run.valid
-    at = i % (len(split) // size) * size
-    return split.batch(at, at + size)
+    size = self._run.config.batch_size
+    return _taken(self._run, i % (len(self._run.valid) // size) * size)
 
   def __call__(self, weights, i: int) -> float:
     """Accuracy in % with mixing weights {cell: [edges, ops]} on batch `i`."""
