@@ -11,6 +11,7 @@ import numpy as np
 
 from vimnas_jax import userfile
 from vimnas_jax.data import pixels
+from vimnas_jax.data.records import MODES
 from vimnas_jax.data.types import Data, Split, check_split
 from vimnas_jax.errors import UserError
 from vimnas_jax.files import printable
@@ -46,6 +47,9 @@ def load(config) -> Data:
   data = Data(config.name, train, test, len(names), (), (), class_names=tuple(map(printable, names)), shuffled=False)
   for part in ('train', 'test'):
     check_split(data, part, getattr(data, part))
+  if (shape := train.images.shape)[1] in MODES and shape[2] == shape[3] > max(MODES):
+    raise UserError(f'{where}: images of shape {shape} would be {shape[1]} high and {shape[2]} wide, of {shape[3]} '
+                    'channels: give [n, h, w, c], as by images.transpose(0, 2, 3, 1)')
   mean, std = pixels.moments(train.images)
   return dataclasses.replace(data, mean=mean, std=std)
 
