@@ -111,6 +111,14 @@ def test_a_run_of_a_file_is_none_of_another_source(tmp_path):
   one_line(error)
 
 
+def test_images_of_both_parts_are_told_by_their_numbers(tmp_path):
+  path = tmp_path / 'own.py'
+  path.write_text(ARRAYS.replace('images[:3], labels[:3]', 'images[[5, 0]] + np.uint8([[[[0]]], [[[1]]]]), labels[:2]'))
+  found = data.get(data_config(str(path)))
+  assert found.both == (('test image 0', 'training image 5'),)
+  assert 'such as test image 0, which is training image 5; accuracies count them' in data.describe(found)[-1]
+
+
 BAD = {
     'no load': ('def load', 'def make', 'has no function load(config)'),
     'syntax': ('def load(config):', 'def load(config:', 'the file fails, line 4 (SyntaxError'),

@@ -9,7 +9,7 @@ from vimnas_jax.data.types import Data, Split
 
 
 def found(data: Data) -> tuple[tuple[str, str], ...]:
-  """What `Data.both` has: known of files that are held in memory at the size of the network's images, else ()."""
+  """What `Data.both` has, of a folder or a file of one's own that is held in memory as it is trained on; else ()."""
   train, others = data.train, [split for split in (data.test, data.valid) if isinstance(split, Split)]
   if not isinstance(train, Split) or train.files is None or train.aspects is not None:
     return ()

@@ -22,7 +22,7 @@ class Split:
     labels: int32 [n], each in 0 .. classes - 1.
     aspects: float32 [n], width / height that photographs had before they were squeezed to squares; None where images
       are as they were.
-    files: [n], what their files are called; None where images are no files.
+    files: [n], what their files are called, or which images of a file of one's own they are; None where not known.
   """
 
   images: np.ndarray  # [n, h, w, c]

@@ -41,8 +41,8 @@ def load(config) -> Data:
   *arrays, names = given
   if not isinstance(names, tuple | list) or not names or not all(isinstance(name, str) for name in names):
     raise UserError(f'{where}: load(config) gives {names!r:.60} for the names of the classes; give a list of words')
-  train = _split(f'{where}, train split', *arrays[:2])
-  test = _split(f'{where}, test split', *arrays[2:])
+  train = _split(f'{where}, train split', 'training', *arrays[:2])
+  test = _split(f'{where}, test split', 'test', *arrays[2:])
   # nothing is known of their order, so parts are drawn class by class
   data = Data(config.name, train, test, len(names), (), (), class_names=tuple(map(printable, names)), shuffled=False)
   for part in ('train', 'test'):
@@ -54,11 +54,12 @@ def load(config) -> Data:
   return dataclasses.replace(data, mean=mean, std=std)
 
 
-def _split(where, images, labels) -> Split:
+def _split(where, part, images, labels) -> Split:
   for what, array in (('images', images), ('labels', labels)):
     if not isinstance(array, np.ndarray):
       raise UserError(f'{where}: {what} are {type(array).__name__}; give a NumPy array, as by np.asarray')
   if labels.dtype.kind in 'iu':
     known, ours = np.iinfo(labels.dtype), np.iinfo(np.int32)  # what is beyond int32 stays outside the classes
     labels = labels.clip(max(known.min, ours.min), min(known.max, ours.max)).astype(np.int32)
-  return Split(np.ascontiguousarray(images), np.ascontiguousarray(labels))
+  names = np.array([f'{part} image {i}' for i in range(images.shape[0] if images.ndim else 0)], object)
+  return Split(np.ascontiguousarray(images), np.ascontiguousarray(labels), files=names)
