@@ -3,8 +3,8 @@
   python -m vimnas_jax.main --config=configs/simplified_c10.py:s2 --config.data.dir=DIR --workdir=runs/s2
 
 One epoch of search from scratch, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3. `:s2,half` searches
-on images averaged to 16x16, in three minutes of a core (docs/recipe.md, section 24); what it finds is trained on whole
-images.
+on images averaged to 16x16, in three minutes of a core (docs/recipe.md, section 26); what it finds is trained on whole
+images. S4 has a form of its own: choose it by its word.
 """
 
 from vimnas_jax import methods
@@ -17,8 +17,13 @@ def smoke(config):
   config.data.limit, config.batch_size, config.epochs, config.pretrain.epochs = 128, 8, 1.0, 0.5
 
 
+def s4(config):
+  config.space.name = 's4'  # where who decides early takes the noise
+  when(config, 'vimnas', {**methods.SINGLE, 'method.sharpen_from': methods.fields('vimnas')['sharpen_from']})
+
+
 def get_config(arg=''):
   config = defaults()
   config.space.name = 's1'
-  when(config, 'vimnas', methods.SINGLE)
-  return with_arguments(config, arg, smoke, half=half, **in_spaces(dict(zip(NAMES, NAMES))))
+  when(config, 'vimnas', methods.EARLY)
+  return with_arguments(config, arg, smoke, half=half, **in_spaces(dict(zip(NAMES, NAMES))) | {'s4': s4})

@@ -90,3 +90,17 @@ def test_the_darts_space_is_searched_by_one_network_from_scratch():
   assert rates == (0.1, 0.1, 0, 0.5, 1)
   assert (config.epochs, config.pretrain.epochs) == (1.0, 0.0)
   assert methods.SINGLE.items() >= {'method.node_inputs': 'all', 'method.sharpen_last': 1.0, 'phi.fall': 0.0}.items()
+
+
+def test_s1_to_s3_have_the_form_of_the_recipe_and_decide_early():
+  """Section 26: the fields of the method as they are, from scratch; lengths and rates alone differ."""
+  config = config_lib.resolve(api.configure('simplified_c10:s3', {}))
+  assert {field: value for field, value in methods.fields('vimnas').items() if config.method[field] != value} == {
+      'sharpen_from': 0.6}
+  rates = config.phi.lr, config.phi.lr_end, config.phi.steps, config.phi.fall, config.phi.until
+  assert rates == (6.4, 6.4, 0, 0.5, 0.4)
+  assert (config.epochs, config.pretrain.epochs, config.method.sharpen_from) == (1.0, 0.0, 0.1)
+  last = config_lib.resolve(api.configure('simplified_c10:s4', {}))
+  assert {f'method.{field}': last.method[field] for field in ('centred', 'networks', 'bound')}.items() <= (
+      methods.SINGLE.items())
+  assert (last.phi.lr, last.phi.lr_end, last.phi.until, last.method.sharpen_from) == (0.1, 0.1, 1.0, 0.6)

@@ -120,8 +120,9 @@ def test_logits_that_are_far_apart_make_no_ties():
 def test_where_nothing_changes_a_configuration_says_so_and_a_bad_value_is_refused():
   """Runs of NAS-Bench-201 that are older than the field go on, and are of one experiment with new ones."""
   found = {name: config_lib.resolve(api.configure(name, {})).method.node_inputs
-           for name in ('nb201_c10', 'darts_c10', 'simplified_c10:s3', 'darts_c10:strict')}
-  assert found == {'nb201_c10': 'all', 'darts_c10': 'kept', 'simplified_c10:s3': 'all', 'darts_c10:strict': 'all'}
+           for name in ('nb201_c10', 'darts_c10', 'simplified_c10:s3', 'simplified_c10:s1', 'darts_c10:strict')}
+  assert found == {'nb201_c10': 'all', 'darts_c10': 'kept', 'simplified_c10:s3': 'kept', 'simplified_c10:s1': 'all',
+                   'darts_c10:strict': 'all'}
   with pytest.raises(UserError, match="node_inputs='two': choose one of kept, all"):
     config_lib.resolve(api.configure('darts_c10', {'method.node_inputs': 'two'}))
 

@@ -23,9 +23,9 @@ from vimnas_jax.spaces import Space
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
-__all__ = ['END', 'NAMES', 'SCRATCH', 'SINGLE', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method', 'Options',
-           'Problem', 'Step', 'brief', 'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes', 'pretrain',
-           'published', 'source']
+__all__ = ['EARLY', 'END', 'NAMES', 'SCRATCH', 'SINGLE', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method',
+           'Options', 'Problem', 'Step', 'brief', 'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes',
+           'pretrain', 'published', 'source']
 
 # method -> (module, the name of a literal in it that changes its defaults)
 _MODULES = {
@@ -79,8 +79,8 @@ def source(name: str) -> str:
   return _text(_MODULES[name][0])
 
 
-SCRATCH, SINGLE, STRICT, STRICT_THETA = (_literals('vimnas')[name] for name in
-                                         ('SCRATCH', 'SINGLE', 'STRICT', 'STRICT_THETA'))
+EARLY, SCRATCH, SINGLE, STRICT, STRICT_THETA = (_literals('vimnas')[name] for name in
+                                                ('EARLY', 'SCRATCH', 'SINGLE', 'STRICT', 'STRICT_THETA'))
 
 
 def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:

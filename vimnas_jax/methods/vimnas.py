@@ -68,7 +68,10 @@ OPTIMIZER = {'optimizer': 'sgd', 'lr': 0.01, 'lr_end': 0.1, 'steps': 780, 'fall'
 LAST = 0.8  # phi.until, of which a method does not know
 PRETRAIN = 3.0
 PASSES = 1
-# Nearer to the text: one network, which begins anywhere, at one rate, from scratch, all inputs mixed. S1 to S4, the
+# The form above from scratch, at a rate at which phi has decided before theta is old, from when on it stands still: S1
+# to S3 (section 26).
+EARLY = {'phi.lr': 6.4, 'phi.fall': 0.5, 'phi.until': 0.4, 'method.sharpen_from': 0.1, 'pretrain.epochs': 0.0}
+# Nearer to the text: one network, which begins anywhere, at one rate, from scratch, all inputs mixed. S4, the
 # one-shot spaces and the studies whose runs are under results/ take it: slow, then firm, the DARTS space ends in skip
 # connections and pools (docs/recipe.md, section 11), and so do all of them where theta is older (sections 23 and 24).
 SINGLE = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, 'method.sharpen': 1.0,
@@ -81,10 +84,10 @@ SCRATCH = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, '
 # What the paper's text has where the defaults above go beyond it: momentum SGD, phi's rate (its section 4.6); the
 # momentum of 0.9 and no decay are by analogy with theta.
 STRICT = {'method.samples': 1, 'method.last': 'relu', 'method.gamma': 1.0, 'method.centred': False,
-          'method.separate': False, 'method.bound': 0.0, 'method.sharpen': 1.0, 'method.sharpen_last': 1.0,
-          'method.networks': 1, 'method.node_inputs': 'all', 'phi.optimizer': 'sgd', 'phi.lr': 0.025,
-          'phi.lr_end': 0.025, 'phi.steps': 0, 'phi.schedule': 'linear', 'phi.fall': 0.0, 'phi.until': 1.0,
-          'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
+          'method.separate': False, 'method.bound': 0.0, 'method.sharpen': 1.0, 'method.sharpen_from': 0.6,
+          'method.sharpen_last': 1.0, 'method.networks': 1, 'method.node_inputs': 'all', 'phi.optimizer': 'sgd',
+          'phi.lr': 0.025, 'phi.lr_end': 0.025, 'phi.steps': 0, 'phi.schedule': 'linear', 'phi.fall': 0.0,
+          'phi.until': 1.0, 'phi.momentum': 0.9, 'phi.weight_decay': 0.0, 'pretrain.epochs': 0.0}
 # Its section 4.1 trains theta as its DARTS search does on every space, NAS-Bench-201 included.
 STRICT_THETA = {'theta.weight_decay': 3e-4, 'theta.nesterov': False}
 # With STRICT, the settings and lengths of the paper's searches.
