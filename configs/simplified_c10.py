@@ -4,7 +4,7 @@
 
 One epoch of search from scratch, 25,000 images, 8 cells, C = 16; phi's maps are 14x2, in S3 14x3. `:s2,half` searches
 on images averaged to 16x16, in three minutes of a core (docs/recipe.md, section 26); what it finds is trained on whole
-images. S4 has a form of its own: choose it by its word.
+images.
 """
 
 from vimnas_jax import methods
@@ -17,13 +17,10 @@ def smoke(config):
   config.data.limit, config.batch_size, config.epochs, config.pretrain.epochs = 128, 8, 1.0, 0.5
 
 
-def s4(config):
-  config.space.name = 's4'  # where who decides early takes the noise
-  when(config, 'vimnas', {**methods.SINGLE, 'method.sharpen_from': methods.fields('vimnas')['sharpen_from']})
-
-
 def get_config(arg=''):
   config = defaults()
   config.space.name = 's1'
   when(config, 'vimnas', methods.EARLY)
-  return with_arguments(config, arg, smoke, half=half, **in_spaces(dict(zip(NAMES, NAMES))) | {'s4': s4})
+  when(config, 'vimnas', {**methods.SINGLE, 'method.sharpen_from': methods.fields('vimnas')['sharpen_from']},
+       space='s4')  # where who decides early takes the noise
+  return with_arguments(config, arg, smoke, half=half, **in_spaces(dict(zip(NAMES, NAMES))))

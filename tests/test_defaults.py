@@ -100,7 +100,12 @@ def test_s1_to_s3_have_the_form_of_the_recipe_and_decide_early():
   rates = config.phi.lr, config.phi.lr_end, config.phi.steps, config.phi.fall, config.phi.until
   assert rates == (6.4, 6.4, 0, 0.5, 0.4)
   assert (config.epochs, config.pretrain.epochs, config.method.sharpen_from) == (1.0, 0.0, 0.1)
-  last = config_lib.resolve(api.configure('simplified_c10:s4', {}))
+  last, other = (config_lib.resolve(config_lib.changed(api.configure(*given), changes)) for given, changes in (
+      (('simplified_c10:s4', {}), ''), (('simplified_c10', {}), 'space.name=s4')))
+  assert last == other
   assert {f'method.{field}': last.method[field] for field in ('centred', 'networks', 'bound')}.items() <= (
       methods.SINGLE.items())
   assert (last.phi.lr, last.phi.lr_end, last.phi.until, last.method.sharpen_from) == (0.1, 0.1, 1.0, 0.6)
+  for word, space in (('s4,strict', 's4'), ('s3,strict', 's3')):  # said later, it counts in all spaces
+    strict = config_lib.resolve(api.configure(f'simplified_c10:{word}', {}))
+    assert strict.space.name == space and (strict.phi.lr, strict.method.last) == (0.025, 'relu')

@@ -70,8 +70,8 @@ def defaults() -> ConfigDict:
   for field, kind in {**methods.field_types(), **OWN}.items():
     c.method[field] = placeholder(kind)  # documented in methods/; None takes the method's own default
 
-  c.when = ConfigDict()  # {method: {field: value}}: what a config file sets where that method is the chosen one and the
-  #                        field, one whose default is None, has no other value (`when`)
+  c.when = ConfigDict()  # {method, or method in space: {field: value}}: what a config file sets where these are the
+  #                        chosen ones and the field, one whose default is None, has no other value (`words.when`)
 
   c.pretrain = ConfigDict()  # training of theta alone, before phi moves (the paper names the stage, not its length)
   c.pretrain.epochs = placeholder(float)  # None takes the method's default

@@ -11,6 +11,7 @@ from vimnas_jax import fields, methods
 from vimnas_jax.errors import UserError
 
 _APPLIED = ':applied'  # in config.when: a word of settings of one method that was given, that method, and where
+_IN = ' in '  # in config.when: between a method and the space where it has values of its own
 _AFTER = ':after'  # in config.when: {field: value} of the retraining after a search, dots as colons
 
 
@@ -28,14 +29,26 @@ def admit(name: str, config: ConfigDict | None = None):
           config.method[field] = placeholder(kind)
 
 
-def when(config: ConfigDict, method: str, values: dict):
-  """Lets a config file give fields of config a value for one method alone: {field: value}, dots in the names.
+def when(config: ConfigDict, method: str, values: dict, space: str = ''):
+  """Lets a config file give fields of config a value for one method alone, or for it in one space: {field: value}, dots
+  in the names.
 
-  It counts where that method is the chosen one, however it was chosen, and the user has set the field to nothing else;
-  so the fields must be those whose default is None: of config.method and config.phi, pretrain.epochs, train_portion.
+  It counts where that method, and that space, is the chosen one, however it was chosen, and the user has set the field
+  to nothing else; so the fields must be those whose default is None: of config.method and config.phi, pretrain.epochs,
+  train_portion. What is said of a method later counts in all spaces, also where one had a value of its own.
   """
-  for field, value in values.items():
-    config.when.update({method: {**config.when.get(method, {}), field.replace('.', ':'): value}})
+  given = {field.replace('.', ':'): value for field, value in values.items()}
+  if not space:
+    for name in [name for name in config.when if name.startswith(method + _IN)]:
+      config.when[name] = {field: value for field, value in config.when[name].items() if field not in given}
+  place = method + _IN + space if space else method
+  config.when[place] = {**config.when.get(place, {}), **given}
+
+
+def chosen(config: ConfigDict) -> dict:
+  """{field: value}, dots as colons, of the chosen method in the chosen space, as `when` has it."""
+  name = config.method.name
+  return {**config.when.get(name, {}), **config.when.get(name + _IN + config.space.name, {})}
 
 
 def _where(c) -> str:
@@ -63,7 +76,7 @@ def check_applied(c):
 
 def apply_when(c):
   """Gives the chosen method its values of `when`, in place, where the user has set none."""
-  flat = {field.replace(':', '.'): value for field, value in c.when.get(c.method.name, {}).items()}
+  flat = {field.replace(':', '.'): value for field, value in chosen(c).items()}
   if c.phi.lr is not None:  # the user's: the other end of the file's way is none of its own
     flat = {field: value for field, value in flat.items() if field not in ('phi.lr_end', 'phi.steps')}
   for field, value in flat.items():

@@ -11,7 +11,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from vimnas_jax import config as config_lib
-from vimnas_jax import data, files, methods
+from vimnas_jax import data, files, methods, words
 from vimnas_jax.errors import UserError
 
 FIELDS = ('data.image_size', 'data.shrink', 'batch_size', 'epochs', 'network.cells', 'network.channels')
@@ -58,7 +58,7 @@ def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
   values = _values(c, count, side, fixed)
   for field in open_fields:
     c.update_from_flattened_dict({field: values[field]})
-  none = c.when.get(c.method.name, {}).get('pretrain:epochs') == 0  # as of `strict`
+  none = words.chosen(c).get('pretrain:epochs') == 0  # as of `strict`
   if 'epochs' in open_fields and c.pretrain.epochs is None and methods.pretrain(c.method.name) and not none:
     c.pretrain.epochs = float(math.ceil(c.epochs / 2))
   if c.data.pad is None:
@@ -88,7 +88,7 @@ def _readable(fields):
 
 
 def _values(c, count, side, fixed):
-  portion = c.when.get(c.method.name, {}).get('train_portion', 0.5) if c.train_portion is None else c.train_portion
+  portion = words.chosen(c).get('train_portion', 0.5) if c.train_portion is None else c.train_portion
   parts = c.data.search_parts if _shares(c.data.search_parts) else (portion, 1 - portion if portion < 1 else portion)
   searched, validated = (int(count * part) for part in parts)
   if searched < 8 and c.batch_size is None:
