@@ -11,10 +11,11 @@ from llvmlite import binding
 FEATURES = binding.get_host_cpu_features()
 WIDE = bool(FEATURES.get('avx512f'))
 BYTES = 64 if WIDE else 32  # of one vector register
-TILES = {1: 8, 2: 8, 3: 8} if WIDE else {1: 8, 2: 4, 3: 4}  # a block of a matrix product: vectors across, rows down
+# Blocks of a matrix product: how many rows, most first, by how many vectors lie across; their sums stay in registers.
+TILES = {1: (16, 8, 1), 2: (8, 4, 1), 3: (8, 4, 1)} if WIDE else {1: (8, 4, 1), 2: (6, 4, 1), 3: (4, 2, 1)}
 CHUNKS = 16  # parts of a batch that threads share out
 
-PRODUCTS = tuple(f'product_{across}_{rows}_{how}' for across, most in TILES.items() for rows in (1, most)
+PRODUCTS = tuple(f'product_{across}_{rows}_{how}' for across, sizes in TILES.items() for rows in sizes
                  for how in ('set', 'add'))
 # Modules of source/, their chunks, and the ranks of each chunk's arguments, a regular expression of digits.
 MODULES = {

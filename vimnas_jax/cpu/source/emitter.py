@@ -35,6 +35,13 @@ class Emitter:
       total = value if total is None else self.b.add(total, value)
     return self.b.add(base, self.b.mul(total, self.const(self.size)))
 
+  def apart(self, address):
+    """The same address, of which LLVM does not know where it came from.
+
+    Addresses that it knows to be evenly spaced it computes one from the other, and a loop then waits for that chain.
+    """
+    return self.b.asm(ir.FunctionType(I64, [I64]), '', '=r,0', [address], False)
+
   def load(self, address, offset=0):
     """The vector at an address, `offset` vectors on."""
     pointer = self.b.inttoptr(address, self.type.as_pointer())

@@ -15,6 +15,7 @@ from vimnas_jax.cpu.source.frame import address, call, function, load
 from vimnas_jax.cpu.table import TILES, slot
 
 CHAINS = 8  # sums that one loop over pixels keeps side by side
+ROWS = 4  # of a product whose addresses are computed one from the other
 PIXELS = 8  # neighbours in a row that share every weight a forward loop loads
 
 
@@ -25,7 +26,7 @@ def loop(name: str, vector: int, dtype: str):
     emitted, count = _window(int(size), int(dilation), int(stride), vector, dtype)[kind], 9
   elif name.startswith('product'):
     _, across, rows, how = name.split('_')
-    emitted, count = _product(int(across), int(rows), how == 'add', vector, dtype), 8
+    emitted, count = _product(int(across), int(rows), how == 'add', vector, dtype), 9
   else:
     emitted, count = (_basic(vector, dtype) | mix.loops(vector, dtype) | pools.loops(vector, dtype)
                       | tiles.loops(vector, dtype) | leaves.loops(vector, dtype)
@@ -186,23 +187,30 @@ def _basic(vector, dtype):
 
 
 def _product(across, rows, add, vector, dtype):
-  """C [rows, across * V] (+)= a [rows, depth] @ b [depth, across * V]."""
-  def emit(e, a, a_row, a_step, b, b_step, c, c_row, depth):
-    outs = [e.at(c, (e.const(r), c_row)) for r in range(rows)]
-    sums = [[e.variable(e.load(out, i) if add else e.fill(0)) for i in range(across)] for out in outs]
-    starts = [e.at(a, (e.const(r), a_row)) for r in range(rows)]
-    with e.loop(depth) as k:
-      place = e.at(b, (k, b_step))
-      right, step = [e.load(place, i) for i in range(across)], e.b.mul(e.b.mul(k, a_step), e.const(e.size))
-      for start, row in zip(starts, sums):
-        left = e.spread(e.b.add(start, step))
-        for (get, put), value in zip(row, right):
-          put(e.fma(left, value, get()))
-    for out, row in zip(outs, sums):
-      for i, (get, _) in enumerate(row):
-        e.store(get(), out, i)
+  """C [rows, across * V] (+)= a [rows, depth] @ b [depth, across * V], for `count` times `rows` rows."""
+  def emit(e, a, a_row, a_step, b, b_step, c, c_row, depth, count):
+    with e.loop(count) as t:
+      first = e.b.mul(t, e.const(rows))
+      top, to = e.at(a, (first, a_row)), e.at(c, (first, c_row))
+      outs = [e.at(to, (e.const(r), c_row)) for r in range(rows)]
+      sums = [[e.variable(e.load(out, i) if add else e.fill(0)) for i in range(across)] for out in outs]
+      starts = []
+      for r in range(rows):
+        if r % ROWS == 0:
+          base = e.apart(e.at(top, (e.const(r), a_row)))
+        starts.append(e.at(base, (e.const(r % ROWS), a_row)))
+      with e.loop(depth) as k:
+        place = e.at(b, (k, b_step))
+        right, step = [e.load(place, i) for i in range(across)], e.b.mul(e.b.mul(k, a_step), e.const(e.size))
+        for start, row in zip(starts, sums):
+          left = e.spread(e.b.add(start, step))
+          for (get, put), value in zip(row, right):
+            put(e.fma(left, value, get()))
+      for out, row in zip(outs, sums):
+        for i, (get, _) in enumerate(row):
+          e.store(get(), out, i)
   emit.__name__ = 'product'
-  return vector_function(8, vector, dtype)(emit)
+  return vector_function(9, vector, dtype)(emit)
 
 
 @functools.cache
@@ -213,22 +221,27 @@ def matrix_product(vector, dtype, how):
   V must divide width. A *panel* is a strip of b as wide as `panel_width` says; b_panel leads from one to the next.
   """
   v, s, wide = vector, np.dtype(dtype).itemsize, panel_width(vector)
-  first = slot('product_1_1_set', vector, dtype) + (how == 'add')
-  tile_one, tile_two, tile_three = TILES[1], TILES[2], TILES[3]
+  (most1, some1, _), (most2, some2, _), (most3, some3, _) = (TILES[across] for across in (1, 2, 3))
+  first = slot(f'product_1_{most1}_set', vector, dtype) + (how == 'add')
 
   @function(11, 'void')
   def multiply(a, a_row, a_step, b, b_step, b_panel, c, c_row, depth, rows, width):
     panel = wide(width)
     across = panel // v
-    tile = tile_one if across == 1 else tile_two if across == 2 else tile_three
-    single, block = load(address(first + 4 * (across - 1))), load(address(first + 4 * (across - 1) + 2))
-    whole = rows // tile * tile
+    most = most1 if across == 1 else most2 if across == 2 else most3
+    some = some1 if across == 1 else some2 if across == 2 else some3
+    large, small = rows // most, rows % most // some
+    second, third = large * most, large * most + small * some
+    of_most = first + 6 * (across - 1)
     for p in range(width // panel):
       right, to = b + s * p * b_panel, c + s * p * panel
-      for r in range(0, whole, tile):
-        call(block, a + s * r * a_row, a_row, a_step, right, b_step, to + s * r * c_row, c_row, depth)
-      for r in range(whole, rows):
-        call(single, a + s * r * a_row, a_row, a_step, right, b_step, to + s * r * c_row, c_row, depth)
+      call(load(address(of_most)), a, a_row, a_step, right, b_step, to, c_row, depth, large)
+      if small > 0:
+        call(load(address(of_most + 2)), a + s * second * a_row, a_row, a_step, right, b_step, to + s * second * c_row,
+             c_row, depth, small)
+      if third < rows:
+        call(load(address(of_most + 4)), a + s * third * a_row, a_row, a_step, right, b_step, to + s * third * c_row,
+             c_row, depth, rows - third)
 
   return multiply
 
