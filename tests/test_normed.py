@@ -122,3 +122,24 @@ def test_without_kernels_the_plain_form_runs(monkeypatch, how):
     np.testing.assert_array_equal(program.compile()(x), ops.max_pool(x, 1))
   finally:
     cpu.available.cache_clear()  # what was found here is not so elsewhere
+
+
+@WITH_KERNELS
+@pytest.mark.parametrize('channels, stride, sides', [(3, 1, (7, 5)), (1, 2, (8, 6)), (4, 2, (5, 7))])
+def test_a_convolution_of_an_image_in_kernels_is_the_same_forward_and_backward(x64, channels, stride, sides):
+  """Any number of channels, odd sides, 17 images; the gradient of the image too, and its absence."""
+  x = jax.random.normal(jax.random.key(0), (17, *sides, channels))
+  kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, 8))
+  affine = list(jax.random.normal(jax.random.key(2), (2, 8)))
+
+  def loss(x, kernel, affine, fast):
+    y = mixing.convolved(x, kernel, stride, affine, fast, image=True)
+    return (y * jax.random.normal(jax.random.key(3), y.shape)).sum()
+
+  for asked in ((0, 1, 2), (1, 2)):
+    plain, fused = (jax.jit(jax.value_and_grad(loss, asked), static_argnums=3)(x, kernel, affine, fast)
+                    for fast in (False, True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-8, atol=1e-9 * max(1.0, float(np.abs(a).max()))),
+                 plain, fused)
+  program = jax.jit(jax.grad(loss, 1), static_argnums=3).lower(x, kernel, affine, True).as_text()
+  assert '@vimnas_jax_dense_backward' in program and 'convolution' not in program

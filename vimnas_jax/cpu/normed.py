@@ -11,12 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from vimnas_jax.cpu import bank, dense, leaves, mix, stage, table
+from vimnas_jax.cpu.table import PADDED
 from vimnas_jax.cpu.zeros import arrays, perturbed, values
 
 
 def fits(channels: int, width: int, dtype) -> bool:
   """Whether a convolution from `channels` to `width` of this type has kernels here."""
   return np.dtype(dtype).name in ('float32', 'float64') and table.vector_length(np.gcd(channels, width), dtype) >= 4
+
+
+def fits_image(width: int, dtype) -> bool:
+  """Whether a convolution from an image, of any number of channels, to `width` of this type has kernels here."""
+  return fits(width, width, dtype)
+
+
+def of_image(x, size: int, stride: int):
+  """X and window as `trained` and `evaluated` take them, for a convolution of this size from an image [n, h, w, c]."""
+  pad = ((size - 1) // 2,) * 2
+  return jnp.pad(x, ((0, 0), pad, pad, (0, 0))), (stride, PADDED)
 
 
 def calls(op: str, params, stride: int):
@@ -37,7 +49,8 @@ def trained(x, weights, window, scale, bias, eps):
     x: [n, h, w, c].
     weights: of an ordinary convolution (kernel [k, k, c, d],); of a separable one (depthwise kernel [k, k, c], matrix
       [c, d]).
-    window: (stride,), or (stride, False) where no ReLU is in front; of a separable one (dilation, stride).
+    window: (stride,), or (stride, False) where no ReLU is in front, or what `of_image` gave with x; of a separable one
+      (dilation, stride).
     scale: of BatchNorm, [d].
     bias: of BatchNorm, [d].
     eps: of BatchNorm.
@@ -77,16 +90,29 @@ def _normed(how, x, weights, scale, bias):
 
 def _forward(how, x, weights, scale, bias):
   eps, *window = how
-  learned = perturbed(weights)
+  learned, asked = perturbed(weights), perturbed(x)
   x, weights, scale, bias = values((x, weights, scale, bias))
   a, moments = convolve(x, weights, window)
   mean, inverse, var = mix.statistics(moments, a.shape[1] * a.shape[2], eps, a.shape[3], variance=True)
   y = (a - mean[None, None, None]) * (scale * inverse)[None, None, None] + bias[None, None, None]
-  return (y, mean, var), (x, weights, scale, a, mean, inverse, learned)
+  return (y, mean, var), (x, weights, scale, a, mean, inverse, learned, asked)
 
 
 def _backward(how, saved, gradients):
-  return backward(how[1:], *saved, arrays(gradients)[0])
+  *saved, asked = saved
+  dx, *more = backward(how[1:], *saved, g := arrays(gradients)[0])
+  return (_of_image(how[1], *saved, g, *more) if dx is None and asked is not None else dx), *more
+
+
+def _of_image(stride, x, weights, scale, a, mean, inverse, learned, g, d_weights, spread, d_bias):
+  """The gradient of a padded image, for which there is no kernel."""
+  del learned, d_weights
+  count, (kernel,) = a.size // a.shape[-1], weights
+  by, along, shift = (v[None, None, None] for v in (scale * inverse, inverse * spread / count, d_bias / count))
+  da = by * (g - (a - mean[None, None, None]) * along - shift)
+  plain = functools.partial(jax.lax.conv_general_dilated, window_strides=(stride,) * 2, padding='VALID',
+                            dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  return jax.vjp(lambda x: plain(x, kernel), x)[1](da)[0]
 
 
 def backward(window, x, weights, scale, a, mean, inverse, learned, g, totals=None, gate=None):

@@ -14,6 +14,7 @@ BYTES = 64 if WIDE else 32  # of one vector register
 # Blocks of a matrix product: how many rows, most first, by how many vectors lie across; their sums stay in registers.
 TILES = {1: (16, 8, 1), 2: (8, 4, 1), 3: (8, 4, 1)} if WIDE else {1: (8, 4, 1), 2: (6, 4, 1), 3: (4, 2, 1)}
 CHUNKS = 16  # parts of a batch that threads share out
+PADDED = 2  # in place of whether a convolution has a ReLU in front: see source/dense.py
 
 PRODUCTS = tuple(f'product_{across}_{rows}_{how}' for across, sizes in TILES.items() for rows in sizes
                  for how in ('set', 'add'))

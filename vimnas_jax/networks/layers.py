@@ -5,7 +5,7 @@ import jax
 from vimnas_jax.networks.ops import conv
 
 
-def stem(kind, x, channels, weight, norm):
+def stem(kind, x, channels, weight, norm, first):
   """What comes before the cells: a stage 'stem', 'stem0' (two convolutions) or 'stem1', see `spaces.Stage`.
 
   Args:
@@ -14,17 +14,18 @@ def stem(kind, x, channels, weight, norm):
     channels: width of the output.
     weight: `weight(name, shape, fan_in)` gives a parameter.
     norm: `norm(name, y)` is BatchNorm.
+    first: `first(name, x, kernel, stride)` is the convolution of an image and the BatchNorm `name`.
 
   Returns:
     [n, h, w, channels], for 'stem0' a quarter and for 'stem1' half of the height and width; odd sides round up.
   """
   width = x.shape[-1]
   if kind == 'stem':
-    return norm('stem_norm', conv(x, weight('stem', (3, 3, width, channels), 9 * width)))
+    return first('stem_norm', x, weight('stem', (3, 3, width, channels), 9 * width), 1)
   if kind == 'stem1':
     return norm('stem1_norm', conv(jax.nn.relu(x), weight('stem1', (3, 3, width, channels), 9 * width), 2))
   half = channels // 2
-  x = norm('stem0a_norm', conv(x, weight('stem0a', (3, 3, width, half), 9 * width), 2))
+  x = first('stem0a_norm', x, weight('stem0a', (3, 3, width, half), 9 * width), 2)
   return norm('stem0b_norm', conv(jax.nn.relu(x), weight('stem0b', (3, 3, half, channels), 9 * half), 2))
 
 

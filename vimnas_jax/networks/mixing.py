@@ -123,7 +123,7 @@ def outlined(x, banks, into, stride):
   return [zeros if e in carried else y for e, y in enumerate(into)]
 
 
-def convolved(x, kernel, stride=1, affine=None, fast=True):
+def convolved(x, kernel, stride=1, affine=None, fast=True, image=False):
   """ReLU, convolution and BatchNorm by the batch's statistics.
 
   Args:
@@ -132,16 +132,18 @@ def convolved(x, kernel, stride=1, affine=None, fast=True):
     stride: of the convolution.
     affine: scale [d] and bias [d] of the BatchNorm, or None.
     fast: as in `mixed`.
+    image: whether x is an image, of any number of channels, without a ReLU behind it.
 
   Returns:
     [n, h / stride, w / stride, d]; odd sides round up.
   """
   width, fused = kernel.shape[-1], normed() if fast else None
-  if fused and fused.fits(x.shape[-1], width, x.dtype):
+  if fused and (fused.fits_image(width, x.dtype) if image else fused.fits(x.shape[-1], width, x.dtype)):
     with jax.named_scope('kernels'):
       scale, bias = affine or (jnp.ones(width, x.dtype), jnp.zeros(width, x.dtype))
-      return fused.trained(x, (kernel,), (stride,), scale, bias, ops.BN_EPS)[0]
-  y = ops.normalise(ops.conv(jax.nn.relu(x), kernel, stride))
+      x, window = fused.of_image(x, len(kernel), stride) if image else (x, (stride,))
+      return fused.trained(x, (kernel,), window, scale, bias, ops.BN_EPS)[0]
+  y = ops.normalise(ops.conv(x if image else jax.nn.relu(x), kernel, stride))
   return y * affine[0][None, None, None] + affine[1][None, None, None] if affine else y
 
 

@@ -76,6 +76,15 @@ class _Module(nn.Module):
     found = mixing.normed() if self.kernels and not self.is_initializing() else None
     return found if found and self.dtype == self.param_dtype and found.fits(channels, width, self.dtype) else None
 
+  def first(self, train):
+    """`f(name, x [n, h, w, c], kernel [k, k, c, d], stride)`, the convolution of an image and the BatchNorm `name`."""
+    def run(name, x, kernel, stride):
+      if found := self.fused(kernel.shape[-1], kernel.shape[-1]):
+        x, window = found.of_image(x, len(kernel), stride)
+        return FusedNorm(self.param_dtype, name=name)(x, (kernel,), window, train)
+      return self.batch_norm(train)(name, ops.conv(x, kernel, stride))
+    return run
+
   def pointwise(self, name, x, width, train):
     """ReLU, 1x1 convolution `name` and BatchNorm `name`_norm on x [n, h, w, c] -> [n, h, w, width]."""
     kernel = self.weight(name, (x.shape[-1], width), x.shape[-1])
@@ -253,7 +262,7 @@ class Network(_Module):
     norm, x, outputs, second = self.batch_norm(train), x.astype(self.dtype), (), None
     for index, stage in enumerate(stages):
       if stage.kind in ('stem', 'stem0', 'stem1'):
-        x = layers.stem(stage.kind, x, stage.channels, self.weight, norm)
+        x = layers.stem(stage.kind, x, stage.channels, self.weight, norm, self.first(train))
         outputs = (outputs[-1], x) if stage.kind == 'stem1' else (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]

@@ -153,7 +153,7 @@ class OneShot(Supernet):
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind == 'stem':
         kernel = self.weight('stem', (3, 3, x.shape[-1], stage.channels), 9 * x.shape[-1])
-        x = jax.nn.relu(self.batch_norm('stem_norm', ops.conv(x, kernel)))
+        x = jax.nn.relu(self.first('stem_norm', x, kernel))
       elif stage.kind == 'pool':
         x = pool(x)
       elif stage.kind == 'cell':

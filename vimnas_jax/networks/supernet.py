@@ -53,6 +53,11 @@ class Module(nn.Module):
     scale, bias = self.affine(name, x.shape[-1])
     return ops.normalise(x) * scale.astype(self.dtype)[None, None, None] + bias.astype(self.dtype)[None, None, None]
 
+  def first(self, name, x, kernel, stride=1):
+    """The convolution of an image x [n, h, w, c] with kernel [k, k, c, d], and the BatchNorm `name`."""
+    affine = [a.astype(self.dtype) for a in self.affine(name, kernel.shape[-1])]
+    return convolved(x, kernel, stride, affine, self.fast, image=True)
+
   def classify(self, x, num_classes):
     """Logits of x [n, h, w, c]: global mean and a linear layer, in float32 or wider."""
     x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
@@ -326,7 +331,7 @@ class Supernet(Module):
     noise = self.make_rng('noise') if self.space.noisy or self.dropout else None
     for index, stage in enumerate(self.space.macro(self.cells, self.channels)):
       if stage.kind in ('stem', 'stem0', 'stem1'):
-        x = layers.stem(stage.kind, x, stage.channels, self.weight, self.batch_norm)
+        x = layers.stem(stage.kind, x, stage.channels, self.weight, self.batch_norm, self.first)
         outputs = (outputs[-1], x) if stage.kind == 'stem1' else (x, x)
       elif stage.kind == 'cell':
         cell = self.space.cells[stage.cell]

@@ -19,7 +19,7 @@ from vimnas_jax.cpu.source.frame import (
   zeros,
 )
 from vimnas_jax.cpu.source.loops import matrix_product, panel_width
-from vimnas_jax.cpu.table import slot
+from vimnas_jax.cpu.table import PADDED, slot
 
 DEPTH = 256  # most rows of a strip of weights that a product reads in turn: what the first cache holds
 PIXELS = 170  # most pixels that a kernel's gradient sums at a time, for the same reason
@@ -27,8 +27,8 @@ PIXELS = 170  # most pixels that a kernel's gradient sums at a time, for the sam
 
 def chunk(name: str, vector: int, dtype: str):
   """The chunk `name` for one vector length and type. Attributes by alphabet: call, chunks, relu (0: there is none
-  in front), size, stride; backward call, chunks, gated, relu, size, stride and whole, of which 0 leaves the kernel's
-  gradient out.
+  in front; PADDED: nor any padding left to do, and no gradient of x to give), size, stride; backward call, chunks,
+  gated, relu, size, stride and whole, of which 0 leaves the kernel's gradient out.
 
   Kernels come packed, [size, panels, size * channels in, width of a panel] (dense.pack).
   """
@@ -68,15 +68,19 @@ def chunk(name: str, vector: int, dtype: str):
   def forward(frame, index):
     # arguments: x [n, h, w, c], kernel, zeros [c], ones [c]; results: a [n, h', w', d], moments [n, 2, d]
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
-    n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     ho, wo, d = result_dim(frame, 0, 1), result_dim(frame, 0, 2), result_dim(frame, 0, 3)
     chunks, relu, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 4)
     pad, moments = (size - 1) // 2, load(address(moments_slot))
+    given = 2 * pad if relu == PADDED else 0
+    n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1) - given, arg_dim(frame, 0, 2) - given, arg_dim(frame, 0, 3)
     row = (w + 2 * pad) * c
     memory = zeros(s * (h + 2 * pad) * row + 64)
     xp = lines(memory)
     for image in range(n * index // chunks, n * (index + 1) // chunks):
-      pad_in(x + s * image * h * w * c, none, one, relu, h, w, c, pad, row, xp)
+      if relu == PADDED:
+        xp = x + s * image * (h + 2 * pad) * row
+      else:
+        pad_in(x + s * image * h * w * c, none, one, relu, h, w, c, pad, row, xp)
       to = result(frame, 0) + s * image * ho * wo * d
       convolve(xp, row, c, kernel, to, ho, wo, d, size, stride)
       for b in range(0, d, v):
@@ -90,12 +94,13 @@ def chunk(name: str, vector: int, dtype: str):
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
     a, center, p, q, r = arg(frame, 4), arg(frame, 5), arg(frame, 6), arg(frame, 7), arg(frame, 8)
     by, plus, samples, maps = arg(frame, 9), arg(frame, 10), arg_dim(frame, 6, 0), args(frame) - 11
-    n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1), arg_dim(frame, 0, 2), arg_dim(frame, 0, 3)
     ho, wo, d = arg_dim(frame, 4, 1), arg_dim(frame, 4, 2), arg_dim(frame, 4, 3)
     chunks, gated, relu = attr(frame, 1), attr(frame, 2), attr(frame, 3)
     size, stride, whole = attr(frame, 4), attr(frame, 5), attr(frame, 6)
     pad, through, normalise, gate = ((size - 1) // 2, load(address(through_slot)), load(address(normalise_slot)),
                                      load(address(gated_slot)))
+    given = 2 * pad if relu == PADDED else 0
+    n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1) - given, arg_dim(frame, 0, 2) - given, arg_dim(frame, 0, 3)
     row, back = (w + 2 * pad) * c, (w + 2 * pad) * d
     padded, spread, inner = lines(s * (h + 2 * pad) * row), lines(s * (h + 2 * pad) * back), lines(s * h * w * c)
     dk_size = s * size * size * c * d
@@ -108,7 +113,9 @@ def chunk(name: str, vector: int, dtype: str):
     block = max(1, PIXELS // (w + 2 * pad))
     for image in range(n * index // chunks, n * (index + 1) // chunks):
       sample = image * samples // n
-      if whole:
+      if relu == PADDED:
+        xp = x + s * image * (h + 2 * pad) * row
+      elif whole:
         pad_in(x + s * image * h * w * c, none, one, relu, h, w, c, pad, row, xp)
       ch = 0
       for e in range(maps):
@@ -129,12 +136,14 @@ def chunk(name: str, vector: int, dtype: str):
         for tap in range(size):
           multiply_add(xp + s * (i + tap) * row, 1, c, zp + s * ((i + pad) * back + pad * d), d, wide(d),
                        dk + s * tap * size * c * d, d, pixels, size * c, d)
+      if relu == PADDED:
+        continue
       convolve(zp, back, d, kernel, dx if relu else result(frame, 0) + s * image * h * w * c, h, w, c, size, 1)
       for b in range(0, c if relu else 0, v):
         here = s * (image * h * w * c + b)
         call(through, dx + s * b, x + here, c, none + s * b, one + s * b, h * w, result(frame, 0) + here, unused, v)
     if whole:
-      copy(result(frame, 1) + index * dk_size, dk, dk_size)
+      copy(result(frame, 0 if relu == PADDED else 1) + index * dk_size, dk, dk_size)
     free(memory)
     return 0
 
