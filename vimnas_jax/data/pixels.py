@@ -166,7 +166,7 @@ def irregular(path) -> str:
 def is_image(path) -> bool:
   """Whether the regular file `path` begins as an image of FORMATS does, whatever its suffix. Raises OSError."""
   try:
-    with open(path, 'rb') as file, _unlimited():
+    with open(path, 'rb') as file, unlimited():
       _open(file, '')
     return True
   except OSError as e:
@@ -189,7 +189,7 @@ def shorter_side(path) -> int:
 def side_of(file, suffix: str = '') -> int:
   """`shorter_side` of an open file."""
   try:
-    with _unlimited():
+    with unlimited():
       return min(_open(file, suffix).size)
   except Exception:
     return 0
@@ -224,7 +224,7 @@ def opened(file, max_pixels: int, suffix: str = '', least: int = 0):
     suffix: of the file's name.
     least: pixels of the shorter side that suffice, for images that can be decoded at a fraction; 0 for all.
   """
-  with _unlimited():
+  with unlimited():
     image = _open(file, suffix)
     pixels = image.width * image.height
     if pixels > max_pixels:
@@ -239,8 +239,11 @@ def opened(file, max_pixels: int, suffix: str = '', least: int = 0):
 
 
 @contextlib.contextmanager
-def _unlimited():
-  """Takes Pillow's own limit of pixels away while any thread reads, for ours is asked instead; and its remarks."""
+def unlimited():
+  """Takes Pillow's own limit of pixels away while any thread reads, for ours is asked instead; and its remarks.
+
+  Around the reading of many images it spares doing so for each.
+  """
   from PIL import Image
   global _readers, _before
   with _counting:
@@ -263,7 +266,8 @@ def _unlimited():
 def _open(file, suffix):
   from PIL import Image
   Image.init()
-  logging.getLogger('PIL').setLevel(logging.CRITICAL)  # damage is told in one line of ours
+  if (logger := logging.getLogger('PIL')).level != logging.CRITICAL:  # to set it, even to what it is, costs time
+    logger.setLevel(logging.CRITICAL)  # damage is told in one line of ours
   # TGA by its suffix alone: its files begin with nothing of their own
   formats = (*FORMATS, *(('TGA',) if suffix.lower() == '.tga' else ()))
   formats = [name for name in formats if name in Image.OPEN]  # an older Pillow has no AVIF

@@ -88,20 +88,21 @@ def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
   side = recipe['side']
   images = np.empty((len(source), *(shape if fixed else (side, side, 3))), np.uint8)  # [n, h, w, c]
   labels, aspects = np.empty(len(source), np.int32), np.empty(len(source), np.float32)
-  for start in range(0, len(source), _BLOCK):
-    block = source.__getitems__(range(start, min(start + _BLOCK, len(source))))
-    for i, record in enumerate(block, start):
-      # A thread pool is slower here: the work on a small image is mostly Python's.
-      if not 0 <= record['label'] < classes:
-        raise LookupError(f'label {record["label"]} of image {i} of {part} is outside 0..{classes - 1}')
-      labels[i] = record['label']
-      try:
-        if fixed:
-          images[i] = records.exact(record['image'], shape)
-        else:
-          images[i], aspects[i] = pixels.decode(io.BytesIO(record['image']), recipe, max_pixels)
-      except Exception as e:
-        raise ValueError(f'image {i} of {part}: {e}') from None
+  with pixels.unlimited():
+    for start in range(0, len(source), _BLOCK):
+      block = source.__getitems__(range(start, min(start + _BLOCK, len(source))))
+      for i, record in enumerate(block, start):
+        # A thread pool is slower here: the work on a small image is mostly Python's.
+        if not 0 <= record['label'] < classes:
+          raise LookupError(f'label {record["label"]} of image {i} of {part} is outside 0..{classes - 1}')
+        labels[i] = record['label']
+        try:
+          if fixed:
+            images[i] = records.exact(record['image'], shape)
+          else:
+            images[i], aspects[i] = pixels.decode(io.BytesIO(record['image']), recipe, max_pixels)
+        except Exception as e:
+          raise ValueError(f'image {i} of {part}: {e}') from None
   return Split(images, labels, aspects if not fixed and recipe['fit'] == 'squeeze' else None)
 
 
