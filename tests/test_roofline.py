@@ -1,7 +1,11 @@
+import json
+import pathlib
+
 import jax
 import jax.numpy as jnp
+import pytest
 
-from benchmarks import roofline
+from benchmarks import roofline, table
 
 
 def entry(text):
@@ -31,3 +35,13 @@ def test_arithmetic_of_the_kernels():
   assert roofline._of_kernel('winograd_forward', [x, (36, 5, 6, 4), (6,), (6,)], [y, (4, 2, 20)]) == tiles
   assert roofline._of_kernel('winograd_backward', [x, (36, 1, 20, 6), (6,), (6,), y], [x, kernel]) == 2 * tiles
   assert roofline._of_kernel('mix', [a], [a]) == 0
+
+
+@pytest.mark.parametrize('kind, of, labels', [('step', table.of_step, table.SPACES),
+                                              ('network', table.of_network,
+                                               {name: label for name, (label, _) in table.NETWORKS.items()})])
+def test_the_table_of_the_readme_is_what_was_measured(kind, of, labels):
+  folder = pathlib.Path(table.__file__).parent
+  told = (folder / 'README.md').read_text(encoding='utf-8')
+  for name, label in labels.items():
+    assert of(label, json.loads((folder / 'avx512' / f'{kind}_{name}.json').read_text())) in told

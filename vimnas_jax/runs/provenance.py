@@ -34,6 +34,17 @@ def sources() -> str:
   return digest.hexdigest()
 
 
+def machine() -> str:
+  """'x86_64 2 x AMD EPYC, AVX-512': what a result was computed on, its vectors too: rounding depends on them."""
+  try:
+    flags = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').partition('\nflags')[2]
+  except OSError:
+    flags = ''
+  words = flags.partition('\n')[0].split()
+  vectors = next((name for flag, name in (('avx512f', 'AVX-512'), ('avx2', 'AVX2')) if flag in words), '')
+  return f'{platform.machine()} {processor()}'.strip() + (f', {vectors}' if vectors else '')
+
+
 def processor() -> str:
   """'2 x AMD EPYC', or what Python knows of the processor where there is no /proc/cpuinfo."""
   try:

@@ -320,4 +320,4 @@ def environment() -> dict:
   devices = jax.devices()
   return {**provenance.software(PACKAGES), 'device': f'{len(devices)} x {devices[0].device_kind}',
           **({'processes': jax.process_count()} if jax.process_count() > 1 else {}),
-          'machine': f'{platform.machine()} {provenance.processor()}'.strip()}
+          'machine': provenance.machine()}
