@@ -12,6 +12,7 @@ from vimnas_jax import config as config_lib
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock, inputs
 from vimnas_jax.spaces import Cell
+from vimnas_jax.verbs import outcome
 
 OPS = ('none', 'skip_connect', 'sep_conv_3x3')
 MIXED = jax.jit(inputs.mixed, static_argnums=(0, 1))  # compiled whole: one program a primitive takes longer
@@ -115,6 +116,27 @@ def test_logits_that_are_far_apart_make_no_ties():
   logits[:, 4], logits[9:, 0] = 60, [14, 8, 2, -4, -10]
   share = 1 - np.asarray(MIXED(space.cells['normal'], 2, jax.nn.softmax(jnp.asarray(logits))))[9:, 0]
   np.testing.assert_allclose(share, [0, 0, 0, 1, 1], atol=0.01)
+
+
+@pytest.mark.parametrize('name', ['s2', 's4'])
+def test_inputs_are_read_off_where_float32_has_1_for_every_edge(name):
+  """No edge can be none there, so inputs do not compete: those of the most probable operations, not the first ones."""
+  space, rng = spaces.get(name), np.random.default_rng(0)
+  method = _vimnas(space, variant='table', bound=0.0, sharpen=1.0, sharpen_last=1.0)
+  phi, margins = jax.jit(lambda: method.init(jax.random.key(0), space))(), {}
+  for cell, rows in phi['params'].items():
+    margins[cell] = rng.permutation(np.linspace(20, 33, 14))
+    rows['mu'] = jnp.zeros((1, 14, 2)).at[0, :, 1].set(margins[cell])
+  probs, logs = method.probs(phi), method.logs(phi)
+  assert all((np.asarray(rows)[:, 1] == 1).all() for rows in probs.values())
+  exact = outcome.exact(probs, logs)
+  found = space.genotype(exact)
+  for cell, own in space.cells.items():
+    np.testing.assert_allclose(exact[cell], probs[cell], rtol=1e-6)
+    best = {own.edges[e] for node in range(2, 6) for e in sorted(
+        (i for i, (_, target) in enumerate(own.edges) if target == node), key=lambda e: -margins[cell][e])[:2]}
+    assert {(source, target) for _, source, target in found.cells[cell]} == best
+  assert found.unordered != space.genotype({cell: np.asarray(rows) for cell, rows in probs.items()}).unordered
 
 
 def test_where_nothing_changes_a_configuration_says_so_and_a_bad_value_is_refused():

@@ -55,7 +55,11 @@ def within(method: Method, space: Space) -> Method:
   def ranking(phi, clock=END):
     return {name: odds(space.cells[name], p) if name in names else p for name, p in method.probs(phi, clock).items()}
 
-  return method._replace(sample=sample, probs=lambda phi, clock=END: all_of(method.probs(phi, clock)), odds=ranking)
+  def others(logs):
+    return lambda phi, clock=END: {name: rows for name, rows in logs(phi, clock).items() if name not in names}
+
+  return method._replace(sample=sample, probs=lambda phi, clock=END: all_of(method.probs(phi, clock)), odds=ranking,
+                         logs=method.logs and others(method.logs))
 
 
 def odds(cell: Cell, probs: jax.Array) -> jax.Array:

@@ -24,8 +24,8 @@ _MAY = {**dict.fromkeys(('lr', 'lr_end', 'momentum', 'weight_decay', 'fall', 'un
         'steps': (int,), **dict.fromkeys(('optimizer', 'schedule'), (str,))}
 _TYPES = (bool, int, float, str)
 # What a step reports itself.
-_TAKEN = ('loss', 'accuracy', 'grad_theta', 'grad_phi', 'norm_theta', 'norm_phi', 'probs', 'dead', 'step', 'stage',
-          'seconds')
+_TAKEN = ('loss', 'accuracy', 'grad_theta', 'grad_phi', 'norm_theta', 'norm_phi', 'probs', 'logs', 'dead', 'step',
+          'stage', 'seconds')
 
 
 def literals(text: str) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def beside(method: Method, choices: Mapping[str, int], lr: float = LR,
     steps.setdefault(id(other), rows_beside(other))
   return method._replace(
       init=init, sample=sampled(method.sample), sample_theta=sampled(method.sample_theta),
-      probs=scored(method.probs), scores=scored(method.scores), odds=scored(method.odds),
+      probs=scored(method.probs), logs=alone(method.logs), scores=scored(method.scores), odds=scored(method.odds),
       step=step, before=tuple((part, steps[id(other)]) for part, other in method.before),
       penalty=alone(method.penalty), after=ended(method.after), derive=derived(method.derive),
       grow=grown(method.grow), stopped=alone(method.stopped), features=alone(method.features),

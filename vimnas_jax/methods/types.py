@@ -221,6 +221,8 @@ class Method(NamedTuple):
     probs: `probs(phi, clock=END) -> {cell: [edges, ops]}`: noise-free probabilities, rows that sum to 1.
     step: how theta and phi are moved.
     sample_theta: `sample` for the pass that moves theta, where it differs; two-level methods alone.
+    logs: `logs(phi, clock=END) -> {cell: [edges, ops]}`: the logarithms of `probs`, of some cells or all: in float32
+      they tell probabilities apart that are rounded to 1. None: they are not near enough to it.
     scores: `scores(phi, clock=END) -> {cell: [edges, ops]}`: what the architecture is read off, by the space's rule;
       None: `probs`.
     odds: `odds(phi, clock=END) -> {cell: [edges, ops]}`: what, multiplied over the edges that an architecture keeps, it
@@ -260,6 +262,7 @@ class Method(NamedTuple):
   probs: Read
   step: Step
   sample_theta: Sample | None = None
+  logs: Read | None = None
   scores: Read | None = None
   odds: Read | None = None
   before: tuple[tuple[float, Step], ...] = ()

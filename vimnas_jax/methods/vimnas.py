@@ -29,6 +29,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
@@ -184,6 +185,9 @@ def make(config: ConfigDict) -> Method:
   def probs(phi, clock=END):
     return {name: jax.nn.softmax(sharper(clock.progress) * m) for name, m in logits(phi).items()}
 
+  def logs(phi, clock=END):
+    return {name: log_softmax(sharper(clock.progress) * m) for name, m in logits(phi).items()}
+
   def sigma(phi):
     return {name: jax.nn.softplus(network(p['sigma'], phi['fixed']['eps'][name])[0].mean(0))
             for name, p in phi['params'].items()}
@@ -212,10 +216,16 @@ def make(config: ConfigDict) -> Method:
             for name, p in phi['params'].items()}
 
   step = updates.bilevel() if config.bilevel else updates.single_level()
-  return Method(init, sample, probs, step, penalty=penalty if dropout else None,
+  return Method(init, sample, probs, step, logs=logs, penalty=penalty if dropout else None,
                 samples=1 if config.variant == 'point' else config.samples, separate=config.separate,
                 features=None if table else features, logits=logits,
                 outputs=lambda phi: {} if table else {name: maps.mean(0) for name, maps in outputs(phi).items()})
+
+
+def log_softmax(rows: jax.Array) -> jax.Array:
+  """The logarithms of the softmax of rows [..., ops], to the last digit also where it is next to 1."""
+  others = ~np.eye(rows.shape[-1], dtype=bool)
+  return -jax.nn.softplus(jax.nn.logsumexp(rows[..., None, :], -1, where=others) - rows)
 
 
 def init_network(key: jax.Array, widths: tuple[int, ...], gamma: float = 1.0) -> list[Layer]:

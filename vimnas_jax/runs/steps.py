@@ -245,7 +245,7 @@ def search_step(method: Method, problem: Callable[[Lengths], Problem], plan: Pla
 
   A batch is {'images': uint8 [n, h, w, c], 'labels': int32 [n]}; for a phase that validates also 'valid_images' and
   'valid_labels'. `augment(key, images)` gives float images. Metrics are scalars, and 'probs' {cell: [edges, ops]}, with
-  methods that have them 'scores', and 'dead' {cell: bool [edges]} after the step.
+  methods that have them 'logs' and 'scores', and 'dead' {cell: bool [edges]} after the step.
   """
 
   def step(state: SearchState, batch, key, given=None):
@@ -261,8 +261,8 @@ def search_step(method: Method, problem: Callable[[Lengths], Problem], plan: Pla
       state = state.replace(phi=phase.after(state.phi, clock))
     if method.stopped:
       metrics['stopped'] = method.stopped(state.phi).astype(jnp.float32)
-    if method.scores:
-      metrics['scores'] = method.scores(state.phi, clock)
+    metrics |= {name: read(state.phi, clock) for name, read in (('logs', method.logs), ('scores', method.scores))
+                if read}
     metrics |= {'norm_theta': leaves.norm(state.theta), 'norm_phi': leaves.norm(state.phi['params']),
                 'probs': method.probs(state.phi, clock), 'dead': dead_rows(method, state.phi)}
     return state.replace(step=state.step + 1), metrics

@@ -9,6 +9,8 @@ from vimnas_jax.networks import cost
 from vimnas_jax.runs import budget, checkpoint, metrics, signals, steps
 from vimnas_jax.verbs import constraints, finalists, pages, standing
 
+_DIGITS = 15  # of probabilities that a method gives exactly: what several searches agree on is read off them
+
 
 class Unchanged:
   """For how many steps the architecture has been the same, in whatever order its edges stand, across a resume."""
@@ -71,10 +73,11 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   `console`, a metrics.Console, and `stop`, an entered signals.Stop, are for finalists alone.
   """
   space, method, config = run.space, run.method, run.config
-  probs = jax.device_get(method.probs(now.phi, run.plan.clock(int(now.step))))
+  clock = run.plan.clock(int(now.step))
+  probs = exact(*jax.device_get((method.probs(now.phi, clock), method.logs and method.logs(now.phi, clock))))
   scores = _scores(run, now, probs)
   genotype, limits, final = space.genotype(scores), None, None
-  ranking = jax.device_get(method.odds(now.phi, run.plan.clock(int(now.step)))) if method.odds else scores
+  ranking = jax.device_get(method.odds(now.phi, clock)) if method.odds else scores
   if run.constraint:
     genotype, limits = run.constraint.chosen(ranking, genotype, probs)
   pace = finalists.pace(folder, pace, config)
@@ -112,7 +115,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
       'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs, space),
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
-      'probs': {name: np.round(p.astype(float), 5).tolist() for name, p in probs.items()},
+      'probs': {name: np.round(p.astype(float), _DIGITS if method.logs else 5).tolist() for name, p in probs.items()},
       **rated(space, genotype, config, run.image_shape[:2], run.size),
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
       'seconds_per_step': pace and round(pace.seconds, 4),
@@ -155,6 +158,16 @@ def rated(space, genotype, config, image_size: tuple[int, int], size) -> dict:
   for benchmark in tabular.of(space, config.oracle):
     found |= benchmark.answer(config.oracle, genotype, config.data.name)
   return found
+
+
+def exact(probs, logs):
+  """`probs` {cell: [edges, ops]} in float64, by their logarithms where `logs` has these.
+
+  In float32 probabilities above 0.99999997 are all 1: which inputs a node keeps, the edges with the most probable
+  operations, would hang on their order.
+  """
+  return {name: np.exp(np.asarray(logs[name], np.float64)) if logs and name in logs else rows
+          for name, rows in probs.items()}
 
 
 def _scores(run, now, probs):

@@ -17,9 +17,9 @@ class Trace:
     self._arch = metrics.Lines(folder / 'arch.jsonl', first or -1)  # a fresh start writes its step 0 itself
     self._history = outcome.Unchanged(metrics.read(folder / 'arch.jsonl'), run.space)
 
-  def architecture(self, at, probs, dead, scores=None) -> float:
+  def architecture(self, at, probs, dead, scores=None, logs=None) -> float:
     """Writes the probabilities {cell: [edges, ops]} after `at` steps; returns their one-hotness."""
-    space = self._run.space
+    space, probs = self._run.space, outcome.exact(probs, logs)
     genotype = space.genotype(scores or probs)
     hot = outcome.one_hotness(probs, space)
     rows = outcome.dead_edges(dead)
@@ -35,13 +35,15 @@ class Trace:
   def start(self, now):
     """Writes the probabilities of the state `now` at step 0."""
     method, clock = self._run.method, self._run.plan.clock(0)
-    self.architecture(0, *jax.device_get((method.probs(now.phi, clock), steps.dead_rows(method, now.phi),
-                                          method.scores(now.phi, clock) if method.scores else None)))
+    probs, *more = jax.device_get((method.probs(now.phi, clock), steps.dead_rows(method, now.phi),
+                                   *(read and read(now.phi, clock) for read in (method.scores, method.logs))))
+    self.architecture(0, probs, *more)
 
   def note(self, at, values, seconds) -> str:
     """`note` of loop.Loop."""
     values = jax.device_get(values)
-    hot = self.architecture(at, values.pop('probs'), values.pop('dead'), values.pop('scores', None))
+    hot = self.architecture(at, values.pop('probs'), values.pop('dead'), values.pop('scores', None),
+                            values.pop('logs', None))
     self._log.write(step=at, stage=self._run.phase(at - 1).name, seconds=round(seconds, 4),
                     **{k: float(v) for k, v in values.items()})
     return f'accuracy {float(values["accuracy"]):.3f}  one-hot {hot:.3f}'
