@@ -80,8 +80,10 @@ def _of_kernel(target, operands, results):
   if target in ('dense_forward', 'dense_backward'):
     out = math.prod(results[0]) if target == 'dense_forward' else math.prod(operands[4])
     packed = operands[1]
-    depth = packed[0] * packed[2] if target == 'dense_forward' else math.prod(results[1][1:4])
-    return 2 * out * depth * (1 if target == 'dense_forward' else 2)
+    if target == 'dense_forward':
+      return 2 * out * packed[0] * packed[2]
+    depth = packed[0] ** 2 * operands[0][-1]
+    return 2 * out * depth * len(results)  # of the image, the kernel, or both
   if target in ('winograd_forward', 'winograd_backward'):  # 36 points for 16 pixels; transforms are not counted
     n, h, w, d = results[0] if target == 'winograd_forward' else operands[4]
     return 2 * n * -(-h // 4) * -(-w // 4) * d * operands[0][-1] * 36 * (1 if target == 'winograd_forward' else 2)

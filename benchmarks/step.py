@@ -117,7 +117,7 @@ def writable(out):
 
 
 def environment() -> dict:
-  """Versions, processor and git revision, as far as they can be had; imports neither JAX nor PyTorch."""
+  """Versions, machine and git revision, as far as they can be had; imports neither JAX nor PyTorch."""
   return {**provenance.software(PACKAGES), 'cpu': provenance.machine(), 'load': os.getloadavg()[0]}
 
 

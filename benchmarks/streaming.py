@@ -206,7 +206,7 @@ def main(argv):
       print(figures, flush=True)
     rate = min(row['images_per_core_second'] for row in result['rows'])
     result['cores_for_images_per_second'] = {str(rate_of): int(np.ceil(rate_of / rate)) for rate_of in RATES}
-    result |= {**provenance.software(PACKAGES), 'cpu': provenance.processor(), 'load': load}
+    result |= {**provenance.software(PACKAGES), 'cpu': provenance.machine(), 'load': load}
     files.write_json(args.out, result)
     print({key: result[key] for key in ('resumed_same', 'cores_for_images_per_second')})
   finally:

@@ -4,7 +4,8 @@
     python -m benchmarks.table --out DIR
 
 Runs `benchmarks.step` for every space and `benchmarks.network` for two architectures, one after the other, ten minutes
-in all, and prints two tables in Markdown. What DIR holds already is read and not measured again.
+in all, and prints two tables in Markdown. What DIR holds already of this revision and machine is read and not measured
+again.
 """
 
 import json
@@ -12,6 +13,7 @@ import pathlib
 
 from benchmarks import network, step
 from vimnas_jax.errors import UserError
+from vimnas_jax.runs import provenance
 
 SPACES = {'darts': 'DARTS space, 8 cells', 'nb201': 'NAS-Bench-201, N = 5', 's1': 'S1, 8 cells', 's2': 'S2', 's3': 'S3',
           's4': 'S4', 'oneshot1': 'NAS-Bench-1Shot1, space 1, 9 cells, batch 96'}
@@ -33,9 +35,13 @@ def of_network(label: str, found: dict) -> str:
   def figure(what, unit, scale):
     own = {form: measured['median'] * scale for form, measured in found['measures'][what].items()}
     best = min(value for form, value in own.items() if form != 'ours')
-    return f'{own["ours"]:.3g} of {best:.3g} {unit}, {best / own["ours"]:.2f} x'
+    return f'{_short(own["ours"])} of {_short(best)} {unit}, {best / own["ours"]:.2f} x'
   return (f'| {label} | {figure("step", "ms", 1e3)} | {figure("inference 64", "ms", 1e3)} | '
           f'{figure("memory of step", "GiB", 1)} |')
+
+
+def _short(number):
+  return f'{number:.0f}' if number >= 100 else f'{number:.3g}'
 
 
 def measured(main, out: pathlib.Path, argv) -> dict:
@@ -44,25 +50,32 @@ def measured(main, out: pathlib.Path, argv) -> dict:
   if not path.exists():
     main([*argv, '--out', str(out)])
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
+    found = json.loads(path.read_text())
+    same = (found['sources_sha256'], found['cpu']) == (step.sources(), provenance.machine())
+  except (OSError, ValueError, KeyError):
     raise UserError(f'{path} cannot be read: remove it') from None
+  if not same:
+    raise UserError(f'{path} is of other sources or of another machine: remove it, or choose another --out')
+  return found
 
 
 def main(argv) -> int:
   """Measures what is missing and prints the tables. Returns the exit code."""
   parser = step.Parser(prog='python -m benchmarks.table', description=__doc__)
   parser.add_argument('--out', required=True, type=pathlib.Path, help='a folder')
-  parser.add_argument('--rounds', default='2', help='of every measurement; a warm start needs two')
+  parser.add_argument('--rounds', type=int, default=2, help='of every measurement')
   args = parser.parse_args(argv)
+  if args.rounds < 2:
+    raise UserError(f'--rounds={args.rounds} must be at least 2: what a warm start takes is told by the second')
+  rounds = str(args.rounds)
   steps, networks = [], []
   for name, label in SPACES.items():
     more = ['--batch', '96'] if name == 'oneshot1' else []
     steps.append(of_step(label, measured(step.main, args.out / f'step_{name}', [
-        '--space', name, '--forms', 'fused,torch', '--rounds', args.rounds, '--steps', '3', *more])))
+        '--space', name, '--forms', 'fused,torch', '--rounds', rounds, '--steps', '3', *more])))
   for name, (label, genotype) in NETWORKS.items():
     networks.append(of_network(label, measured(network.main, args.out / f'network_{name}', [
-        '--genotype', genotype, '--rounds', args.rounds, '--steps', '6', '--seconds', '2'])))
+        '--genotype', genotype, '--rounds', rounds, '--steps', '6', '--seconds', '2'])))
   print('\n| | s a step | against PyTorch | peak GiB, warm (compiling) | of PyTorch\'s | compiling | warm start |\n' +
         '|---' * 7 + '|')
   print('\n'.join(steps))

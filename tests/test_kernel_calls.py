@@ -36,6 +36,16 @@ def _mixed(x):
   return jnp.square(mixing.mixed(x, banks, [None], params, weights, 1, True)[0]).sum()
 
 
+def test_products_of_any_number_of_rows():
+  """They fall into blocks of three heights, one, two or three vectors wide; a 1x1 convolution has a row for a pixel."""
+  width = table.BYTES // 4
+  for across in (1, 2, 3):
+    kernel = np.asarray(jax.random.normal(jax.random.key(across), (1, 1, across * width, across * width)))
+    for rows in (1, 2, 3, 5, 6, 7, 8, 13, 23, 31):
+      x = np.asarray(jax.random.normal(jax.random.key(rows), (2, 1, rows, across * width)))
+      np.testing.assert_allclose(dense.forward(x, kernel, relu=False)[0], x @ kernel[0, 0], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('ask', [
     lambda: jax.grad(lambda x: jnp.square(jax.grad(_trained)(x)).sum())(X),
     lambda: jax.jit(jax.grad(lambda x: jnp.square(jax.grad(_mixed)(x)).sum())).lower(X),

@@ -125,12 +125,13 @@ def test_without_kernels_the_plain_form_runs(monkeypatch, how):
 
 
 @WITH_KERNELS
-@pytest.mark.parametrize('channels, stride, sides', [(3, 1, (7, 5)), (1, 2, (8, 6)), (4, 2, (5, 7))])
-def test_a_convolution_of_an_image_in_kernels_is_the_same_forward_and_backward(x64, channels, stride, sides):
+@pytest.mark.parametrize('channels, width, stride, sides', [(3, 8, 1, (7, 5)), (1, 24, 2, (8, 6)), (4, 12, 2, (5, 7)),
+                                                            pytest.param(3, 48, 1, (4, 37), marks=SLOW)])
+def test_a_convolution_of_an_image_in_kernels_is_the_same_forward_and_backward(x64, channels, width, stride, sides):
   """Any number of channels, odd sides, 17 images; the gradient of the image too, and its absence."""
   x = jax.random.normal(jax.random.key(0), (17, *sides, channels))
-  kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, 8))
-  affine = list(jax.random.normal(jax.random.key(2), (2, 8)))
+  kernel = jax.random.normal(jax.random.key(1), (3, 3, channels, width))
+  affine = list(jax.random.normal(jax.random.key(2), (2, width)))
 
   def loss(x, kernel, affine, fast):
     y = mixing.convolved(x, kernel, stride, affine, fast, image=True)

@@ -30,6 +30,7 @@ def test_arithmetic_of_the_kernels():
   forward = 2 * 4 * 4 * 4 * 20 * 54
   assert roofline._of_kernel('dense_forward', [x, packed, (6,), (6,)], [a, (4, 2, 20)]) == forward
   assert roofline._of_kernel('dense_backward', [x, packed, (6,), (6,), a], [x, kernel]) == 2 * forward
+  assert roofline._of_kernel('dense_backward', [x, packed, (6,), (6,), a], [kernel]) == forward
   y = (4, 8, 8, 20)
   tiles = 2 * 4 * 2 * 2 * 36 * 6 * 20
   assert roofline._of_kernel('winograd_forward', [x, (36, 5, 6, 4), (6,), (6,)], [y, (4, 2, 20)]) == tiles

@@ -49,7 +49,9 @@ def supernet_kernels():
 
 
 def convolution_kernels():
-  """A convolution with its own BatchNorm: normed.py, with `fits`, `calls`, `trained` and `evaluated`."""
+  """A convolution with its own BatchNorm: normed.py, with `fits`, `fits_image`, `of_image`, `calls`, `trained` and
+  `evaluated`.
+  """
   if not _wanted():
     return None
   from vimnas_jax.cpu import normed

@@ -88,9 +88,9 @@ def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
   side = recipe['side']
   images = np.empty((len(source), *(shape if fixed else (side, side, 3))), np.uint8)  # [n, h, w, c]
   labels, aspects = np.empty(len(source), np.int32), np.empty(len(source), np.float32)
-  with pixels.unlimited():
-    for start in range(0, len(source), _BLOCK):
-      block = source.__getitems__(range(start, min(start + _BLOCK, len(source))))
+  for start in range(0, len(source), _BLOCK):
+    block = source.__getitems__(range(start, min(start + _BLOCK, len(source))))
+    with pixels.unlimited():
       for i, record in enumerate(block, start):
         # A thread pool is slower here: the work on a small image is mostly Python's.
         if not 0 <= record['label'] < classes:

@@ -92,7 +92,8 @@ class Untrained(nn.Module):
         outputs = (x, x)
       elif stage.kind in ('stem', 'stem0', 'stem1'):
         if not self.bare:
-          x = self._run(name, functools.partial(layers.stem, stage.kind, x, stage.channels), x, 1.0, _uncounted)
+          x = self._run(name, lambda weight, norm, x=x, stage=stage: layers.stem(
+              stage.kind, x, stage.channels, weight, norm, layers.first(norm)), x, 1.0, _uncounted)
           outputs = (outputs[-1], x) if stage.kind == 'stem1' else (x, x)
       elif not self.bare:
         if stage.norm:

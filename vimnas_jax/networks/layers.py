@@ -5,7 +5,7 @@ import jax
 from vimnas_jax.networks.ops import conv
 
 
-def stem(kind, x, channels, weight, norm, first):
+def stem(kind, x, channels, weight, norm, of_image):
   """What comes before the cells: a stage 'stem', 'stem0' (two convolutions) or 'stem1', see `spaces.Stage`.
 
   Args:
@@ -14,19 +14,24 @@ def stem(kind, x, channels, weight, norm, first):
     channels: width of the output.
     weight: `weight(name, shape, fan_in)` gives a parameter.
     norm: `norm(name, y)` is BatchNorm.
-    first: `first(name, x, kernel, stride)` is the convolution of an image and the BatchNorm `name`.
+    of_image: `of_image(name, x, kernel, stride)` is the convolution of an image and the BatchNorm `name`: `first`.
 
   Returns:
     [n, h, w, channels], for 'stem0' a quarter and for 'stem1' half of the height and width; odd sides round up.
   """
   width = x.shape[-1]
   if kind == 'stem':
-    return first('stem_norm', x, weight('stem', (3, 3, width, channels), 9 * width), 1)
+    return of_image('stem_norm', x, weight('stem', (3, 3, width, channels), 9 * width), 1)
   if kind == 'stem1':
     return norm('stem1_norm', conv(jax.nn.relu(x), weight('stem1', (3, 3, width, channels), 9 * width), 2))
   half = channels // 2
-  x = first('stem0a_norm', x, weight('stem0a', (3, 3, width, half), 9 * width), 2)
+  x = of_image('stem0a_norm', x, weight('stem0a', (3, 3, width, half), 9 * width), 2)
   return norm('stem0b_norm', conv(jax.nn.relu(x), weight('stem0b', (3, 3, half, channels), 9 * half), 2))
+
+
+def first(norm):
+  """`first(name, x, kernel, stride)` as `stem` takes it, without kernels: convolution and `norm(name, y)`."""
+  return lambda name, x, kernel, stride: norm(name, conv(x, kernel, stride))
 
 
 def plain(norm):

@@ -132,7 +132,7 @@ def convolved(x, kernel, stride=1, affine=None, fast=True, image=False):
     stride: of the convolution.
     affine: scale [d] and bias [d] of the BatchNorm, or None.
     fast: as in `mixed`.
-    image: whether x is an image, of any number of channels, without a ReLU behind it.
+    image: whether x is an image, of any number of channels; then there is no ReLU in front.
 
   Returns:
     [n, h / stride, w / stride, d]; odd sides round up.

@@ -79,10 +79,10 @@ class _Module(nn.Module):
   def first(self, train):
     """`f(name, x [n, h, w, c], kernel [k, k, c, d], stride)`, the convolution of an image and the BatchNorm `name`."""
     def run(name, x, kernel, stride):
-      if found := self.fused(kernel.shape[-1], kernel.shape[-1]):
+      if found := self.fused(kernel.shape[-1], kernel.shape[-1]):  # an image may have any number of channels
         x, window = found.of_image(x, len(kernel), stride)
         return FusedNorm(self.param_dtype, name=name)(x, (kernel,), window, train)
-      return self.batch_norm(train)(name, ops.conv(x, kernel, stride))
+      return layers.first(self.batch_norm(train))(name, x, kernel, stride)
     return run
 
   def pointwise(self, name, x, width, train):

@@ -66,7 +66,7 @@ def chunk(name: str, vector: int, dtype: str):
               multiply_add(view, stride * c, 1, weights, panel, 0, here, d, depth, w, panel)
 
   def forward(frame, index):
-    # arguments: x [n, h, w, c], kernel, zeros [c], ones [c]; results: a [n, h', w', d], moments [n, 2, d]
+    # arguments: x [n, h, w, c], or PADDED, kernel, zeros [c], ones [c]; results: a [n, h', w', d], moments [n, 2, d]
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
     ho, wo, d = result_dim(frame, 0, 1), result_dim(frame, 0, 2), result_dim(frame, 0, 3)
     chunks, relu, size, stride = attr(frame, 1), attr(frame, 2), attr(frame, 3), attr(frame, 4)
@@ -74,7 +74,7 @@ def chunk(name: str, vector: int, dtype: str):
     given = 2 * pad if relu == PADDED else 0
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1) - given, arg_dim(frame, 0, 2) - given, arg_dim(frame, 0, 3)
     row = (w + 2 * pad) * c
-    memory = zeros(s * (h + 2 * pad) * row + 64)
+    memory = zeros((0 if relu == PADDED else s * (h + 2 * pad) * row) + 64)
     xp = lines(memory)
     for image in range(n * index // chunks, n * (index + 1) // chunks):
       if relu == PADDED:
@@ -90,7 +90,7 @@ def chunk(name: str, vector: int, dtype: str):
 
   def backward(frame, index):
     # arguments: x, kernel turned round, zeros, ones, a [n, h', w', d], center, p, q, r, by, plus, maps g [n, h', w', *]
-    # that lie side by side in a
+    # that lie side by side in a; results: the gradients of x, unless it comes PADDED, and of the kernel, if `whole`
     x, kernel, none, one = arg(frame, 0), arg(frame, 1), arg(frame, 2), arg(frame, 3)
     a, center, p, q, r = arg(frame, 4), arg(frame, 5), arg(frame, 6), arg(frame, 7), arg(frame, 8)
     by, plus, samples, maps = arg(frame, 9), arg(frame, 10), arg_dim(frame, 6, 0), args(frame) - 11
@@ -103,6 +103,8 @@ def chunk(name: str, vector: int, dtype: str):
     n, h, w, c = arg_dim(frame, 0, 0), arg_dim(frame, 0, 1) - given, arg_dim(frame, 0, 2) - given, arg_dim(frame, 0, 3)
     row, back = (w + 2 * pad) * c, (w + 2 * pad) * d
     padded, spread, inner = lines(s * (h + 2 * pad) * row), lines(s * (h + 2 * pad) * back), lines(s * h * w * c)
+    if relu == PADDED:
+      padded, inner = 0, 0
     dk_size = s * size * size * c * d
     memory = zeros(padded + spread + inner + lines(s * 2 * v) + dk_size + 64)
     xp = lines(memory)
