@@ -13,7 +13,6 @@ five epochs: its rows take noise as the operations do, are mixed by the sets of 
 hundred times as fast (docs/spaces.md).
 """
 
-from vimnas_jax import methods
 from vimnas_jax.config import defaults, in_spaces, when, with_arguments
 
 
@@ -31,6 +30,6 @@ def get_config(arg=''):
   config = defaults()
   config.space.name, config.space.cells, config.space.channels = 'oneshot1', 9, 16
   config.batch_size, config.epochs = 96, 50.0
-  when(config, 'vimnas', {**methods.SINGLE, 'pretrain.epochs': 1.0})  # without it no table has been asked
+  when(config, 'vimnas', {'pretrain.epochs': 1.0})  # no table has been asked for more
   return with_arguments(config, arg, smoke, decided=decided,
                         **in_spaces({f'space{number}': f'oneshot{number}' for number in (1, 2, 3)}))

@@ -103,9 +103,12 @@ def test_s1_to_s3_have_the_form_of_the_recipe_and_decide_early():
   last, other = (config_lib.resolve(config_lib.changed(api.configure(*given), changes)) for given, changes in (
       (('simplified_c10:s4', {}), ''), (('simplified_c10', {}), 'space.name=s4')))
   assert last == other
-  assert {f'method.{field}': last.method[field] for field in ('centred', 'networks', 'bound')}.items() <= (
-      methods.SINGLE.items())
-  assert (last.phi.lr, last.phi.lr_end, last.phi.until, last.method.sharpen_from) == (0.1, 0.1, 1.0, 0.6)
+  one_shot = config_lib.resolve(api.configure('oneshot_c10:space1', {}))
+  for late, theta in ((last, 3.0), (one_shot, 1.0)):  # section 27: the same form, slowly after epochs of theta alone
+    assert {field: value for field, value in methods.fields('vimnas').items() if late.method[field] != value} == {
+        'node_inputs': 'kept'}  # where no edge can be left out
+    assert (late.phi.lr, late.phi.lr_end, late.phi.steps, late.phi.until, late.pretrain.epochs) == (
+        0.01, 0.1, 780, 0.8, theta)
   for word, space in (('s4,strict', 's4'), ('s3,strict', 's3')):  # said later, it counts in all spaces
     strict = config_lib.resolve(api.configure(f'simplified_c10:{word}', {}))
     assert strict.space.name == space and (strict.phi.lr, strict.method.last) == (0.025, 'relu')

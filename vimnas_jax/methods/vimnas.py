@@ -72,9 +72,9 @@ PASSES = 1
 # The form above from scratch, at a rate at which phi has decided before theta is old, from when on it stands still: S1
 # to S3 (section 26).
 EARLY = {'phi.lr': 6.4, 'phi.fall': 0.5, 'phi.until': 0.4, 'method.sharpen_from': 0.1, 'pretrain.epochs': 0.0}
-# Nearer to the text: one network, which begins anywhere, at one rate, from scratch, all inputs mixed. S4, the
-# one-shot spaces and the studies whose runs are under results/ take it: slow, then firm, the DARTS space ends in skip
-# connections and pools (docs/recipe.md, section 11), and so do all of them where theta is older (sections 23 and 24).
+# Nearer to the text: one network, which begins anywhere, at one rate, from scratch, all inputs mixed. Studies whose runs
+# are under results/ take it: slow, then firm, the DARTS space ends in skip connections and pools (docs/recipe.md,
+# section 11), and so do S1 to S3 where theta is older (sections 23 and 24).
 SINGLE = {'method.centred': False, 'method.networks': 1, 'method.bound': 0.0, 'method.sharpen': 1.0,
           'method.sharpen_last': 1.0, 'method.node_inputs': 'all', 'phi.lr': 0.1, 'phi.fall': 0.0, 'phi.until': 1.0,
           'pretrain.epochs': 0.0}
