@@ -4,8 +4,8 @@
 
 DIR is a TFDS data dir or holds the official archive.
 
-`:half` searches on images averaged to 16x16, in six minutes of a core; a surrogate rates its cells above random ones,
-level with published ones (docs/recipe.md, section 25). What it finds is trained on whole images.
+`:half` searches on images averaged to 16x16, in two to six minutes of a core; a surrogate rates its cells above random
+ones, level with published ones (docs/recipe.md, section 27). What it finds is trained on whole images.
 """
 
 from vimnas_jax import methods
@@ -19,5 +19,5 @@ def smoke(config):
 
 def get_config(arg=''):
   config = defaults()
-  when(config, 'vimnas', methods.SCRATCH)
+  when(config, 'vimnas', methods.FASTER)
   return with_arguments(config, arg, smoke, half=half)

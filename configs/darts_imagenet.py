@@ -27,7 +27,7 @@ def smoke(config):
 def get_config(arg=''):
   config = defaults()
   config.space.imagenet = True
-  when(config, 'vimnas', methods.SCRATCH)
+  when(config, 'vimnas', methods.FASTER)
   config.data.name, config.data.image_size = 'folder', 224
   config.data.search_parts = (0.1, 0.025)
   config.data.smallest, config.data.pad, config.data.moments = 0.08, 0, 'imagenet'

@@ -79,17 +79,15 @@ def test_the_strict_form_of_vimnas_has_what_its_paper_says():
   assert {field: methods.STRICT[field] for field in want} == want
 
 
-def test_the_darts_space_is_searched_by_one_network_from_scratch():
-  """Section 25: inputs that compete, a rate that falls in the second half; the form before has what its runs had."""
-  config = config_lib.resolve(api.configure('darts_c10', {}))
-  found = {field: config.method[field] for field in ('centred', 'networks', 'bound', 'sharpen', 'sharpen_last',
-                                                     'node_inputs')}
-  assert found == {'centred': False, 'networks': 1, 'bound': 0.0, 'sharpen': 1.0, 'sharpen_last': 2.0,
-                   'node_inputs': 'kept'}
+@pytest.mark.parametrize('name', ['darts_c10', 'darts_imagenet'])
+def test_the_darts_space_has_the_form_of_the_recipe_and_decides_first(name):
+  """Section 27: the fields of the method as they are, from scratch; lengths and rates alone differ."""
+  config = config_lib.resolve(api.configure(name, {}))
+  assert {field: value for field, value in methods.fields('vimnas').items() if config.method[field] != value} == {
+      'sharpen_from': 0.6}
   rates = config.phi.lr, config.phi.lr_end, config.phi.steps, config.phi.fall, config.phi.until
-  assert rates == (0.1, 0.1, 0, 0.5, 1)
-  assert (config.epochs, config.pretrain.epochs) == (1.0, 0.0)
-  assert methods.SINGLE.items() >= {'method.node_inputs': 'all', 'method.sharpen_last': 1.0, 'phi.fall': 0.0}.items()
+  assert rates == (25.6, 25.6, 0, 0.5, 0.2)
+  assert (config.pretrain.epochs, config.method.sharpen_from) == (0.0, 0.05)
 
 
 def test_s1_to_s3_have_the_form_of_the_recipe_and_decide_early():

@@ -23,7 +23,7 @@ from vimnas_jax.spaces import Space
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
 
-__all__ = ['EARLY', 'END', 'NAMES', 'SCRATCH', 'SINGLE', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method',
+__all__ = ['EARLY', 'END', 'FASTER', 'NAMES', 'SINGLE', 'STRICT', 'STRICT_THETA', 'Batch', 'Clock', 'Method',
            'Options', 'Problem', 'Step', 'brief', 'field_types', 'fields', 'fingerprint', 'get', 'optimizer', 'passes',
            'pretrain', 'published', 'source']
 
@@ -79,8 +79,8 @@ def source(name: str) -> str:
   return _text(_MODULES[name][0])
 
 
-EARLY, SCRATCH, SINGLE, STRICT, STRICT_THETA = (_literals('vimnas')[name] for name in
-                                                ('EARLY', 'SCRATCH', 'SINGLE', 'STRICT', 'STRICT_THETA'))
+EARLY, FASTER, SINGLE, STRICT, STRICT_THETA = (_literals('vimnas')[name] for name in
+                                                ('EARLY', 'FASTER', 'SINGLE', 'STRICT', 'STRICT_THETA'))
 
 
 def _declared(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
