@@ -98,6 +98,7 @@ def test_a_program_whose_trace_was_foretold_has_its_kernels():
 
 
 def test_what_follows_a_chunk_is_asked_for_with_it(tmp_path, monkeypatch):
+  monkeypatch.setattr(table, 'BYTES', 32)
   told = []
   monkeypatch.setattr(store, 'folder', lambda: tmp_path / 'kernels')
   monkeypatch.setattr(ahead, '_processes', lambda folder: [types.SimpleNamespace(
@@ -107,7 +108,6 @@ def test_what_follows_a_chunk_is_asked_for_with_it(tmp_path, monkeypatch):
   _write(tmp_path / 'kernels', 'mix_float32x8')
   ahead.ask(('mix', 8, 'float32'))
   assert len(told) == 1
-  monkeypatch.setattr(table, 'BYTES', 32)
   assert ahead.following('dense_forward', 4, 'float32') == [
       ('dense_forward', 8, 'float32'), ('dense_backward', 4, 'float32'), ('dense_backward', 8, 'float32')]
   assert ahead.following('mix', 4, 'float64') == [('coefficients', 4, 'float64'), ('sums', 4, 'float64')]
