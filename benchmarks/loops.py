@@ -3,26 +3,30 @@
   python -m benchmarks.loops --out benchmarks/loops.json
 
 Every loop runs on one image that lies in cache, as in a kernel; what a core can do is NumPy's dense product on one
-thread.
+thread. What memory can do, a copy that is too large for the caches by one core and by all at once, is told beside it.
 """
 
 import argparse
 import functools
 import json
+import os
 import shlex
 import sys
+import threading
 import time
 
 import numpy as np
 import threadpoolctl
 from numba import njit
 
+from benchmarks.step import environment
 from vimnas_jax.cpu import library, table
 from vimnas_jax.cpu.source.frame import OPTIONS, call
 from vimnas_jax.cpu.source.loops import matrix_product
 
 VECTOR = table.BYTES // 4
 REPEATS = 400
+COPY, COPIES = 1 << 25, 40  # numbers, and how often they are copied
 
 
 def main():
@@ -35,7 +39,9 @@ def main():
     a @ a
     peak = max(2 * 1024 ** 3 / _seconds(lambda: a @ a) / 1e9 for _ in range(7))
   record = {'command': 'python -m benchmarks.loops ' + shlex.join(sys.argv[1:]), 'dense_product_gflops': round(peak, 1),
-            'vector': VECTOR, 'gflops': {}}
+            'vector': VECTOR, 'copy_gb_s': {str(n): round(copied(n), 1) for n in {1, os.cpu_count()}},
+            'gflops': {}, **environment()}
+  print('GB/s of a copy, by cores:', record['copy_gb_s'])
   for side, c in ((32, 16), (16, 32), (8, 64)):
     for name, gflops in (windows(side, c) | products(side, c)).items():
       record['gflops'][f'{side}x{side}x{c} {name}'] = round(gflops, 1)
@@ -49,6 +55,30 @@ def _seconds(f):
   begin = time.perf_counter()
   f()
   return time.perf_counter() - begin
+
+
+@njit(nogil=True, **OPTIONS)
+def _copy(times, source, to):
+  for _ in range(times):
+    to[:] = source
+
+
+def copied(threads: int) -> float:
+  """Bytes a second, read and written, in GB, of so many threads that each copy memory of their own."""
+  rates, together = [], threading.Barrier(threads)
+
+  def work():
+    a, b = np.ones(COPY, np.float32), np.ones(COPY, np.float32)
+    _copy(1, a, b)
+    together.wait()
+    rates.append(2 * COPIES * a.nbytes / _seconds(lambda: _copy(COPIES, a, b)) / 1e9)
+
+  workers = [threading.Thread(target=work) for _ in range(threads)]
+  for worker in workers:
+    worker.start()
+  for worker in workers:
+    worker.join()
+  return sum(rates)
 
 
 def _aligned(size):

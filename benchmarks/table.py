@@ -3,9 +3,9 @@
     pip install -r requirements-bench.txt
     python -m benchmarks.table --out DIR
 
-Runs `benchmarks.step` for every space and `benchmarks.network` for two architectures, one after the other, ten minutes
-in all, and prints two tables in Markdown. What DIR holds already of this revision and machine is read and not measured
-again.
+Runs `benchmarks.step` for every space and `benchmarks.network` for two architectures, one after the other, twelve
+minutes in all on two fast cores, and prints two tables in Markdown. What DIR holds already of these sources and this
+machine is read and not measured again.
 """
 
 import json
@@ -17,7 +17,7 @@ from vimnas_jax.runs import provenance
 
 SPACES = {'darts': 'DARTS space, 8 cells', 'nb201': 'NAS-Bench-201, N = 5', 's1': 'S1, 8 cells', 's2': 'S2', 's3': 'S3',
           's4': 'S4', 'oneshot1': 'NAS-Bench-1Shot1, space 1, 9 cells, batch 96'}
-BEST = ('|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|')
+BEST = '|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|'
 NETWORKS = {'darts': ('DARTS_V2, 8 cells', 'DARTS_V2'), 'nb201': ('NAS-Bench-201\'s best CIFAR-100 cell, N = 5', BEST)}
 
 

@@ -3,8 +3,8 @@
   python -m vimnas_jax.main --config=configs/simplified_c10.py:s2 --config.data.dir=DIR --workdir=runs/s2
 
 One epoch of search from scratch, in S4 after three of theta alone, 25,000 images, 8 cells, C = 16; phi's maps are 14x2,
-in S3 14x3. `:s2,half` searches on images averaged to 16x16, in three minutes of a core, S4 in twelve (docs/recipe.md,
-sections 26 and 27); what it finds is trained on whole images.
+in S3 14x3. `:s2,half` searches on images averaged to 16x16, in one to three minutes of a core, S4 in five and more
+(docs/recipe.md, sections 26 and 27); what it finds is trained on whole images.
 """
 
 from vimnas_jax import methods

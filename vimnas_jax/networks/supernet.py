@@ -53,10 +53,16 @@ class Module(nn.Module):
     scale, bias = self.affine(name, x.shape[-1])
     return ops.normalise(x) * scale.astype(self.dtype)[None, None, None] + bias.astype(self.dtype)[None, None, None]
 
-  def first(self, name, x, kernel, stride=1):
-    """The convolution of an image x [n, h, w, c] with kernel [k, k, c, d], and the BatchNorm `name`."""
+  def unit(self, name, x, kernel, stride, image=False):
+    """ReLU, unless x is an `image`, convolution of x [n, h, w, c] with kernel [k, k, c, d] and the BatchNorm `name`:
+    [n, h / stride, w / stride, d].
+    """
     affine = [a.astype(self.dtype) for a in self.affine(name, kernel.shape[-1])]
-    return convolved(x, kernel, stride, affine, self.fast, image=True)
+    return convolved(x, kernel, stride, affine, self.fast, image)
+
+  def first(self, name, x, kernel, stride=1):
+    """`unit` of an image."""
+    return self.unit(name, x, kernel, stride, image=True)
 
   def classify(self, x, num_classes):
     """Logits of x [n, h, w, c]: global mean and a linear layer, in float32 or wider."""
@@ -260,11 +266,7 @@ class Residual(Module):
   @nn.compact
   def __call__(self, x):
     """X [n, h, w, c] -> [n, h / 2, w / 2, channels]."""
-    def unit(name, x, kernel, stride):
-      affine = [a.astype(self.dtype) for a in self.affine(name, kernel.shape[-1])]
-      return convolved(x, kernel, stride, affine, self.fast)
-
-    return layers.residual(x, self.channels, self.weight, unit)
+    return layers.residual(x, self.channels, self.weight, self.unit)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
