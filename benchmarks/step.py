@@ -29,6 +29,7 @@ import time
 
 from benchmarks import report
 from vimnas_jax import spaces
+from vimnas_jax.cpu import isa
 from vimnas_jax.errors import UserError
 from vimnas_jax.main import MALLOC
 from vimnas_jax.networks import cost
@@ -36,6 +37,8 @@ from vimnas_jax.runs import provenance
 
 PLAIN = ('shifted', 'taps', 'mixed')  # depthwise.FORMS, whose module imports JAX
 FORMS = ('fused', *PLAIN, 'reference', 'torch')
+# PyTorch's own names for what --xla_cpu_max_isa=AVX2 in XLA_FLAGS asks of XLA and of the kernels
+NARROW = {'ATEN_CPU_CAPABILITY': 'avx2', 'ONEDNN_MAX_CPU_ISA': 'AVX2', 'MKL_ENABLE_INSTRUCTIONS': 'AVX2'}
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 
 
@@ -156,6 +159,7 @@ def fresh(module, spec, cache) -> dict:
   env = {k: v for k, v in os.environ.items() if k not in (*MALLOC, 'PYTHONDONTWRITEBYTECODE')}
   env['PYTHONPYCACHEPREFIX'] = str(pathlib.Path(cache, 'bytecode'))  # Python compiles its modules the first time alone
   env |= MALLOC if form != 'torch' and sys.platform == 'linux' else {}
+  env |= NARROW if isa.narrow() else {}
   env |= {'JAX_PLATFORMS': 'cuda' if spec['device'] == 'gpu' else 'cpu', 'JAX_COMPILATION_CACHE_DIR': cache,
           'NPROC': str(spec['threads']), 'OMP_NUM_THREADS': str(spec['threads']), 'TF_CPP_MIN_LOG_LEVEL': '3'}
   done = subprocess.run([sys.executable, '-m', module, json.dumps(spec | {'started': time.time()})], env=env,

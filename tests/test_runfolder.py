@@ -1,5 +1,4 @@
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -7,7 +6,6 @@ import threading
 
 import pytest
 from conftest import ROOT, one_line
-from llvmlite import binding
 
 import vimnas_jax
 from vimnas_jax import config as config_lib
@@ -219,11 +217,3 @@ def test_a_run_in_a_thread_has_no_signals():
   thread.start()
   thread.join()
   assert seen == [False]
-
-
-@pytest.mark.skipif(not pathlib.Path('/proc/cpuinfo').exists(), reason='no /proc/cpuinfo')
-def test_a_machine_is_told_with_its_vectors():
-  """As the compiler of the kernels knows them."""
-  found = binding.get_host_cpu_features()
-  vectors = next((name for flag, name in (('avx512f', 'AVX-512'), ('avx2', 'AVX2')) if found.get(flag)), '')
-  assert provenance.machine().endswith(f', {vectors}' if vectors else provenance.processor())

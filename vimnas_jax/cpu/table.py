@@ -8,7 +8,9 @@ import re
 import numpy as np
 from llvmlite import binding
 
-FEATURES = binding.get_host_cpu_features()
+from vimnas_jax.cpu import isa
+
+FEATURES = binding.FeatureMap(isa.allowed(binding.get_host_cpu_features()))
 WIDE = bool(FEATURES.get('avx512f'))
 BYTES = 64 if WIDE else 32  # of one vector register
 # Blocks of a matrix product: how many rows, most first, by how many vectors lie across; their sums stay in registers.

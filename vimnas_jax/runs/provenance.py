@@ -1,10 +1,12 @@
-"""With what a figure was made: versions, git revision, processor. Needs nothing but Python."""
+"""With what a figure was made: versions, git revision, processor."""
 
 import hashlib
 import importlib.metadata
 import pathlib
 import platform
 import subprocess
+
+from vimnas_jax.cpu import isa
 
 
 def software(packages) -> dict:
@@ -35,13 +37,18 @@ def sources() -> str:
 
 
 def machine() -> str:
-  """'x86_64 2 x AMD EPYC, AVX-512': what a result was computed on, its vectors too: rounding depends on them."""
+  """'x86_64 2 x AMD EPYC, AVX-512': what a result was computed on, its vectors too: rounding depends on them.
+
+  'AVX2 of AVX-512' where XLA_FLAGS asks for less than the processor has.
+  """
   try:
     flags = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8', errors='replace').partition('\nflags')[2]
   except OSError:
     flags = ''
   words = flags.partition('\n')[0].split()
   vectors = next((name for flag, name in (('avx512f', 'AVX-512'), ('avx2', 'AVX2')) if flag in words), '')
+  if vectors == 'AVX-512' and isa.narrow():
+    vectors = 'AVX2 of AVX-512'
   return f'{platform.machine()} {processor()}'.strip() + (f', {vectors}' if vectors else '')
 
 
