@@ -10,6 +10,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock, vimnas
 from vimnas_jax.networks.mixing import Mixture
 from vimnas_jax.runs import steps
+from vimnas_jax.verbs import outcome
 
 
 def _make(name, **fields):
@@ -45,6 +46,22 @@ def test_interface(name, space):
   for cell in space.cells:
     rows = weights[cell].ops if isinstance(weights[cell], Mixture) else weights[cell]
     assert rows.shape == (method.samples, *space.cells[cell].shape) and probs[cell].shape == space.cells[cell].shape
+
+
+@pytest.mark.parametrize('name', [name for name in methods.NAMES if name not in ('data', 'vimnas')])
+def test_what_is_read_off_a_softmax_is_told_apart_where_float32_has_1(name):
+  """DATA makes its probabilities otherwise; VIM-NAS has a test of its own, in test_inputs.py."""
+  space, margins = spaces.get('s2'), np.random.default_rng(0).permutation(np.linspace(20, 33, 14)).astype(np.float32)
+  method = _make(name)
+  if method.scores or method.derive or not method.logits:
+    assert not method.logs
+    return
+  phi, rows = method.init(jax.random.key(0), space), jnp.zeros((14, 2)).at[:, 1].set(margins)
+  phi = {**phi, 'params': {cell: {**phi['params'][cell], 'mean': rows} if name == 'sivdnas' else rows
+                           for cell in space.cells}}
+  for cell, found in outcome.exact(method.probs(phi), method.logs(phi)).items():
+    np.testing.assert_allclose(found, method.probs(phi)[cell], rtol=1e-6)
+    assert np.array_equal(np.argsort(found[:, 1]), np.argsort(margins))
 
 
 @pytest.mark.parametrize('name, space', [('vimnas', 's2'), ('darts', 's2'), ('random', 'nb201')])

@@ -6,6 +6,7 @@ Not a method: what those have in common that differ from DARTS in how alpha, or 
 from __future__ import annotations
 
 import jax
+import numpy as np
 
 from vimnas_jax.methods.types import END, Clock, Info, Phi, Rows, Weights
 from vimnas_jax.networks import initial
@@ -24,6 +25,18 @@ def probs(phi: Phi, clock: Clock = END) -> Rows:
   """As `Method.probs`: softmax(alpha)."""
   del clock
   return {name: jax.nn.softmax(alpha) for name, alpha in phi['params'].items()}
+
+
+def log_softmax(rows: jax.Array) -> jax.Array:
+  """The logarithms of the softmax of rows [..., ops], to the last digit also where it is next to 1."""
+  others = ~np.eye(rows.shape[-1], dtype=bool)
+  return -jax.nn.softplus(jax.nn.logsumexp(rows[..., None, :], -1, where=others) - rows)
+
+
+def logs(phi: Phi, clock: Clock = END) -> Rows:
+  """As `Method.logs`."""
+  del clock
+  return {name: log_softmax(alpha) for name, alpha in phi['params'].items()}
 
 
 def sample(phi: Phi, key: jax.Array, clock: Clock) -> tuple[Weights, Info]:

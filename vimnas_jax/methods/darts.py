@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.alpha import init, probs
+from vimnas_jax.methods.alpha import init, logs, probs
 from vimnas_jax.methods.types import Method, Options
 from vimnas_jax.networks import initial
 
@@ -65,4 +65,4 @@ def make(config: ConfigDict) -> Method:
 
   step = updates.bilevel(config.phi_first, config.unrolled) if config.bilevel else updates.single_level()
   return Method(init, sample, probs, step, samples=config.samples, separate=config.separate,
-                options=Options(kernels=config.unrolled != 'exact'), logits=lambda phi: phi['params'])
+                options=Options(kernels=config.unrolled != 'exact'), logs=logs, logits=lambda phi: phi['params'])

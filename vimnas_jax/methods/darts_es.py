@@ -29,7 +29,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import curvature, updates
-from vimnas_jax.methods.alpha import init, probs, sample
+from vimnas_jax.methods.alpha import init, logs, probs, sample
 from vimnas_jax.methods.types import Method, Options, Step
 
 FIELDS = {
@@ -136,6 +136,6 @@ def make(config: ConfigDict) -> Method:
     return {**state.phi, 'fixed': {'values': jnp.zeros(WINDOW + BACK, jnp.float32), 'snapshots': snapshots,
                                    'count': jnp.int32(0), 'raised': jnp.int32(0)}}
 
-  return Method(init, sample, probs, watched(config), carry=carry, logits=lambda phi: phi['params'],
+  return Method(init, sample, probs, watched(config), carry=carry, logs=logs, logits=lambda phi: phi['params'],
                 stopped=None if config.adaptive else lambda phi: phi['fixed']['raised'] > 0,
                 options=Options(kernels=config.unrolled != 'exact'))

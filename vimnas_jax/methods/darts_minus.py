@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.alpha import init, probs
+from vimnas_jax.methods.alpha import init, logs, probs
 from vimnas_jax.methods.types import Method, Options
 from vimnas_jax.networks.mixing import Mixture
 
@@ -49,4 +49,4 @@ def make(config: ConfigDict) -> Method:
             for name, p in probs(phi, clock).items()}, {'beta': now}
 
   return Method(init, sample, probs, updates.bilevel(), options=Options(auxiliary=True),
-                logits=lambda phi: phi['params'])
+                logs=logs, logits=lambda phi: phi['params'])

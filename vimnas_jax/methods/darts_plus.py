@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.alpha import probs
+from vimnas_jax.methods.alpha import logs, probs
 from vimnas_jax.methods.rsps import Rule, rules
 from vimnas_jax.methods.types import Method
 from vimnas_jax.networks import initial, ops
@@ -119,4 +119,4 @@ def make(config: ConfigDict) -> Method:
     return {**phi, 'fixed': {'cells': own, 'stopped': stopped}}
 
   return Method(init, sample, probs, updates.bilevel(), after=after, stopped=lambda phi: phi['fixed']['stopped'],
-                logits=lambda phi: phi['params'])
+                logs=logs, logits=lambda phi: phi['params'])

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.alpha import init, probs
+from vimnas_jax.methods.alpha import init, logs, probs
 from vimnas_jax.methods.types import Method
 from vimnas_jax.networks import initial
 from vimnas_jax.networks.mixing import Mixture
@@ -64,4 +64,4 @@ def make(config: ConfigDict) -> Method:
     return weights, {'tau': tau}
 
   return Method(init, sample, probs, updates.bilevel(config.phi_first), samples=config.samples,
-                logits=lambda phi: phi['params'])
+                logs=logs, logits=lambda phi: phi['params'])

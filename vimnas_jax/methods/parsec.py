@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.alpha import init, probs
+from vimnas_jax.methods.alpha import init, logs, probs
 from vimnas_jax.methods.types import Method, Rows, Step
 from vimnas_jax.networks import leaves
 
@@ -92,4 +92,4 @@ def make(config: ConfigDict) -> Method:
     return {name: jax.nn.one_hot(jax.random.categorical(jax.random.fold_in(key, i), alpha), alpha.shape[1])[None]
             for i, (name, alpha) in enumerate(phi['params'].items())}, {}
 
-  return Method(init, sample, probs, step(config.draws), logits=lambda phi: phi['params'])
+  return Method(init, sample, probs, step(config.draws), logs=logs, logits=lambda phi: phi['params'])

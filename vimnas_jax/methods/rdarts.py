@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.alpha import init, probs, sample
+from vimnas_jax.methods.alpha import init, logs, probs, sample
 from vimnas_jax.methods.types import Batch, Clock, Info, Method, Options, Problem, Sample, State, Step
 from vimnas_jax.networks.mixing import whole
 
@@ -141,5 +141,5 @@ def make(config: ConfigDict) -> Method:
         **state.phi['fixed'], 'start': params, 'best': (state.theta, params), 'error': jnp.float32(_WORST),
         'total': jnp.float32(0), 'count': jnp.int32(0)}}
 
-  return Method(init, sample, probs, repeated(config), carry=carry, logits=lambda phi: phi['params'],
+  return Method(init, sample, probs, repeated(config), carry=carry, logs=logs, logits=lambda phi: phi['params'],
                 options=Options(kernels=config.unrolled != 'exact'))

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.alpha import init, probs, sample
+from vimnas_jax.methods.alpha import init, logs, probs, sample
 from vimnas_jax.methods.types import Method, Rows, Step
 from vimnas_jax.networks import initial
 
@@ -125,4 +125,4 @@ def make(config: ConfigDict) -> Method:
     return weights, {'epsilon': width}
 
   step = adversarial(config.attack) if config.attack else updates.bilevel()
-  return Method(init, sample, probs, step, sample_theta=sample_theta, logits=lambda phi: phi['params'])
+  return Method(init, sample, probs, step, sample_theta=sample_theta, logs=logs, logits=lambda phi: phi['params'])

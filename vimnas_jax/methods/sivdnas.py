@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
+from vimnas_jax.methods.alpha import log_softmax
 from vimnas_jax.methods.types import END, Method
 from vimnas_jax.methods.vimnas import log_uniform_kl
 from vimnas_jax.networks import initial
@@ -90,5 +91,9 @@ def make(config: ConfigDict) -> Method:
     del clock
     return {name: jax.nn.softmax(own['mean']) for name, own in phi['params'].items()}
 
-  return Method(init, sample, probs, updates.bilevel(), penalty=penalty, samples=config.samples,
+  def logs(phi, clock=END):
+    del clock
+    return {name: log_softmax(own['mean']) for name, own in phi['params'].items()}
+
+  return Method(init, sample, probs, updates.bilevel(), penalty=penalty, samples=config.samples, logs=logs,
                 logits=lambda phi: {name: own['mean'] for name, own in phi['params'].items()})

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.alpha import probs
+from vimnas_jax.methods.alpha import logs, probs
 from vimnas_jax.methods.types import Method
 from vimnas_jax.networks import initial, ops
 from vimnas_jax.spaces import Space
@@ -87,4 +87,4 @@ def make(config: ConfigDict) -> Method:
     return config.resource * sum(jnp.log(jnp.maximum(own, 1)).sum(-1).mean() for own in edges)
 
   return Method(init, sample, probs, updates.single_level(), penalty=penalty if config.resource else None,
-                samples=config.samples, logits=lambda phi: phi['params'])
+                samples=config.samples, logs=logs, logits=lambda phi: phi['params'])

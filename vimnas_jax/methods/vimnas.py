@@ -29,11 +29,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
+from vimnas_jax.methods.alpha import log_softmax
 from vimnas_jax.methods.types import END, Method
 from vimnas_jax.networks import initial
 from vimnas_jax.networks.ops import normalise
@@ -217,12 +217,6 @@ def make(config: ConfigDict) -> Method:
                 samples=1 if config.variant == 'point' else config.samples, separate=config.separate,
                 features=None if table else features, logits=logits,
                 outputs=lambda phi: {} if table else {name: maps.mean(0) for name, maps in outputs(phi).items()})
-
-
-def log_softmax(rows: jax.Array) -> jax.Array:
-  """The logarithms of the softmax of rows [..., ops], to the last digit also where it is next to 1."""
-  others = ~np.eye(rows.shape[-1], dtype=bool)
-  return -jax.nn.softplus(jax.nn.logsumexp(rows[..., None, :], -1, where=others) - rows)
 
 
 def init_network(key: jax.Array, widths: tuple[int, ...], gamma: float = 1.0) -> list[Layer]:

@@ -6,7 +6,7 @@ import pathlib
 import platform
 import subprocess
 
-from vimnas_jax.cpu import isa
+from vimnas_jax import cpu
 
 
 def software(packages) -> dict:
@@ -47,7 +47,7 @@ def machine() -> str:
     flags = ''
   words = flags.partition('\n')[0].split()
   vectors = next((name for flag, name in (('avx512f', 'AVX-512'), ('avx2', 'AVX2')) if flag in words), '')
-  if vectors == 'AVX-512' and isa.narrow():
+  if vectors == 'AVX-512' and cpu.narrow():
     vectors = 'AVX2 of AVX-512'
   return f'{platform.machine()} {processor()}'.strip() + (f', {vectors}' if vectors else '')
 

@@ -9,7 +9,7 @@ from vimnas_jax.networks import cost
 from vimnas_jax.runs import budget, checkpoint, metrics, signals, steps
 from vimnas_jax.verbs import constraints, finalists, pages, standing
 
-_DIGITS = 15  # of probabilities that a method gives exactly: what several searches agree on is read off them
+_DIGITS = 15  # of probabilities: what several searches agree on is read off them
 
 
 class Unchanged:
@@ -115,7 +115,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
       'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs, space),
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
-      'probs': {name: np.round(p.astype(float), _DIGITS if method.logs else 5).tolist() for name, p in probs.items()},
+      'probs': {name: np.round(p.astype(float), _DIGITS).tolist() for name, p in probs.items()},
       **rated(space, genotype, config, run.image_shape[:2], run.size),
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
       'seconds_per_step': pace and round(pace.seconds, 4),
