@@ -223,3 +223,18 @@ def test_names_stay_below_the_folder(tmp_path, name):
   with pytest.raises(UserError, match='dataset_info.json') as e:
     data.get(data_config(f'tfds/{name}', dir=str(tmp_path / 'below'), image_size=4))
   one_line(e)
+
+
+@pytest.mark.parametrize('missing', ['image', 'label', 'nothing', 'all'])
+def test_a_record_has_an_image_and_a_label(missing):
+  from tensorflow_datasets.proto import tf_example_pb2
+  example = tf_example_pb2.Example()
+  if missing not in ('image', 'all'):
+    example.features.feature['image'].bytes_list.value.append(b'bytes')
+  if missing not in ('label', 'all'):
+    example.features.feature['label'].int64_list.value.append(3)
+  if missing == 'nothing':
+    assert records.parsed(example.SerializeToString()) == (b'bytes', 3)
+    return
+  with pytest.raises(LookupError, match='no image, or no label'):
+    records.parsed(example.SerializeToString())

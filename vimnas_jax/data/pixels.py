@@ -225,12 +225,8 @@ def opened(file, max_pixels: int, suffix: str = '', least: int = 0):
     least: pixels of the shorter side that suffice, for images that can be decoded at a fraction; 0 for all.
   """
   with unlimited():
-    image = _open(file, suffix)
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-      raise TooLarge(f'{image.width}x{image.height} are {pixels} pixels, more than config.data.max_pixels='
-                     f'{max_pixels}: scale it down, or raise config.data.max_pixels')
-    with _one_large if pixels > LARGE else contextlib.nullcontext():
+    image = openable(file, max_pixels, suffix)
+    with _one_large if image.width * image.height > LARGE else contextlib.nullcontext():
       if least and min(image.size) >= least:
         image.draft('RGB', (least, least))  # a large JPEG is decoded at a fraction of its size
       raw = colours.layout(image)
@@ -261,6 +257,19 @@ def unlimited():
       if not _readers:
         Image.MAX_IMAGE_PIXELS = _before[0]
         _before[1].__exit__()
+
+
+def openable(file, max_pixels: int, suffix: str = ''):
+  """Pillow's image in an open file, not loaded yet; arguments are those of `opened`. To be called within `unlimited`.
+
+  Raises what `opened` raises.
+  """
+  image = _open(file, suffix)
+  pixels = image.width * image.height
+  if pixels > max_pixels:
+    raise TooLarge(f'{image.width}x{image.height} are {pixels} pixels, more than config.data.max_pixels='
+                   f'{max_pixels}: scale it down, or raise config.data.max_pixels')
+  return image
 
 
 def _open(file, suffix):

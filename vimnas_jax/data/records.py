@@ -56,16 +56,38 @@ def undecoded(path: pathlib.Path, part: str):
     return tfds.builder_from_directory(path).as_data_source(part, decoders={'image': tfds.decode.SkipDecoding()})
 
 
+def parsed(record: bytes) -> tuple[bytes, int]:
+  """(The encoded image, the label) of a record as it lies in the file. Raises LookupError where it has not both."""
+  from tensorflow_datasets.proto import tf_example_pb2
+  found = tf_example_pb2.Example.FromString(record).features.feature
+  image, label = found['image'].bytes_list.value, found['label'].int64_list.value
+  if len(image) != 1 or len(label) != 1:
+    raise LookupError('a record has no image, or no label')
+  return image[0], label[0]
+
+
 def exact(record: bytes, shape: tuple[int, int, int]) -> np.ndarray:
   """An encoded image of a fixed size: uint8 of `shape`, in the colours that its channels ask for."""
-  with pixels.opened(io.BytesIO(record), max_pixels=shape[0] * shape[1]) as (image, raw):
-    if image.size != (shape[1], shape[0]):
-      raise ValueError(f'it is {image.height}x{image.width}, not {shape[0]}x{shape[1]}')
-    mode = MODES[shape[-1]]
-    if image.mode != mode or 'transparency' in image.info:
-      image = image.convert('RGBA') if mode == 'RGBA' and image.mode in ('P', 'PA', 'LA') else \
-          colours.rgb(image, raw).convert(mode)
-    return np.asarray(image).reshape(shape)
+  with pixels.opened(io.BytesIO(record), shape[0] * shape[1]) as (image, raw):
+    return _array(image, raw, shape)
+
+
+def exact_within(record: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+  """The same, of one image of many, read one after the other within one `pixels.unlimited`."""
+  image = pixels.openable(io.BytesIO(record), shape[0] * shape[1])
+  raw = colours.layout(image)
+  image.load()
+  return _array(image, raw, shape)
+
+
+def _array(image, raw, shape):
+  if image.size != (shape[1], shape[0]):
+    raise ValueError(f'it is {image.height}x{image.width}, not {shape[0]}x{shape[1]}')
+  mode = MODES[shape[-1]]
+  if image.mode != mode or 'transparency' in image.info:
+    image = image.convert('RGBA') if mode == 'RGBA' and image.mode in ('P', 'PA', 'LA') else \
+        colours.rgb(image, raw).convert(mode)
+  return np.asarray(image).reshape(shape)
 
 
 def part(image: np.ndarray, smallest: float, u: np.ndarray) -> np.ndarray:

@@ -81,8 +81,10 @@ def _described(features, splits):
   return tests
 
 
-def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
-  source = builder.as_data_source(split=part, decoders={'image': skip})
+def _read_split(builder, part: str, recipe, max_pixels) -> Split:
+  import tensorflow_datasets as tfds
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES  # TFDS itself takes as long to parse a small image as to decode it
+  source = builder.as_data_source(part, deserialize_method=raw)
   shape, classes = builder.info.features['image'].shape, builder.info.features['label'].num_classes
   fixed = None not in shape
   side = recipe['side']
@@ -93,14 +95,15 @@ def _read_split(builder, part: str, skip, recipe, max_pixels) -> Split:
     with pixels.unlimited():
       for i, record in enumerate(block, start):
         # A thread pool is slower here: the work on a small image is mostly Python's.
-        if not 0 <= record['label'] < classes:
-          raise LookupError(f'label {record["label"]} of image {i} of {part} is outside 0..{classes - 1}')
-        labels[i] = record['label']
+        encoded, label = records.parsed(record)
+        if not 0 <= label < classes:
+          raise LookupError(f'label {label} of image {i} of {part} is outside 0..{classes - 1}')
+        labels[i] = label
         try:
           if fixed:
-            images[i] = records.exact(record['image'], shape)
+            images[i] = records.exact_within(encoded, shape)
           else:
-            images[i], aspects[i] = pixels.decode(io.BytesIO(record['image']), recipe, max_pixels)
+            images[i], aspects[i] = pixels.decode(io.BytesIO(encoded), recipe, max_pixels)
         except Exception as e:
           raise ValueError(f'image {i} of {part}: {e}') from None
   return Split(images, labels, aspects if not fixed and recipe['fit'] == 'squeeze' else None)
@@ -158,12 +161,11 @@ def _decode(path: pathlib.Path, recipes=None, max_pixels: int = pixels.MAX_PIXEL
     UserError: the files are damaged, incomplete, of another format, or hold no images with labels.
   """
   with _opened(path) as (builder, tests):
-    import tensorflow_datasets as tfds
-    info, skip = builder.info, tfds.decode.SkipDecoding()
+    info = builder.info
     fixed = None not in info.features['image'].shape
     if not fixed and recipes is None:
       raise LookupError('its images are of no fixed size')
-    splits = [_read_split(builder, part, skip, recipe, max_pixels)
+    splits = [_read_split(builder, part, recipe, max_pixels)
               for part, recipe in zip(('train', *tests[:1 + choosing]), (*recipes, recipes[1]) if recipes else
                                       ({'side': 0, 'fit': ''},) * 3)]
     return splits, tuple(map(files.printable, info.features['label'].names)), not info.disable_shuffling, fixed
