@@ -14,10 +14,12 @@ from vimnas_jax.runs import provenance
 
 FLAG = '--xla_cpu_max_isa='
 ASKED = '''
-from numba.core import config
-from vimnas_jax.cpu import source, table
-assert source.types
-print(table.BYTES, *('+avx512' in features for features in (table.FEATURES.flatten(), config.CPU_FEATURES)))
+from numba import cfunc, types
+from vimnas_jax.cpu import table
+from vimnas_jax.cpu.source import frame, loops
+found, count = loops.loop('product_1_8_set', 16, 'float32')
+text = cfunc(types.int64(*[types.int64] * count), **frame.OPTIONS)(found)._library.get_asm_str()
+print(table.BYTES, '+avx512' in table.FEATURES.flatten(), 'zmm' in text, 'ymm' in text or 'vfmadd' not in text)
 '''
 CPUINFO = pytest.mark.skipif(not pathlib.Path('/proc/cpuinfo').exists(), reason='no /proc/cpuinfo')
 
@@ -51,4 +53,4 @@ def test_xlas_flag_holds_for_the_kernels(monkeypatch, flags, narrow):
 def test_nothing_wider_is_compiled_than_was_asked_for():
   done = subprocess.run([sys.executable, '-c', ASKED], cwd=ROOT, capture_output=True, text=True, check=True,
                         env={**os.environ, 'XLA_FLAGS': FLAG + 'AVX2'})
-  assert done.stdout.split() == ['32', 'False', 'False']
+  assert done.stdout.split() == ['32', 'False', 'False', 'True']

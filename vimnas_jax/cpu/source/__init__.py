@@ -1,14 +1,10 @@
 """What numba compiles: imported only where the machine code is not on disk yet (cpu/library.py)."""
 
-import numba.core.config
 from numba import cfunc, types
 
-from vimnas_jax.cpu import isa, table
+from vimnas_jax.cpu import table
 from vimnas_jax.cpu.source import block, dense, job, leaves, loops, mix, oneshot, pools, stage, winograd
 from vimnas_jax.cpu.source.frame import OPTIONS
-
-if isa.narrow():  # else numba asks the processor
-  numba.core.config.CPU_FEATURES = table.FEATURES.flatten()
 
 
 def compile(name: str, vector: int, dtype: str) -> tuple[str, bytes]:

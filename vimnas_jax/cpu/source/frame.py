@@ -8,13 +8,16 @@ Nothing here or in what uses it may raise, or use Python objects or arrays of nu
 
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 from vimnas_jax.cpu import interface as xla
+from vimnas_jax.cpu import isa, table
 
 I64, I32 = ir.IntType(64), ir.IntType(32)
 OPTIONS = {'error_model': 'numpy'}
+if isa.narrow():  # before anything is compiled; else numba asks the processor
+  config.CPU_FEATURES = table.FEATURES.flatten()
 
 
 def function(count, returns='int64'):
