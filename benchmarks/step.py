@@ -28,8 +28,7 @@ import tempfile
 import time
 
 from benchmarks import report
-from vimnas_jax import spaces
-from vimnas_jax.cpu import isa
+from vimnas_jax import isa, spaces
 from vimnas_jax.errors import UserError
 from vimnas_jax.main import MALLOC
 from vimnas_jax.networks import cost

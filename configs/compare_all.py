@@ -46,7 +46,7 @@ def smoke(config):
 def get_config(arg=''):
   config = defaults()
   config.task = 'study'
-  config.study.members, config.study.seeds = MEMBERS, (300, 301, 302, 303)
+  config.study.members, config.study.seeds = MEMBERS, (342, 343, 344, 345)
   config.space.name, config.space.cells = 'nb201', 5
   config.data.shrink, config.data.pad = 2, 2
   config.theta.weight_decay = 5e-4  # NAS-Bench-201's own search settings

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from llvmlite import binding
 
-from vimnas_jax.cpu import isa
+from vimnas_jax import isa
 from vimnas_jax.runs import provenance
 
 FLAG = '--xla_cpu_max_isa='

@@ -10,7 +10,8 @@ import reference
 from conftest import ROOT, SLOW
 from llvmlite import binding
 
-from vimnas_jax.cpu import bank, isa, mix, table
+from vimnas_jax import isa
+from vimnas_jax.cpu import bank, mix, table
 from vimnas_jax.networks import mixing
 from vimnas_jax.networks.ops import OPS, max_pool
 

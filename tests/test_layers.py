@@ -4,8 +4,8 @@ import graphlib
 from conftest import ROOT
 
 # A module imports only from rooms of rows above its own, and from its own room, where there are no circles.
-ROWS = [['errors'], ['files'], ['userfile'], ['spaces'], ['data', 'cpu', 'draw'], ['networks'], ['methods', 'tabular'],
-        ['limits'], ['fields'], ['words'], ['config'], ['runs'], ['verbs'], ['api'], ['main']]
+ROWS = [['errors', 'isa'], ['files'], ['userfile'], ['spaces'], ['data', 'cpu', 'draw'], ['networks'],
+        ['methods', 'tabular'], ['limits'], ['fields'], ['words'], ['config'], ['runs'], ['verbs'], ['api'], ['main']]
 PACKAGE = ROOT / 'vimnas_jax'
 
 

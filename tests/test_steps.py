@@ -12,6 +12,7 @@ from vimnas_jax.errors import UserError
 from vimnas_jax.methods import Clock, Method, Step
 from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.runs import optim, state, steps
+from vimnas_jax.verbs import outcome
 
 
 def _setup(method='vimnas', dtype=jnp.float32, pretrain=0, parts=1, remat=False, channels=8, theta_lr=0.025, **fields):
@@ -216,3 +217,12 @@ def test_phi_has_as_many_steps_as_it_moves_in():
       config_lib.defaults(), 'method.name=pdarts phi.lr=1.0 phi.lr_end=0.5 phi.until=0.8 phi.fall=0.2'))
   of = optim.phi_rate(config.phi, steps.lengths(methods.get(config.method), plan)[1].phi)
   assert [round(float(of(i)), 3) for i in (0, 9, 12, 14)] == [1.0, 0.531, 0.0, 0.0]
+
+
+@pytest.mark.parametrize('taken, seconds', [(30, 10 * 2 + 20 * 7), (15, 10 * 2 + 5 * 7), (10, 20), (40, 160 + 10 * 5)])
+def test_the_time_of_a_search_counts_every_stage_at_its_own_pace(taken, seconds):
+  """The last stage has no line yet: it counts at the median of all steps, 5."""
+  rows = [{'stage': stage, 'seconds': s} for stage, times in (('pretrain', (2, 90, 2)), ('search', (7, 7, 1)))
+          for s in times]
+  phases = [steps.Phase('pretrain', 10, None), steps.Phase('search', 30, None), steps.Phase('search_1', 50, None)]
+  assert outcome.estimated(rows, phases, taken, 5) == seconds

@@ -109,11 +109,5 @@ def features() -> str:
   return table.FEATURES.flatten()
 
 
-def narrow() -> bool:
-  """Whether XLA_FLAGS asks for no instruction of AVX-512, which holds for the kernels as well."""
-  from vimnas_jax.cpu import isa
-  return isa.narrow()
-
-
 def _wanted():
   return jax.default_backend() == 'cpu' and available()

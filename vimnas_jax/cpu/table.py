@@ -8,7 +8,7 @@ import re
 import numpy as np
 from llvmlite import binding
 
-from vimnas_jax.cpu import isa
+from vimnas_jax import isa
 
 FEATURES = binding.FeatureMap(isa.allowed(binding.get_host_cpu_features()))
 WIDE = bool(FEATURES.get('avx512f'))

@@ -1,4 +1,4 @@
-"""With what a figure was made: versions, git revision, processor."""
+"""With what a figure was made: versions, git revision, processor. Imports no JAX."""
 
 import hashlib
 import importlib.metadata
@@ -6,7 +6,7 @@ import pathlib
 import platform
 import subprocess
 
-from vimnas_jax import cpu
+from vimnas_jax import isa
 
 
 def software(packages) -> dict:
@@ -47,7 +47,7 @@ def machine() -> str:
     flags = ''
   words = flags.partition('\n')[0].split()
   vectors = next((name for flag, name in (('avx512f', 'AVX-512'), ('avx2', 'AVX2')) if flag in words), '')
-  if vectors == 'AVX-512' and cpu.narrow():
+  if vectors == 'AVX-512' and isa.narrow():
     vectors = 'AVX2 of AVX-512'
   return f'{platform.machine()} {processor()}'.strip() + (f', {vectors}' if vectors else '')
 

@@ -119,7 +119,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
       **rated(space, genotype, config, run.image_shape[:2], run.size),
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
       'seconds_per_step': pace and round(pace.seconds, 4),
-      'seconds_estimated': pace and round(pace.seconds * int(now.step), 1),  # median step times steps, no compile
+      'seconds_estimated': pace and round(estimated(rows, run.phases, int(now.step), pace.seconds), 1),
       'bytes_per_step': pace and pace.bytes,
       'state_sha256': checkpoint.digest(now),
   }
@@ -158,6 +158,18 @@ def rated(space, genotype, config, image_size: tuple[int, int], size) -> dict:
   for benchmark in tabular.of(space, config.oracle):
     found |= benchmark.answer(config.oracle, genotype, config.data.name)
   return found
+
+
+def estimated(rows, phases, steps: int, median: float) -> float:
+  """Seconds that `steps` steps took without compiling: of every stage the median step of `rows`, lines of
+  metrics.jsonl, times its steps; `median`, that of all, stands for a stage without a line.
+  """
+  seconds, start = 0.0, 0
+  for phase in phases:
+    own = [row['seconds'] for row in rows if row.get('stage') == phase.name]
+    seconds += max(min(phase.end, steps) - start, 0) * (float(np.median(own)) if own else median)
+    start = phase.end
+  return seconds
 
 
 def exact(probs, logs):

@@ -11,8 +11,9 @@ from numba import njit, types
 from numba.core import cgutils, config
 from numba.extending import intrinsic
 
+from vimnas_jax import isa
 from vimnas_jax.cpu import interface as xla
-from vimnas_jax.cpu import isa, table
+from vimnas_jax.cpu import table
 
 I64, I32 = ir.IntType(64), ir.IntType(32)
 OPTIONS = {'error_model': 'numpy'}
