@@ -16,7 +16,8 @@ import jax.numpy as jnp
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import mixing, ops
-from vimnas_jax.networks.supernet import Module, Supernet
+from vimnas_jax.networks.module import Module
+from vimnas_jax.networks.supernet import Supernet
 from vimnas_jax.spaces import Stage
 from vimnas_jax.spaces.topology import OUTPUT, Topology
 
