@@ -53,6 +53,19 @@ def test_all_is_read_back(folder):
   assert {p.name for p in folder.iterdir()} == set(export.FILES)
 
 
+def test_what_was_averaged_is_known_of_older_exports_too(folder, tmp_path):
+  export.write(tmp_path / 'export', dataclasses.replace(model(), shrink=2))
+  assert (export.read(tmp_path).shrink, export.read(folder).shrink) == (2, 1)
+  facts = json.loads((tmp_path / 'export' / 'model.json').read_text())
+  del facts['shrink'], facts['content_sha256']
+  files.write_json(tmp_path / 'export' / 'model.json', facts)
+  assert export.read(tmp_path).shrink == 1  # nothing says otherwise
+  for config, by in (({'data': {'shrink': 4}}, 4), ({'data': {'shrink': 0}}, 1), ({'data': {}}, 1), ([], 1),
+                     ({'data': {'shrink': 'two'}}, 1)):
+    files.write_json(tmp_path / 'config.json', config)
+    assert export.read(tmp_path).shrink == by
+
+
 def test_a_fingerprint_is_of_the_weights(folder, tmp_path):
   shutil.copytree(folder, tmp_path / 'moved')
   assert export.fingerprint(folder) == export.fingerprint(folder.parent) == export.fingerprint(tmp_path / 'moved')

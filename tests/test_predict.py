@@ -15,7 +15,7 @@ import vimnas_jax
 from configs import predict as predict_config
 from vimnas_jax import config as config_lib
 from vimnas_jax import files
-from vimnas_jax.data import pixels
+from vimnas_jax.data import Split, pixels
 from vimnas_jax.errors import UserError
 from vimnas_jax.verbs import export, predict
 
@@ -144,6 +144,16 @@ def test_what_is_read_for_a_network_of_arrays(tmp_path):
   with pytest.raises(UserError, match='8x6 pixels and 3 channels') as e:
     pixels.read_for(tmp_path / 'a.png', {}, (8, 6, 3))
   one_line(e)
+
+
+@pytest.mark.parametrize('by', [1, 2, 4])
+def test_files_are_averaged_as_the_arrays_of_the_training_were(tmp_path, by):
+  """On the files of a set of arrays the network sees the bits that it was trained on."""
+  image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+  Image.fromarray(image).save(tmp_path / 'a.png')
+  want = Split(image[None], np.zeros(1, np.int32)).shrunk(by).images[0]
+  net = dataclasses.replace(model(), recipe={}, image_shape=want.shape, shrink=by)
+  np.testing.assert_array_equal(net.read(tmp_path / 'a.png'), want)
 
 
 @pytest.mark.parametrize('fields, says', [

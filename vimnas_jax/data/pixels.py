@@ -140,14 +140,15 @@ def _damaged(name, e):
   return Damaged(name, f' ({type(e).__name__}: {reason})', 'repair or remove it')
 
 
-def read_for(path, recipe, shape, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_for(path, recipe, shape, max_pixels: int = MAX_PIXELS, shrink: int = 1) -> np.ndarray:
   """The image in the file `path` as a network that was trained with `recipe` reads it: uint8 `shape`, [h, w, c].
 
-  Without a recipe, {}, images were arrays from the start: the file is then brought to that size, cut at the centre, and
-  where c is 1 to grey. What config.data.shrink averaged is averaged. Raises UserError as `read`.
+  Without a recipe, {}, images were arrays from the start: the file is then brought to the size that these had, cut at
+  the centre, and where c is 1 to grey. Squares of `shrink` pixels, which config.data.shrink averaged, are averaged.
+  Raises UserError as `read`.
   """
   h, w, channels = shape
-  image = read(path, recipe or _recipe(max(h, w), max(h, w), 'bicubic'), max_pixels)
+  image = read(path, recipe or _recipe(shrink * max(h, w), shrink * max(h, w), 'bicubic'), max_pixels)
   by = image.shape[0] // max(h, w)
   if by > 1:
     image = np.rint(image.reshape(h, by, w, by, 3).mean((1, 3), dtype=np.float32)).astype(np.uint8)

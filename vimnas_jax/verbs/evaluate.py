@@ -205,6 +205,9 @@ def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split 
     differ = [name for name, value in model.recipe.items() if loaded.recipe.get(name) != value]
     notes.append('note: images are read otherwise than for its training: ' + ', '.join(
         f'{name} is {loaded.recipe.get(name)!r}, was {model.recipe[name]!r}' for name in differ))
+  if not model.recipe and model.shrink != config.data.shrink:
+    notes.append(f'note: images are read otherwise than for its training: of these config.data.shrink='
+                 f'{config.data.shrink} averages squares of so many pixels, there it was {model.shrink}')
   return test, notes
 
 

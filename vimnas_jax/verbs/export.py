@@ -53,6 +53,7 @@ class Model:
     data: name of the data set it was trained on.
     class_names: of the logits, in their order; () where they are not known.
     recipe: how an image file becomes an array, as data.Data has it; {} where images were arrays from the start.
+    shrink: squares of so many pixels of those arrays were averaged (config.data.shrink).
     code: the file of a space of one's own, if it came with the export; None takes the one that space.name names.
   """
 
@@ -67,6 +68,7 @@ class Model:
   class_names: tuple[str, ...] = ()
   recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   code: bytes | None = None
+  shrink: int = 1
 
   def __repr__(self):
     return (f'<Model of space {self.space.name!r}, data {self.data!r}: images {self.image_shape}, classes '
@@ -100,7 +102,7 @@ class Model:
 
   def read(self, path, max_pixels: int = pixels.MAX_PIXELS) -> np.ndarray:
     """The image in a file as the network was trained to see it, uint8 [h, w, c]. Raises UserError on a bad file."""
-    return pixels.read_for(path, self.recipe, self.image_shape, max_pixels)
+    return pixels.read_for(path, self.recipe, self.image_shape, max_pixels, self.shrink)
 
   def named(self, probabilities, top: int = 3) -> list[tuple[str, float]]:
     """The `top` likeliest (class, probability) of one row of `probabilities`, the likeliest first."""
@@ -156,7 +158,7 @@ def write(folder, model: Model):
       'space': model.space.name, 'genotype': json.loads(model.genotype.to_json()),
       **{name: getattr(net, name) for name in _SIZES}, 'dtype': jnp.dtype(net.dtype).name,
       'image_shape': list(model.image_shape), 'mean': list(model.mean), 'std': list(model.std), 'data': model.data,
-      'class_names': list(model.class_names), 'recipe': dict(model.recipe),
+      'class_names': list(model.class_names), 'recipe': dict(model.recipe), 'shrink': model.shrink,
       'sha256': {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}}
   files.write_json(folder / 'model.json', facts | {'content_sha256': _digest(facts)})
 
@@ -227,7 +229,18 @@ def read(folder, trusted: Iterable = ()) -> Model:
   image_shape = tuple(facts['image_shape'])
   variables = _variables(folder / 'weights.safetensors', raw['weights.safetensors'], net, image_shape, counted.params)
   return Model(space, genotype, net, variables, image_shape, tuple(facts['mean']), tuple(facts['std']), facts['data'],
-               tuple(facts.get('class_names', ())), facts.get('recipe', {}), raw.get('space.py'))
+               tuple(facts.get('class_names', ())), facts.get('recipe', {}),
+               raw.get('space.py'), facts.get('shrink') or _shrink(folder))
+
+
+def _shrink(folder) -> int:
+  """config.data.shrink of the training that an older export came from, where its run folder still has the export."""
+  try:
+    found = files.read_json(folder.parent / 'config.json').get('data')
+  except (OSError, UserError):  # none, or one of another program
+    return 1
+  by = found.get('shrink') if isinstance(found, dict) else None
+  return by if _count(pixels.MAX_SIDE, by) else 1
 
 
 def _facts(folder) -> dict:
@@ -262,7 +275,7 @@ def _all(kind, value) -> bool:
   return isinstance(value, list) and all(type(v) in kind and (type(v) is str or math.isfinite(v)) for v in value)
 
 
-_NEWER = ('class_names', 'recipe', 'sha256')  # older exports lack them
+_NEWER = ('class_names', 'recipe', 'sha256', 'shrink')  # older exports lack them
 _FIELDS = {
     'space': (lambda v: isinstance(v, str), 'text'), 'genotype': (lambda v: isinstance(v, dict), 'an object'),
     **{name: (functools.partial(_count, most), f'a whole number from 1 to {most}') for name, most in _MOST.items()},
@@ -273,7 +286,9 @@ _FIELDS = {
     'mean': (lambda v: _all((int, float), v), 'finite numbers'),
     'std': (lambda v: _all((int, float), v) and v, 'finite numbers'),
     'data': (lambda v: isinstance(v, str), 'text'), 'class_names': (lambda v: _all((str,), v), 'a list of names'),
-    'recipe': (lambda v: isinstance(v, dict), 'an object'), 'sha256': (lambda v: isinstance(v, dict), 'an object')}
+    'recipe': (lambda v: isinstance(v, dict), 'an object'),
+    'shrink': (functools.partial(_count, pixels.MAX_SIDE), f'a whole number from 1 to {pixels.MAX_SIDE}'),
+    'sha256': (lambda v: isinstance(v, dict), 'an object')}
 
 
 def _same(path, content, facts):

@@ -47,7 +47,8 @@ def predict(config, workdir, command: str = '') -> list[dict]:
     paths, skipped = listed(given)
     if not model.recipe:
       console.say(f'note: the network was trained on arrays ({model.data}): files are brought to its '
-                  f'{"x".join(map(str, model.image_shape))} by scaling and cutting at the centre')
+                  f'{"x".join(map(str, model.image_shape))} by scaling and cutting at the centre' + (
+                      f', and averaging squares of {model.shrink} pixels' if model.shrink > 1 else ''))
     rows, shown = [], []
     for start in range(0, len(paths), _BLOCK):
       block, images = _block(model, paths[start:start + _BLOCK], given, config.data.max_pixels, skipped)

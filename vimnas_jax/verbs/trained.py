@@ -15,7 +15,7 @@ def write(folder, run, now, pace, command, console) -> dict:
   kept, variables = best.read(folder) if best.kept(folder) else (None, jax.device_get(run.variables(now)))
   model = export.Model(run.space, run.genotype, run.net, variables, run.loaded.image_shape,
                        run.loaded.mean, run.loaded.std, run.config.data.name, run.loaded.class_names,
-                       run.loaded.recipe)
+                       run.loaded.recipe, shrink=run.config.data.shrink)
   console.say('exporting …')
   export.write(folder / 'export', model)
   curve = metrics.read(folder / 'curve.jsonl')
