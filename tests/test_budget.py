@@ -1,6 +1,7 @@
 """Hours that a run may take: what is decided, kept across a kill, and ended in time."""
 
 import json
+import types
 from typing import Any
 
 import flax.struct
@@ -13,9 +14,10 @@ from ml_collections import ConfigDict
 from test_search_resume import asked
 
 from vimnas_jax import config as config_lib
+from vimnas_jax import methods
 from vimnas_jax.errors import UserError
-from vimnas_jax.runs import budget, checkpoint, loop, metrics, parallel, signals
-from vimnas_jax.verbs import search
+from vimnas_jax.runs import budget, checkpoint, loop, metrics, parallel, signals, state, steps
+from vimnas_jax.verbs import outcome, search
 
 
 @pytest.fixture
@@ -172,10 +174,10 @@ def test_what_is_compiled_for_a_plan_serves_a_shorter_one(tmp_path, monkeypatch)
 
 
 def test_a_search_that_was_ended_early_tells_the_probabilities_that_it_had(tmp_path, monkeypatch):
-  """Not those of its planned end, to which phi would have been scaled up by then."""
+  """Not those of its planned end, to which phi would have been scaled up by then; after a step with no line else."""
   c = config_lib.defaults()
   c.data.name, c.data.image_size, c.data.num_train = 'synthetic', 8, 80
-  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = ONE_EDGE, 1, 8, 8, 1
+  c.space.name, c.space.cells, c.space.channels, c.batch_size, c.log_steps = ONE_EDGE, 1, 8, 8, 4
   c.devices, c.method.variant, c.method.samples, c.trust = 1, 'small', 2, ONE_EDGE
   c.method.sharpen, c.phi.lr, c.phi.steps, c.epochs, c.max_hours = 50.0, 1.0, 0, 2.0, 1.0
   c.pretrain.epochs = 0.0
@@ -186,6 +188,28 @@ def test_a_search_that_was_ended_early_tells_the_probabilities_that_it_had(tmp_p
   assert last['step'] == 6 and result['one_hot'] == pytest.approx(last['one_hot'], abs=1e-4) and last['one_hot'] < 0.9
   for name, rows in last['probs'].items():
     np.testing.assert_allclose(result['probs'][name], rows, atol=2e-5)
+
+
+@pytest.mark.parametrize('at, says', [
+    (3, 'nothing was searched'), (6, 'nothing was searched'), (7, ''), (20, '')])
+def test_a_search_that_ended_before_phi_moved_says_so(at, says):
+  """Steps of theta alone before the search, and within it, as PC-DARTS has them."""
+  run = types.SimpleNamespace(phases=(steps.Phase('pretrain', 4, None), steps.Phase('search_0', 6, None),
+                                      steps.Phase('search', 20, None, own=True)))
+  run.phase = lambda step: next(phase for phase in run.phases if step < phase.end)
+  result = {'steps': at, 'planned_steps': 20, 'pretrain_steps': 4, 'phi_moved': outcome._moved(run, at),
+            'budget': {'shortened': False, 'ended_after_step': at if at < 20 else None}}
+  assert (says in ' '.join(budget.line(result))) and ('nothing' in ' '.join(budget.line(result))) == bool(says)
+
+
+def test_r_darts_ended_by_the_clock_takes_the_best_search_that_was_finished():
+  method = methods.get(ConfigDict({'name': 'rdarts_l2', **methods.fields('rdarts_l2')}))
+  best, now = ({'w': 1}, {'cell': 2}), ({'w': 3}, {'cell': 4})
+  held = state.SearchState(0, now[0], {'params': now[1], 'fixed': {'best': best, 'error': 0.3}}, (), (), None)
+  taken = method.early(held)
+  assert (taken.theta, taken.phi['params']) == best and taken.phi['fixed'] == held.phi['fixed']
+  held.phi['fixed']['error'] = np.float32(2)  # none was finished
+  assert method.early(held) is held
 
 
 @SLOW

@@ -17,7 +17,7 @@ from vimnas_jax.methods import Clock, resources
 from vimnas_jax.networks import cost
 from vimnas_jax.runs import checkpoint, runfolder
 from vimnas_jax.spaces import Cell, Space, darts, within
-from vimnas_jax.verbs import constraints, latencies, standing
+from vimnas_jax.verbs import constraints, latencies
 
 GIVEN = [name for name in spaces.NAMES if not spaces.get(name).topology]  # spaces whose graph is given
 OWN = 'examples/own_operation.py'
@@ -45,7 +45,7 @@ def test_the_expected_cost_of_one_architecture_is_its_cost(name, size, x64, monk
     genotype = space.genotype(drawn(space, seed))
     counted = cost.count(space, genotype, num_classes=10, **size)
     for field in ('params', 'madds'):
-      mean = resources.expected(space, standing.one_hot(space, genotype), getattr(shares.fixed, field),
+      mean = resources.expected(space, within.one_hot(space, genotype), getattr(shares.fixed, field),
                                 arrays(shares, field))
       assert float(mean) == getattr(counted, field)
 
@@ -325,4 +325,4 @@ def test_a_search_keeps_its_limit_and_goes_on_to_the_same_bits(tiny, tmp_path, m
   other = vimnas_jax.search(config_lib.changed(tiny, 'limit.weight=0.0'), tmp_path / 'alone')
   assert other['state_sha256'] != whole['state_sha256'] and other['params'] == skip
   assert other['limit']['repaired'] == {'from': space.write(space.genotype({'cell': np.eye(2)[[1]]})),
-                                        'to': other['genotype']}
+                                        'to': other['genotype'], 'rule': constraints.MOST_PROBABLE}

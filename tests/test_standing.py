@@ -9,6 +9,7 @@ import numpy as np
 from vimnas_jax import data, spaces
 from vimnas_jax.methods import Clock, Options
 from vimnas_jax.networks.mixing import Mixture
+from vimnas_jax.spaces import within
 from vimnas_jax.verbs import standing
 
 SPACE = spaces.get('nb201')
@@ -76,6 +77,6 @@ def test_the_architecture_that_was_derived_is_rated_whatever_the_probabilities_s
   genotype = SPACE.genotype({'cell': np.eye(5)[[3] * 6]})
   assert standing.accuracies(run, {}, probs, genotype, 8) == {'images': 8, 'mixed': 0.0, 'derived': 100.0}
   rate = standing.Rater(run, {})
-  assert rate(standing.one_hot(SPACE, genotype), 5) == 100.0 and rate(probs, 0) == 0.0
+  assert rate(within.one_hot(SPACE, genotype), 5) == 100.0 and rate(probs, 0) == 0.0
   images, labels = rate.batch(1)
   assert images.shape == (4, 4, 4, 3) and float(images[0, 0, 0, 0]) == -1.0 and list(labels) == [3] * 4

@@ -30,16 +30,16 @@ through its entropy; at the end the best five of 1,000 are rated again on all va
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
-from vimnas_jax.methods import paths, updates
+from vimnas_jax.methods import paths, rsps, updates
 from vimnas_jax.methods.rsps import rules
 from vimnas_jax.methods.types import END, Info, Method, State, Step, Update
 from vimnas_jax.networks import initial
@@ -125,9 +125,8 @@ def make(config: ConfigDict) -> Method:
   draw = jax.jit(sample)
 
   def derive(rate, phi, key):
-    drawn = [draw(phi, jax.random.fold_in(key, i), END)[0] for i in range(config.tries)]
-    found = [{name: rows[0] for name, rows in weights.items()} for weights in drawn]
-    return found[int(np.argmax([rate(weights, i) for i, weights in enumerate(found)]))]
+    drawn = (draw(phi, jax.random.fold_in(key, i), END)[0] for i in itertools.count())
+    return rsps.best(rate, ({name: rows[0] for name, rows in weights.items()} for weights in drawn), config.tries)
 
   def optimizer(tx):
     return optax.MultiSteps(tx, config.aggregate // config.rollouts).gradient_transformation()

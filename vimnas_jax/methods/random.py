@@ -64,4 +64,4 @@ def make(config: ConfigDict) -> Method:
     return {name: own['ops'] * own['edges'][:, None] if 'edges' in own else own['ops']
             for name, own in phi['fixed'].items()}
 
-  return Method(init, sample, probs, updates.single_level(), scores=scores)
+  return Method(init, sample, probs, updates.single_level(), scores=scores, drawn=True)

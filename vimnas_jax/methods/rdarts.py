@@ -141,5 +141,11 @@ def make(config: ConfigDict) -> Method:
         **state.phi['fixed'], 'start': params, 'best': (state.theta, params), 'error': jnp.float32(_WORST),
         'total': jnp.float32(0), 'count': jnp.int32(0)}}
 
-  return Method(init, sample, probs, repeated(config), carry=carry, logs=logs, logits=lambda phi: phi['params'],
-                options=Options(kernels=config.unrolled != 'exact'))
+  def early(state):
+    theta, params = state.phi['fixed']['best']  # at first what the search starts with, of no error yet
+    if float(state.phi['fixed']['error']) >= _WORST:
+      return state
+    return state.replace(theta=theta, phi={**state.phi, 'params': params})
+
+  return Method(init, sample, probs, repeated(config), carry=carry, early=early, logs=logs,
+                logits=lambda phi: phi['params'], options=Options(kernels=config.unrolled != 'exact'))

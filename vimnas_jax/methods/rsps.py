@@ -10,6 +10,10 @@ draws the graph too, rates each of 1,000 architectures on ten batches, and the b
 the graph descends the validation loss (methods/topology.py), and each is rated on one batch.
 """
 
+import itertools
+from collections.abc import Iterable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +21,7 @@ from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import updates
-from vimnas_jax.methods.types import END, Method
+from vimnas_jax.methods.types import END, Method, Rate
 from vimnas_jax.networks import initial
 from vimnas_jax.spaces import Space
 
@@ -33,6 +37,7 @@ PUBLISHED = {
                 'method.tries': 1000},  # of the benchmark's authors
 }
 
+MOST = 100  # architectures that are drawn for each that is to be rated, where a limit takes few
 Rule = dict[str, jax.Array]  # what `rules` says of a cell
 
 
@@ -65,6 +70,24 @@ def parts(key: jax.Array, rule: Rule) -> tuple[jax.Array, jax.Array]:
   return weights, earlier < rule['kept']
 
 
+def best(rate: Rate, drawn: Iterable[Any], tries: int) -> Any:
+  """Of the first `tries` architectures of `drawn` the one that `rate` puts highest, of equals the first.
+
+  Those that exceed the limits of the search, where `rate` knows of any (`keeps`), are passed over, at most MOST for
+  each try; if none keeps them the last one is the result.
+  """
+  keeps = getattr(rate, 'keeps', None)
+  found: list[Any] = []
+  for last in itertools.islice(drawn, tries if keeps is None else MOST * tries):
+    if keeps is None or keeps(last):
+      found.append(last)
+    if len(found) == tries:
+      break
+  if not found:
+    return last
+  return found[int(np.argmax([rate(weights, i) for i, weights in enumerate(found)]))]
+
+
 def make(config: ConfigDict) -> Method:
   """Random search with parameter sharing. Raises UserError on a bad field."""
   if config.tries < 1:
@@ -89,8 +112,6 @@ def make(config: ConfigDict) -> Method:
   draw = jax.jit(drawn)
 
   def derive(rate, phi, key):
-    found = [draw(phi, jax.random.fold_in(key, i)) for i in range(config.tries)]
-    rates = [rate(weights, i) for i, weights in enumerate(found)]
-    return found[int(np.argmax(rates))]
+    return best(rate, (draw(phi, jax.random.fold_in(key, i)) for i in itertools.count()), config.tries)
 
   return Method(init, sample, probs, updates.theta_only(), derive=derive)

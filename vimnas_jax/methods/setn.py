@@ -26,6 +26,7 @@ from vimnas_jax.methods import rsps, updates
 from vimnas_jax.methods.alpha import probs, sample
 from vimnas_jax.methods.types import Method
 from vimnas_jax.networks import initial
+from vimnas_jax.spaces import within
 
 FIELDS = {'tries': 100}  # architectures that are rated at the end
 OPTIMIZER = {'optimizer': 'adam', 'lr': 3e-4, 'momentum': 0.5, 'weight_decay': 1e-3}
@@ -102,8 +103,10 @@ def make(config: ConfigDict) -> Method:
     del key
     log_p = {name: np.asarray(jax.nn.log_softmax(jnp.asarray(alpha)), np.float64)
              for name, alpha in phi['params'].items()}
-    found = most_probable(log_p, phi['fixed'], config.tries)
-    return found[int(np.argmax([rate(weights, i) for i, weights in enumerate(found)]))]
+    if hasattr(rate, 'keeps'):  # most of the most probable ones may exceed the limits
+      falling = within.ranked(rate.space, {name: np.exp(rows) for name, rows in log_p.items()})
+      return rsps.best(rate, (within.one_hot(rate.space, genotype) for genotype in falling), config.tries)
+    return rsps.best(rate, most_probable(log_p, phi['fixed'], config.tries), config.tries)
 
   return Method(init, sample, probs, updates.bilevel(phi_first=False), sample_theta=sample_theta, derive=derive,
                 logits=lambda phi: phi['params'])

@@ -119,6 +119,11 @@ def make(config: ConfigDict) -> Method:
     del clock
     return {name: rows(alpha, phi['fixed'][name], 0.0) for name, alpha in phi['params'].items()}
 
+  def odds(phi, clock=END):
+    del clock
+    return {name: jnp.where(phi['fixed'][name]['real'], probabilities(alpha, phi['fixed'][name]), 0)
+            for name, alpha in phi['params'].items()}
+
   def decide(alpha, own):
     p, is_open = probabilities(alpha, own), own['chosen'] == OPEN
     score = jnp.where(is_open, criterion(p, own['history'], own['real'], config.criterion == 2), -1.0)
@@ -147,4 +152,5 @@ def make(config: ConfigDict) -> Method:
     fixed = jax.lax.fori_loop(last + 1, turn + 1, taken, phi['fixed'])
     return {**phi, 'fixed': fixed}
 
-  return Method(init, sample, probs, updates.bilevel(), scores=scores, after=after, logits=lambda phi: phi['params'])
+  return Method(init, sample, probs, updates.bilevel(), scores=scores, odds=odds, after=after,
+                logits=lambda phi: phi['params'])

@@ -115,7 +115,10 @@ class Read(Protocol):
 
 
 class Rate(Protocol):
-  """Rates architectures at the end of a search."""
+  """Rates architectures at the end of a search.
+
+  One of a search with config.limit also has `keeps(weights) -> bool`, and counts what exceeds a limit as 0.
+  """
 
   def __call__(self, weights: Rows, i: int, /) -> float:
     """Accuracy in % with mixing weights {cell: [edges, ops]} on batch `i` of the validation half."""
@@ -230,12 +233,15 @@ class Method(NamedTuple):
       by what that is read off.
     before: pairs (part of the search, Step), parts rising: until that part is done this step is taken in place of
       `step`.
+    drawn: whether `init` draws the architecture, and another draw is as good where a limit does not let that one be.
     trains: whether there are steps at all; without, config.epochs counts for nothing and `derive` does it all.
     depths: for a supernet that grows, pairs (part of the search, cells), parts rising to 1: until that part is done it
       has so many cells beside those of config.space.cells. With every new one theta starts anew; () for one supernet.
     grow: `grow(phi, key) -> phi`, called where a new supernet starts; or None.
     carry: `carry(state) -> phi`: phi with what it holds of the state that a search starts with, such as a place for
       snapshots; where the graph is searched too, its rows are in state.phi['params'] then. Or None.
+    early: `early(state) -> state`: what is read off, and by what theta it is rated, where the clock ended a search
+      before its last step: R-DARTS has searches that were finished before. None: what it has at that step.
     stopped: `stopped(phi) -> bool []`: whether the search is at its end before its last step; or None.
     penalty: `penalty(phi, weights, clock) -> scalar`, added to the loss of phi; None for nothing.
     after: `after(phi, clock) -> phi`, called at the end of every step with the clock after it: SGAS commits edges; or
@@ -266,10 +272,12 @@ class Method(NamedTuple):
   scores: Read | None = None
   odds: Read | None = None
   before: tuple[tuple[float, Step], ...] = ()
+  drawn: bool = False
   trains: bool = True
   depths: tuple[tuple[float, int], ...] = ()
   grow: Callable[[Phi, jax.Array], Phi] | None = None
   carry: Callable[[State], Phi] | None = None
+  early: Callable[[State], State] | None = None
   stopped: Callable[[Phi], jax.Array] | None = None
   penalty: Callable[[Phi, Weights, Clock], jax.Array] | None = None
   after: Callable[[Phi, Clock], Phi] | None = None

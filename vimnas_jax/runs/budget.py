@@ -146,7 +146,9 @@ def line(result: dict) -> list[str]:
                 f'{facts["max_hours"]:g}')
   if facts and facts['ended_after_step'] is not None:
     said.append(f'time was up after step {result["steps"]} of {result["planned_steps"]}, its schedule unfinished')
-    if result['steps'] <= result.get('pretrain_steps', 0):
+    if 'taken' in result:
+      said.append(f'the architecture is {result["taken"]}')
+    elif result['steps'] <= result.get('pretrain_steps', 0) or not result.get('phi_moved', True):
       said.append('theta was still learning alone, so nothing was searched: this architecture is that of the start')
   return [f'length         {"; ".join(said)}'] if said else []
 

@@ -263,8 +263,10 @@ def advance(loop: Loop, now, saved, console, stop):
   times, pending, last = [], None, time.monotonic()
   votes, written = hosts.Votes(now.step), time.monotonic()
 
-  def settle():
-    """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile."""
+  def settle(final=False):
+    """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile. Those of the
+    `final` step are noted in any case.
+    """
     nonlocal pending, last
     if pending is None:
       return
@@ -277,7 +279,7 @@ def advance(loop: Loop, now, saved, console, stop):
       told = ', '.join([f'loss {loss}', *(f'norm of {name} {norm}' for name, norm in norms.items())])
       raise Diverged(f'step {at}: {told}: not finite. The checkpoints hold the last good state; {loop.remedy} and give '
                      'another --workdir')
-    if at % loop.log_steps == 0 or at == loop.total or values.get('stopped'):
+    if at % loop.log_steps == 0 or final or values.get('stopped'):
       console.step(at, loop.total, f'loss {loss:.3f}  {loop.note(at, values, times[-1])}')
 
   with console.progress(loop.total, first, loop.budget and loop.budget.left), stop.noted():
@@ -294,7 +296,7 @@ def advance(loop: Loop, now, saved, console, stop):
       late = hosts.first() and 0 < loop.checkpoint_minutes <= (time.monotonic() - written) / 60
       vote = votes.cast(_STOP if stop.asked else _SAVE if late else 0)
       if done or due or vote or (at + 1) % loop.checkpoint_steps == 0:
-        settle()
+        settle(final=done)
         if due and hosts.first():
           loop.after(at + 1, parallel.local(now))
         saved.save(at + 1, now)

@@ -110,6 +110,7 @@ class Phase:
     step: how it learns.
     after: as Method.after, or None.
     depth: which of Method.depths it belongs to, 0 where there are none.
+    own: whether it is of the method's own step, in which phi moves.
   """
 
   name: str
@@ -117,6 +118,7 @@ class Phase:
   step: Any
   after: Any = None
   depth: int = 0
+  own: bool = False
 
 
 def phases(method: Method, space: Space, plan: Plan) -> tuple[Phase, ...]:
@@ -133,7 +135,7 @@ def phases(method: Method, space: Space, plan: Plan) -> tuple[Phase, ...]:
   for stage in _stages(method, plan):
     whole = stage.step is method.step and stage.depth == last
     found.append(Phase('search' if whole else f'search_{stage.number}', plan.pretrain_steps + stage.end, stage.step,
-                       method.after, stage.depth))
+                       method.after, stage.depth, stage.step is method.step))
   if not plan.pretrain_steps:
     return tuple(found)
   if found and found[0].step.after:

@@ -68,6 +68,17 @@ def ranked(space: Space, scores: Mapping[str, np.ndarray]) -> Iterator[Genotype]
         heapq.heappush(heap, entry((*at[:i], at[i] + 1, *at[i + 1:])))
 
 
+def one_hot(space: Space, genotype: Genotype) -> dict[str, np.ndarray]:
+  """Mixing weights {cell: float32 [edges, ops]} that leave an architecture alone: 1 for what it keeps, 0 elsewhere."""
+  weights = {}
+  for name, cell in space.cells.items():
+    weights[name] = np.zeros(cell.shape, np.float32)
+    for op, source, target in genotype.cells[name]:
+      edge = cell.edges.index((source, target))
+      weights[name][edge, cell.ops[edge].index(op)] = 1
+  return weights
+
+
 def _genotype(space, scores, chosen: _Choice) -> Genotype:
   weights = {name: np.zeros(cell.shape) for name, cell in space.cells.items()}
   for name, edge, op in chosen:

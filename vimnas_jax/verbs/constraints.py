@@ -18,6 +18,8 @@ from vimnas_jax.spaces import Genotype, Space, within
 from vimnas_jax.verbs import latencies
 
 LATENCIES = latencies.FILE  # in the run folder: what its limit of latency was computed from
+MOST_PROBABLE, FEWEST = 'the most probable', 'the fewest edges changed, to what costs least,'
+DRAWS = 100_000  # random architectures of which one is to keep the limits
 _WORDS = {'params': ('parameters', 1, ',.0f'), 'madds': ('multiply-adds', 1e6, ',.2f'),
           'latency_ms': ('latency', 1, '.3f')}
 _UNITS = {'params': '', 'madds': ' M', 'latency_ms': ' ms'}
@@ -106,21 +108,30 @@ class Constraint:
                       'without the limit; the architecture is chosen within it at the end')
     return resources.limited(method, self.space, self.resources, self._weight), ''
 
-  def chosen(self, scores, genotype: Genotype, probs) -> tuple[Genotype, dict]:
+  def drawn(self, draw, genotype: Genotype) -> Genotype:
+    """`genotype`, or where that exceeds a limit the first of `draw(1)`, `draw(2)`, … that keeps all; `genotype` if none
+    of DRAWS does.
+    """
+    others = (draw(i) for i in range(1, DRAWS + 1))
+    return genotype if self.keeps(genotype) else next(filter(self.keeps, others), genotype)
+
+  def chosen(self, scores, genotype: Genotype, probs, ranked: bool = True) -> tuple[Genotype, dict]:
     """The most probable architecture within the limits, and what result.json holds of it as 'limit'.
 
     Args:
       scores: {cell: [edges, ops]}, by whose products architectures are ranked.
       genotype: the space's own choice.
       probs: {cell: [edges, ops]}, the noise-free probabilities.
+      ranked: whether scores say more than what was chosen: else the fewest edges change, to what costs least.
     """
     kept = self.keeps(genotype)
     found = genotype if kept else self._best(scores)
     fits = found is not None and self.keeps(found)
     taken = found if fits else genotype
     facts = {'network': {name: self.size[name] for name in ('cells', 'channels', 'imagenet')}, 'kept': kept or fits,
-             'repaired': None if kept or not fits else {'from': self.space.write(genotype),
-                                                       'to': self.space.write(taken)}}
+             'repaired': None if kept or not fits else {
+                 'from': self.space.write(genotype), 'to': self.space.write(taken),
+                 'rule': MOST_PROBABLE if ranked else FEWEST}}
     for each in self.resources:
       mean = jax.jit(lambda probs, each=each: resources.expected(self.space, probs, each.fixed, each.rows))(probs)
       whole = each.name != 'latency_ms'
@@ -133,6 +144,24 @@ class Constraint:
     return taken, facts
 
 
+class Limited:
+  """A `methods.types.Rate`, of which only what keeps the limits of a search is asked."""
+
+  def __init__(self, rate, constraint: Constraint):
+    self._rate, self._constraint = rate, constraint
+
+  def keeps(self, weights) -> bool:
+    """Whether the architecture that `weights` {cell: [edges, ops]} stand for keeps all limits."""
+    return self._constraint.keeps(self._rate.space.genotype(jax.device_get(weights)))
+
+  def __call__(self, weights, i: int) -> float:
+    """Its accuracy in %, or 0."""
+    return self._rate(weights, i) if self.keeps(weights) else 0.0
+
+  def __getattr__(self, name):
+    return getattr(self._rate, name)
+
+
 def lines(facts: dict) -> list[str]:
   """What a user is told of the limits at the end of a search."""
   size = facts['network']
@@ -140,11 +169,13 @@ def lines(facts: dict) -> list[str]:
           f' (cells={size["cells"]}, channels={size["channels"]})' +
           (f'; measured {facts[name]["measured"]:.3f} ms' if 'measured' in facts[name] else '')
           for name in _WORDS if name in facts]
+  if facts.get('drawn_again'):
+    said.append('limit          what was drawn at first exceeds it: this is the next one that does not')
   if not facts['kept']:
     said.append('limit          no architecture within it was found: this one exceeds it')
   if facts['repaired']:
-    said.append(f'repaired       from {facts["repaired"]["from"]} to {facts["repaired"]["to"]}, the most probable '
-                'within the limit')
+    said.append(f'repaired       from {facts["repaired"]["from"]} to {facts["repaired"]["to"]}, '
+                f'{facts["repaired"]["rule"]} within the limit')
   return said
 
 

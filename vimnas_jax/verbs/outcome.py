@@ -72,14 +72,19 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   `pace` is what its steps took, a loop.Pace, or None.
   `console`, a metrics.Console, and `stop`, an entered signals.Stop, are for finalists alone.
   """
-  space, method, config = run.space, run.method, run.config
+  space, method, config, final_state = run.space, run.method, run.config, now
+  ended = int(now.step) < run.plan.steps  # by the clock, or by the method itself
+  if method.early and ended:
+    now = method.early(now)
   clock = run.plan.clock(int(now.step))
   probs = exact(*jax.device_get((method.probs(now.phi, clock), method.logs and method.logs(now.phi, clock))))
   scores = _scores(run, now, probs)
-  genotype, limits, final = space.genotype(scores), None, None
+  genotype, limits, final, ranked = space.genotype(scores), None, None, not (method.derive or method.drawn)
   ranking = jax.device_get(method.odds(now.phi, clock)) if method.odds else scores
   if run.constraint:
-    genotype, limits = run.constraint.chosen(ranking, genotype, probs)
+    own, genotype = genotype, run.constraint.drawn(lambda i: _drawn(run, i), genotype) if method.drawn else genotype
+    genotype, limits = run.constraint.chosen(ranking, genotype, probs, ranked)
+    limits['drawn_again'] = method.drawn and own != genotype
   pace = finalists.pace(folder, pace, config)
   if config.finalists:
     keeps = run.constraint and run.constraint.keeps
@@ -121,10 +126,16 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
       'seconds_per_step': pace and round(pace.seconds, 4),
       'seconds_estimated': pace and round(estimated(rows, run.phases, int(now.step), pace.seconds), 1),
       'bytes_per_step': pace and pace.bytes,
-      'state_sha256': checkpoint.digest(now),
+      'state_sha256': checkpoint.digest(final_state),
   }
   if run.together > 1:
     result['together'] = run.together  # seeds in one program: seconds_per_step is this one's share
+  if method.stopped and bool(method.stopped(now.phi)):
+    result['stopped'] = int(now.step)  # by the method itself, after that step
+  if now is not final_state:
+    result['taken'] = 'the best of the searches that were finished'
+  if ended and not _moved(run, int(now.step)):
+    result['phi_moved'] = False
   if method.derive:
     result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:
@@ -172,6 +183,13 @@ def estimated(rows, phases, steps: int, median: float) -> float:
   return seconds
 
 
+def _moved(run, steps: int) -> bool:
+  """Whether phi has moved within the first `steps` steps, in the supernet that they have come to."""
+  depth = run.phase(steps - 1).depth if steps else 0
+  starts = (0, *(phase.end for phase in run.phases))
+  return any(phase.own and phase.depth == depth and start < steps for phase, start in zip(run.phases, starts))
+
+
 def exact(probs, logs):
   """`probs` {cell: [edges, ops]} in float64, by their logarithms where `logs` has these.
 
@@ -182,11 +200,18 @@ def exact(probs, logs):
           for name, rows in probs.items()}
 
 
+def _drawn(run, i):
+  """The architecture number `i`, from 1, that a method draws in place of its own."""
+  phi = run.method.init(jax.random.fold_in(jax.random.key(run.config.seed), i), run.space)
+  return run.space.genotype(jax.device_get((run.method.scores or run.method.probs)(phi)))
+
+
 def _scores(run, now, probs):
   """What the architecture of the final state `now` is read off: the method's scores, its own derivation, or `probs`."""
   if run.method.derive:
     rate = (standing.Rater(run, now.theta) if run.method.asks == 'supernet' else
             tabular.rater(run.space, run.config.oracle, run.config.data.name))
+    rate = constraints.Limited(rate, run.constraint) if run.constraint else rate
     key = jax.random.fold_in(jax.random.key(run.config.seed), 0)
     return signals.interruptible(lambda: jax.device_get(run.method.derive(rate, now.phi, key)))  # it may take minutes
   scores = run.method.scores

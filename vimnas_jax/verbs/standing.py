@@ -9,17 +9,7 @@ from vimnas_jax.data import augment
 from vimnas_jax.errors import UserError
 from vimnas_jax.networks import mixing
 from vimnas_jax.networks.mixing import Mixture
-
-
-def one_hot(space, genotype) -> dict:
-  """Mixing weights {cell: float32 [edges, ops]} that leave an architecture alone: 1 for what it keeps, 0 elsewhere."""
-  weights = {}
-  for name, cell in space.cells.items():
-    weights[name] = np.zeros(cell.shape, np.float32)
-    for op, source, target in genotype.cells[name]:
-      edge = cell.edges.index((source, target))
-      weights[name][edge, cell.ops[edge].index(op)] = 1
-  return weights
+from vimnas_jax.spaces import within
 
 
 def mixed(run, now, probs) -> dict:
@@ -60,7 +50,7 @@ def accuracies(run, theta, weights, genotype, images: int) -> dict:
 
   kinds = {'mixed': weights}
   if not run.space.topology:
-    alone = one_hot(run.space, genotype)
+    alone = within.one_hot(run.space, genotype)
     partial = run.method.options.partial > 1  # channels go past the operations, on edges that are kept
     kinds['derived'] = ({name: Mixture(rows[None], rows.sum(1)[None]) for name, rows in alone.items()} if partial else
                         alone)
