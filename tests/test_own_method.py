@@ -151,6 +151,17 @@ def test_the_example_with_a_step_of_its_own_goes_on_where_it_stopped(tmp_path):
   assert vimnas_jax.search(config, tmp_path / 'run')['state_sha256'] == result['state_sha256']
 
 
+def test_a_search_that_its_method_ends_says_after_which_step(tmp_path):
+  text, step = (ROOT / 'examples' / 'reinforce.py').read_text(), "Step(update, ('train', 'valid'))"
+  path = tmp_path / 'ends.py'
+  path.write_text(text.replace(step, f"{step}, stopped=lambda phi: phi['fixed']['baseline'] > 0"))
+  config = configured(path, {'space.name': ONE_EDGE}, epochs=8.0, log_steps=5, checkpoint_steps=20)
+  result = vimnas_jax.search(config, tmp_path / 'run')
+  assert result['stopped'] == result['steps'] < result['planned_steps'] == 16
+  last = json.loads((tmp_path / 'run' / 'arch.jsonl').read_text().splitlines()[-1])
+  assert last['step'] == result['steps'] and last['genotype'] == result['genotype']
+
+
 @pytest.mark.parametrize('old, new, word', [
     ("Step(update, ('train', 'valid'))", 'Step(update)', 'the step fails, line [0-9]+ .KeyError: .valid'),
     ("'loss': loss, ", '', "the step does not log 'loss'"),

@@ -219,10 +219,8 @@ def test_phi_has_as_many_steps_as_it_moves_in():
   assert [round(float(of(i)), 3) for i in (0, 9, 12, 14)] == [1.0, 0.531, 0.0, 0.0]
 
 
-@pytest.mark.parametrize('taken, seconds', [(30, 10 * 2 + 20 * 7), (15, 10 * 2 + 5 * 7), (10, 20), (40, 160 + 10 * 5)])
-def test_the_time_of_a_search_counts_every_stage_at_its_own_pace(taken, seconds):
-  """The last stage has no line yet: it counts at the median of all steps, 5."""
-  rows = [{'stage': stage, 'seconds': s} for stage, times in (('pretrain', (2, 90, 2)), ('search', (7, 7, 1)))
-          for s in times]
-  phases = [steps.Phase('pretrain', 10, None), steps.Phase('search', 30, None), steps.Phase('search_1', 50, None)]
-  assert outcome.estimated(rows, phases, taken, 5) == seconds
+def test_the_time_of_a_search_is_that_of_all_its_steps():
+  """Cheap ones, dear ones, and those after the last line at the median step."""
+  rows = [{'step': 5, 'seconds': 1.0}, {'step': 10, 'seconds': 9.0}, {'step': 12, 'seconds': 2.0}]
+  assert outcome.estimated(rows, 12, 3.0) == 5 + 45 + 4 and outcome.estimated(rows, 14, 3.0) == 5 + 45 + 4 + 6
+  assert outcome.estimated([], 4, 3.0) == 12

@@ -45,8 +45,8 @@ def defaults() -> ConfigDict:
   c.train_portion = placeholder(float)  # part of the training set that is trained on; the rest is the validation half.
   #                                       None: half for a search, all for a retraining
   c.dtype = 'float32'  # type the supernet computes in, 'float32' or 'bfloat16'; parameters stay float32
-  c.remat = False  # True: the backward pass recomputes every cell; less memory, a forward pass more
-  c.accumulate = 1  # parts that a batch goes through the supernet in, one after the other; BatchNorm sees one part
+  c.remat = False  # search: True: the backward pass recomputes every cell; less memory, a forward pass more
+  c.accumulate = 1  # search: parts that a batch goes through the supernet in, one after the other; BatchNorm sees one
   c.finalists = 0  # search: above 0, so many architectures, the most probable ones at its end, are trained from scratch
   #                 for a short time, and the one that validation images find best is taken (verbs/finalists.py)
   c.finalist_epochs = 4.0  # of each of them, at the search's width and depth, on the images that it trained on
@@ -83,14 +83,14 @@ def defaults() -> ConfigDict:
   c.network.imagenet = False  # DARTS: True takes the stems and the auxiliary head for images of 224 pixels
   c.network.auxiliary = 0.4  # weight of the auxiliary head's loss; 0 leaves the head out
   c.network.drop_path = 0.2  # probability at the end of the ramp that an image loses a path
-  c.label_smoothing = 0.0  # share of the target that is spread over all classes
+  c.label_smoothing = 0.0  # retrain: share of the target that is spread over all classes
   c.eval_epochs = 1.0  # retrain: every so many epochs the images that choose are evaluated, without any those for test
   c.eval_batch = 256  # images of one evaluation call
   c.measure_batches = (1, 64)  # batch sizes whose latency is measured after an evaluation
 
   c.theta = ConfigDict()  # optimiser of the supernet, or of the network that is retrained: SGD with momentum
   c.theta.lr = 0.025  # learning rate at the start
-  c.theta.lr_end = 0.001  # at the end
+  c.theta.lr_end = 0.001  # at the end; 'linear_epoch' and 'step_epoch' have their own way and end
   c.theta.schedule = 'cosine'  # one of limits.SCHEDULES; the way from lr to lr_end
   c.theta.warmup = 0  # epochs of rising rate, half of all where there are no more; the schedules by epochs alone
   c.theta.momentum = 0.9  # share of the last step that the next one keeps
@@ -122,7 +122,8 @@ def defaults() -> ConfigDict:
   c.data.download = False  # whether a missing official archive may be downloaded into data.dir
   c.data.split = ''  # a split file of NAS-Bench-201 (data/splits.py), which then says what a search validates with,
   #                    not train_portion; '' for none
-  c.data.limit = 0  # use only so many training images; 0 uses all. Of a folder, every class in its share
+  c.data.limit = 0  # search, retrain: use only so many training images; 0 uses all. Of a folder, every class in its
+  #                   share
   c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' are brought, and those of
   #                         'tfds/NAME' where they have many sizes: images of one size stay as they are
   c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only
@@ -151,7 +152,7 @@ def defaults() -> ConfigDict:
   c.data.pad = placeholder(int)  # random crop after padding by so many pixels; 0 switches it off. None: 4, and 2 for
   #                                ImageNet16-120
   c.data.flip = True  # random horizontal flip
-  c.data.cutout = 0  # side of the square that is cut out; 0 switches it off
+  c.data.cutout = 0  # side of the square that is cut out, an odd one less a pixel, as DARTS cuts; 0 switches it off
   c.data.smallest = 0.0  # random parts of at least this share of an image, scaled to the whole; 0 switches it off
   c.data.jitter = 0.0  # strength of random brightness, contrast and saturation
   c.data.hue = 0.0  # largest random turn of the hue

@@ -56,7 +56,8 @@ class Loop(NamedTuple):
       scalar 'loss' and, of whatever must stay finite, scalars called 'norm_NAME'.
     held: what lies on the device for all steps.
     index: `index(at)` is what step `at` (from 0) works on.
-    note: `note(at, values, seconds) -> text` writes down the values after `at` steps and says them in a line.
+    note: `note(at, values, seconds) -> text` writes down the values after `at` steps, with the mean seconds of a step
+      since it was called last, and says them in a line.
     log_steps: how often `note` is called; always after the last step.
     checkpoint_steps: how often a state is saved; always after the last step.
     checkpoint_minutes: above 0, it is also saved when so much time has passed since the last one.
@@ -260,14 +261,14 @@ def advance(loop: Loop, now, saved, console, stop):
     loop.budget.decide(first, loop.total - first, seconds, compiling if last_batch else 0.0)
   if loop.rehearsal:
     raise Rehearsed(loop.total - first, pace, seconds, _bytes(program(first, index)))
-  times, pending, last = [], None, time.monotonic()
+  times, noted, pending, last = [], 0, None, time.monotonic()
   votes, written = hosts.Votes(now.step), time.monotonic()
 
   def settle(final=False):
     """Fetches and writes the metrics of the step before: the device is at work on the next one meanwhile. Those of the
     `final` step are noted in any case.
     """
-    nonlocal pending, last
+    nonlocal pending, last, noted
     if pending is None:
       return
     (at, values), pending = pending, None
@@ -280,7 +281,8 @@ def advance(loop: Loop, now, saved, console, stop):
       raise Diverged(f'step {at}: {told}: not finite. The checkpoints hold the last good state; {loop.remedy} and give '
                      'another --workdir')
     if at % loop.log_steps == 0 or final or values.get('stopped'):
-      console.step(at, loop.total, f'loss {loss:.3f}  {loop.note(at, values, times[-1])}')
+      mean, noted = float(np.mean(times[noted:])), len(times)
+      console.step(at, loop.total, f'loss {loss:.3f}  {loop.note(at, values, mean)}')
 
   with console.progress(loop.total, first, loop.budget and loop.budget.left), stop.noted():
     for at in range(first, loop.total):

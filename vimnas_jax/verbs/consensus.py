@@ -126,7 +126,7 @@ def _result(asked, config, members, genotype, probs, command) -> dict:
       'command': command, 'task': 'seeds', 'choose': asked.choose, 'rule': RULE,
       **{name: first[name] for name in ('space', 'method', 'data', 'classes')}, 'genotype': space.write(genotype),
       'one_hot': outcome.one_hotness(probs, space), 'entropy': outcome.entropy(probs, space),
-      'probs': {name: np.round(rows, 5).tolist() for name, rows in probs.items()},
+      'probs': {name: np.round(rows, outcome.DIGITS).tolist() for name, rows in probs.items()},
       **outcome.rated(network, genotype, config, tuple(shape[:2]), size), 'seeds': list(asked.seeds),
       'per_seed': [{name: member.result[name] for name in ('seed', 'genotype', 'one_hot', 'params')} |
                    {'folder': member.folder.name} for member in members]}

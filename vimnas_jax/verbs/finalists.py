@@ -207,7 +207,7 @@ def taken(scores, margin: float) -> int:
   of all by at least `margin`, else that.
   """
   best = max(range(len(scores)), key=lambda i: scores[i])
-  return best if scores[best] - scores[0] >= margin else 0
+  return best if round(scores[best] - scores[0], 6) >= margin else 0  # 64.1 - 63.1 is below 1
 
 
 def _own(place, space, asked: dict):

@@ -9,7 +9,7 @@ from vimnas_jax.networks import cost
 from vimnas_jax.runs import budget, checkpoint, metrics, signals, steps
 from vimnas_jax.verbs import constraints, finalists, pages, standing
 
-_DIGITS = 15  # of probabilities: what several searches agree on is read off them
+DIGITS = 15  # of probabilities: what several searches agree on is read off them
 
 
 class Unchanged:
@@ -27,6 +27,27 @@ class Unchanged:
     if genotype.unordered != self._edges:
       self._edges, self._since = genotype.unordered, step
     return step - self._since
+
+
+def ties(space, scores, genotype) -> list[str]:
+  """Where nothing but the order of edges, or of operations, chose: ['normal: node 3', …].
+
+  `genotype` is what the space reads off `scores`, {cell: [edges, ops]}; of a searched graph nothing is said.
+  """
+  if space.topology:
+    return []
+  earlier, later = {}, {}
+  for name, cell in space.cells.items():  # equal scores have one rank; the last of them is put first in turn
+    rank = np.unique(np.asarray(scores[name], float), return_inverse=True)[1].reshape(cell.shape)
+    place = np.arange(rank.size).reshape(rank.shape)
+    earlier[name], later[name] = (2 * rank.size * rank + way * place for way in (-1, 1))
+  least = min(rows.min() for rows in (*earlier.values(), *later.values()))
+  one, other = (space.genotype({name: rows - least for name, rows in each.items()}) for each in (earlier, later))
+  if one.unordered != genotype.unordered:  # it reads more than which of two scores is higher
+    return []
+  targets = {name: sorted({target for op, source, target in set(other.cells[name]) - set(one.cells[name])})
+             for name in space.cells}
+  return [f'{name}: node {target}' for name, own in targets.items() for target in own]
 
 
 def one_hotness(probs, space) -> float:
@@ -80,6 +101,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   probs = exact(*jax.device_get((method.probs(now.phi, clock), method.logs and method.logs(now.phi, clock))))
   scores = _scores(run, now, probs)
   genotype, limits, final, ranked = space.genotype(scores), None, None, not (method.derive or method.drawn)
+  tied = ties(space, scores, genotype)
   ranking = jax.device_get(method.odds(now.phi, clock)) if method.odds else scores
   if run.constraint:
     own, genotype = genotype, run.constraint.drawn(lambda i: _drawn(run, i), genotype) if method.drawn else genotype
@@ -116,20 +138,22 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
       'command': command, 'space': space.name, 'method': config.method.name, 'data': config.data.name,
       'classes': list(run.class_names), 'image_shape': list(run.image_shape),
       'seed': config.seed, 'steps': int(now.step), 'planned_steps': run.plan.steps,
-      'pretrain_steps': run.plan.pretrain_steps,
+      'pretrain_steps': run.plan.pretrain_steps, 'steps_per_epoch': run.per_epoch,
       'epochs': config.epochs, 'genotype': space.write(genotype), 'one_hot': one_hotness(probs, space),
       'entropy': entropy(probs, space), 'unchanged_steps': arch[-1]['unchanged'] if arch else 0,
       'dead': dead_edges(jax.device_get(steps.dead_rows(method, now.phi))),
-      'probs': {name: np.round(p.astype(float), _DIGITS).tolist() for name, p in probs.items()},
+      'probs': {name: np.round(p.astype(float), DIGITS).tolist() for name, p in probs.items()},
       **rated(space, genotype, config, run.image_shape[:2], run.size),
       'last_loss': float(np.mean([row['loss'] for row in rows[-10:]])) if rows else None,
       'seconds_per_step': pace and round(pace.seconds, 4),
-      'seconds_estimated': pace and round(estimated(rows, run.phases, int(now.step), pace.seconds), 1),
+      'seconds_estimated': pace and round(estimated(rows, int(now.step), pace.seconds), 1),
       'bytes_per_step': pace and pace.bytes,
       'state_sha256': checkpoint.digest(final_state),
   }
   if run.together > 1:
     result['together'] = run.together  # seeds in one program: seconds_per_step is this one's share
+  if tied:
+    result['ties'] = tied
   if method.stopped and bool(method.stopped(now.phi)):
     result['stopped'] = int(now.step)  # by the method itself, after that step
   if now is not final_state:
@@ -171,16 +195,13 @@ def rated(space, genotype, config, image_size: tuple[int, int], size) -> dict:
   return found
 
 
-def estimated(rows, phases, steps: int, median: float) -> float:
-  """Seconds that `steps` steps took without compiling: of every stage the median step of `rows`, lines of
-  metrics.jsonl, times its steps; `median`, that of all, stands for a stage without a line.
+def estimated(rows, steps: int, median: float) -> float:
+  """Seconds that `steps` steps took without compiling, by the lines of metrics.jsonl, each of the mean step since the
+  one before; what no line is of counts at the `median` step.
   """
-  seconds, start = 0.0, 0
-  for phase in phases:
-    own = [row['seconds'] for row in rows if row.get('stage') == phase.name]
-    seconds += max(min(phase.end, steps) - start, 0) * (float(np.median(own)) if own else median)
-    start = phase.end
-  return seconds
+  ends = [row['step'] for row in rows]
+  spans = [end - start for start, end in zip([0, *ends], ends)]
+  return sum(row['seconds'] * span for row, span in zip(rows, spans)) + median * (steps - sum(spans))
 
 
 def _moved(run, steps: int) -> bool:
@@ -244,6 +265,9 @@ def _lines(result, space):
     lines.insert(1, 'cell           ' + spaces.oneshot.describe(space.read(result['genotype'])))
     lines.append('graph          by how much probability the weakest input kept leads the strongest left out: ' +
                  ', '.join(f'{name} {margin:.2g}' for name, margin in result['graph_margins'].items()))
+  if tied := result.get('ties'):
+    lines.append('ties           scores are equal, and the order of edges and operations chose, in ' +
+                 ', '.join(tied[:4]) + (f' and {len(tied) - 4} more' if len(tied) > 4 else ''))
   lines += [f'network        {result["params"]:,} parameters, {result["madds"] / 1e6:.2f} M multiply-adds {where}']
   if 'limit' in result:
     lines += constraints.lines(result['limit'])

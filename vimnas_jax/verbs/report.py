@@ -171,6 +171,8 @@ def _regrets(space, table, members, kind):
 
 
 def _per_epoch(result) -> float | None:
+  if result.get('steps_per_epoch'):
+    return result['steps_per_epoch']
   steps = result.get('planned_steps', result['steps'])
   return (steps - result['pretrain_steps']) / result['epochs'] if result['epochs'] else None
 

@@ -64,8 +64,11 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
 
 def _epochs(result):
   """Of all steps, those of theta alone included; of a result that does not say how many these are the search's."""
-  steps, planned, alone, epochs = (result.get(name) for name in ('steps', 'planned_steps', 'pretrain_steps', 'epochs'))
-  if all(map(html.real, (steps, planned, alone, epochs))) and epochs and planned > alone:
+  steps, planned, alone, epochs, whole = (result.get(name) for name in (
+      'steps', 'planned_steps', 'pretrain_steps', 'epochs', 'steps_per_epoch'))
+  if html.real(whole) and html.real(steps) and whole:
+    epochs = steps / whole
+  elif all(map(html.real, (steps, planned, alone, epochs))) and epochs and planned > alone:
     epochs = steps * epochs / (planned - alone)
   return float(f'{epochs:.3g}') if html.real(epochs) else epochs
 
