@@ -362,6 +362,6 @@ def test_what_a_survey_finds(tmp_path):
   _parts(tmp_path, ('',))
   for i in range(5):
     _save(tmp_path / 'ant' / f'wide{i}.png', 1, (90, 50))
-  assert data.survey(data_config('folder', dir=str(tmp_path))) == (10, 4, None)  # one of eight was for test
+  assert data.survey(data_config('folder', dir=str(tmp_path))) == (10, 4, None, True)  # one of eight was for test
   _parts(tmp_path / 'sorted', ('train', 'val', 'test'))
-  assert data.survey(data_config('folder', dir=str(tmp_path / 'sorted'), validation=0.5)) == (6, 4, None)
+  assert data.survey(data_config('folder', dir=str(tmp_path / 'sorted'), validation=0.5)) == (6, 4, None, True)

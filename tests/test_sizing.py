@@ -103,12 +103,24 @@ def test_too_few_for_a_search_is_told():
   assert "9 images of 'bee', where 10 are the least" in line((10, 9), 500)[0]
 
 
-@pytest.mark.parametrize('shape, want', [((4, 4, 3), (8, 4, (4, 4))), ((None, None, 3), (8, 4, None))])
+@pytest.mark.parametrize('shape, want', [((4, 4, 3), (8, 4, (4, 4), True)), ((None, None, 3), (8, 4, None, True))])
 def test_a_set_of_tfds_is_surveyed(tmp_path, shape, want):
   write(tmp_path, [PLAIN] * 8, shape=shape)
   fields = asked(tmp_path).data
   fields.name, fields.validation = 'tfds/made', 0.0
   assert data.survey(fields) == want
+  fields.stream = True
+  assert data.survey(fields) == (*want[:3], not want[2])
+
+
+def test_the_border_is_an_eighth_of_the_side_that_is_seen(tmp_path):
+  """Whoever averages images, of a folder or of one size, has a border in proportion."""
+  folder = images(tmp_path, 20, 70)
+  assert sizing.sized(asked(folder, **{'data.shrink': 2}))[0].data.pad == 4  # of 64 pixels, averaged to 32
+  of_one_size = {'data.name': 'synthetic', 'data.image_size': 64, 'data.num_train': 256, 'data.validation': 0.0}
+  for by, pad in ((1, 8), (2, 4), (4, 2)):
+    found, notes = sizing.sized(asked(tmp_path, **of_one_size, **{'data.shrink': by}))
+    assert found.data.pad == pad and 'of about 64 pixels' in notes[0]
 
 
 def test_an_evaluation_takes_its_data_from_the_run(tmp_path):

@@ -61,3 +61,32 @@ def test_images_that_are_set_apart_are_no_longer_trained_on(tmp_path):
 
 def test_images_of_unlike_sizes_are_not_the_same():
   assert twice.pairs(np.zeros((1, 4, 4, 3), np.uint8), ['a'], np.zeros((1, 2, 8, 3), np.uint8), ['b']) == ()
+
+
+def test_an_image_of_both_parts_of_a_search_is_told(root):
+  """Each of three images a class has a copy under another name; what is told is what the parts of the run hold."""
+  for name in ('ant', 'bee'):
+    for i in range(3):
+      shutil.copy(root / 'train' / name / f'{i}.png', root / 'train' / name / f'{i}_copy.png')
+  loaded = data.get(data_config('folder', dir=str(root), image_size=6))
+  train, valid = data.halves(loaded, 0.5)
+  used = {'training': train, 'validation': valid}
+  trained = {image.tobytes() for image in train.images}
+  shared = [name for name, image in zip(valid.files, valid.images) if image.tobytes() in trained]
+  facts = account.facts(loaded, used)
+  assert shared and [row['file'] for row in facts['in_both_parts']] == shared
+  assert facts['used'] == {'training': 6, 'validation': 6} and facts['images']['training'] == 12
+  (line,) = data.repeated(loaded, used)
+  assert line.startswith(f'pixel by pixel, {len(shared)} image') and 'and trained on too, such as ' in line
+  assert 'in_both_parts' not in account.facts(loaded) and data.repeated(loaded) == []
+
+
+def test_test_images_that_choose_are_told(root):
+  config = data_config('folder', dir=str(root), image_size=6)
+  config.validation = 0.1
+  shutil.copy(root / 'val' / 'ant' / '1.png', root / 'test' / 'ant' / 'copy.png')
+  loaded = data.get(config)
+  assert account.facts(loaded)['in_validation'] == [{'file': 'test/ant/copy.png', 'same': 'val/ant/1.png'}]
+  assert data.repeated(loaded) == [
+      'pixel by pixel, 1 image for test, and for validation too, such as test/ant/copy.png, which is val/ant/1.png: '
+      'what they choose, the test flatters (list in data.json)']

@@ -1,18 +1,19 @@
 """Data sets by name, and of one's own by the path of a file: uint8, whole in memory or streamed from the disk."""
 
+import copy
 import dataclasses
 import json
 
 from vimnas_jax import files
 from vimnas_jax.data import cifar, digits, folder, imagenet16, parts, pixels, splits, synthetic, tfds, twice, userdata
-from vimnas_jax.data.account import LIST, describe, facts, own
+from vimnas_jax.data.account import LIST, describe, facts, own, repeated
 from vimnas_jax.data.parts import halves, limited, shares
 from vimnas_jax.data.streamed import Streamed
 from vimnas_jax.data.types import AnySplit, Data, Split, check
 from vimnas_jax.errors import UserError
 
 __all__ = ['LIST', 'NAMES', 'AnySplit', 'Data', 'Split', 'Streamed', 'check', 'default_pad', 'describe', 'facts', 'get',
-           'halves', 'key', 'limited', 'own', 'shares', 'survey', 'within']
+           'halves', 'key', 'limited', 'own', 'repeated', 'shares', 'survey', 'within']
 
 _LOADERS = {'cifar10': cifar.load, 'cifar100': cifar.load, 'imagenet16-120': imagenet16.load,
             'folder': folder.load, 'digits': digits.load, 'synthetic': synthetic.load}
@@ -69,25 +70,27 @@ def get(config) -> Data:
   return check(_normed(_shrunk(loaded, config.shrink), config.moments))
 
 
-def survey(config) -> tuple[int, int, tuple[int, int] | None]:
+def survey(config) -> tuple[int, int, tuple[int, int] | None, bool]:
   """What is known of the images that `config` (config.data) names, before config.data.image_size is.
 
   Returns:
     (images to train on, about; their shorter side in pixels, the median if sizes differ; (height, width) where all have
-    the same by themselves).
+    the same by themselves, before config.data.shrink averages them; whether it may).
 
   Raises:
     UserError: as `get`.
   """
-  fixed = None
+  fixed, held = None, True
   if config.name == 'folder':
     count, side, chosen = folder.survey(config)
   elif _loader(config.name) is tfds.load:
-    count, side, chosen, fixed = tfds.survey(config)
+    count, side, chosen, fixed, held = tfds.survey(config)
   else:
-    loaded = get(config)
-    return len(loaded.train), min(loaded.image_shape[:2]), loaded.image_shape[:2]
-  return count if chosen else round(count * (1 - config.validation)), side, fixed
+    whole = copy.deepcopy(config).unlock()
+    whole.shrink = 1
+    loaded = get(whole)
+    return len(loaded.train), min(loaded.image_shape[:2]), loaded.image_shape[:2], True
+  return count if chosen else round(count * (1 - config.validation)), side, fixed, held
 
 
 def within(config, place) -> str:

@@ -1,9 +1,11 @@
 """What a data set holds, in lines for the console and as the facts of data.json."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from vimnas_jax.data.twice import between
 from vimnas_jax.data.types import AnySplit, Data
 
 LIST = 'data.json'  # the file of a run folder that holds `facts`
@@ -28,18 +30,39 @@ def _counts(data):
   return {part: np.bincount(split.labels, minlength=data.num_classes) for part, split in splits.items()}
 
 
-def facts(data: Data) -> dict[str, Any]:
+def facts(data: Data, used: Mapping[str, AnySplit] | None = None) -> dict[str, Any]:
   """What data.json holds: classes with their images by part, how the parts were made, and every file left out.
 
-  Where labels are read with the images alone, the classes have their names.
+  Where labels are read with the images alone, the classes have their names. `used` are the parts of the training images
+  that a run takes, {'training': those of its weights, 'validation': those set apart of them}.
   """
+  apart = twice(data, used)
   counts = _counts(data)
   return {'data': data.name, 'rule': data.rule, 'image_shape': list(data.image_shape), 'recipe': dict(data.recipe),
           'placement': data.placement, 'images': {part: len(split) for part, split in _splits(data).items()},
           'classes': [{'name': data.name_of(i), **{part: int(count[i]) for part, count in counts.items()}}
                       for i in range(data.num_classes)],
           'in_training': [{'file': file, 'training': other} for file, other in data.both],
+          **({'used': {part: len(split) for part, split in used.items()}} if used else {}),
+          **({name: [{'file': file, 'same': other} for file, other in rows] for name, rows in apart.items() if rows}),
           'left_out': [{'file': file, 'reason': reason} for file, reason in data.left_out]}
+
+
+def twice(data: Data, used: Mapping[str, AnySplit] | None = None) -> dict[str, tuple[tuple[str, str], ...]]:
+  """Images that two parts have which a run keeps apart: {'in_both_parts': of its training images, 'in_validation': of
+  test images and those that choose}, pairs of names.
+  """
+  parts = used or {}
+  return {'in_both_parts': between(parts.get('validation'), parts.get('training')),
+          'in_validation': between(data.test, data.valid)}
+
+
+def repeated(data: Data, used: Mapping[str, AnySplit] | None = None) -> list[str]:
+  """Lines for the console: what `twice` finds."""
+  words = {'in_both_parts': ('set apart of the training images, and trained on too', 'accuracies on them flatter'),
+           'in_validation': ('for test, and for validation too', 'what they choose, the test flatters')}
+  return [f'pixel by pixel, {_count(len(rows), "image", "images")} {words[name][0]}, such as {rows[0][0]}, which is '
+          f'{rows[0][1]}: {words[name][1]} (list in {LIST})' for name, rows in twice(data, used).items() if rows]
 
 
 def describe(data: Data) -> list[str]:

@@ -216,9 +216,9 @@ def load(config) -> Data:
               side=config.image_size if train.aspects is not None else 0, placement=told)
 
 
-def survey(config) -> tuple[int, int, bool, tuple[int, int] | None]:
+def survey(config) -> tuple[int, int, bool, tuple[int, int] | None, bool]:
   """(training images, the median of the shorter sides of the first in pixels, whether others choose, (height, width)
-  if that is fixed and they are held in memory, where they may be averaged). Raises UserError as `load`.
+  if that is fixed, and whether these are held in memory, where they may be averaged). Raises UserError as `load`.
   """
   version = _version(config)
   with _opened(version) as (builder, tests):
@@ -227,10 +227,10 @@ def survey(config) -> tuple[int, int, bool, tuple[int, int] | None]:
     if None not in shape:
       images = sum(builder.info.splits[part].num_examples for part in ('train', *tests[:1 + chosen]))
       streams, _ = streamed.chosen(config, images, shape)
-      return count, min(shape[:2]), chosen, None if streams else tuple(shape[:2])
+      return count, min(shape[:2]), chosen, tuple(shape[:2]), not streams
     looked_at = records.undecoded(version, 'train').__getitems__(range(min(count, _LOOKED_AT)))
     sides = [side for record in looked_at if (side := pixels.side_of(io.BytesIO(record['image'])))]
-    return count, int(np.median(sides)) if sides else 0, chosen, None
+    return count, int(np.median(sides)) if sides else 0, chosen, None, True
 
 
 def _version(config) -> pathlib.Path:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vimnas_jax.data.types import Data, Split
+from vimnas_jax.data.types import AnySplit, Data, Split
 
 
 def found(data: Data) -> tuple[tuple[str, str], ...]:
@@ -14,6 +14,14 @@ def found(data: Data) -> tuple[tuple[str, str], ...]:
   if not isinstance(train, Split) or train.files is None or train.aspects is not None:
     return ()
   return tuple(pair for split in others for pair in pairs(split.images, split.files, train.images, train.files))
+
+
+def between(one: AnySplit | None, other: AnySplit | None) -> tuple[tuple[str, str], ...]:
+  """`pairs` of two parts, of a folder or a file of one's own that is held in memory as it is used; else ()."""
+  if not isinstance(one, Split) or not isinstance(other, Split) or one.files is None or other.files is None or (
+      one.aspects is not None or other.aspects is not None):
+    return ()
+  return pairs(one.images, one.files, other.images, other.files)
 
 
 def pairs(images: np.ndarray, names: Sequence[str], train: np.ndarray, train_names: Sequence[str]) -> tuple[

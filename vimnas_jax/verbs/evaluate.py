@@ -48,15 +48,15 @@ class Scores:
     def scores(variables, images, labels, real):
       logits = export.apply(net, variables, augment.normalise(images, loaded.mean, loaded.std)).astype(jnp.float32)
       loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-      logits = jnp.where(jnp.isnan(logits), -jnp.inf, logits)  # which would count as reaching no logit, hence a hit
+      unknown = jnp.isnan(logits).any(-1)  # of such an image nothing is said: it counts as a miss
       own = jnp.take_along_axis(logits, labels[:, None], 1)
       # as many classes as reach the true one's logit before it: ties count against the network unless it stands first
       before = (logits > own) | ((logits == own) & (jnp.arange(logits.shape[-1])[None] < labels[:, None]))
-      rank = before.sum(-1)
-      predicted = logits.argmax(-1)
+      rank = jnp.where(unknown, logits.shape[-1], before.sum(-1))
+      predicted = jnp.where(unknown, (labels + 1) % logits.shape[-1], logits.argmax(-1))
       pairs = labels * logits.shape[-1] + predicted
       counts = jnp.zeros(logits.shape[-1] ** 2, jnp.int32).at[pairs].add(real.astype(jnp.int32))
-      return (real * (rank < TOP)).sum(), (real * loss).sum(), counts, predicted
+      return (real * (rank < TOP)).sum(), jnp.where(real > 0, loss, 0).sum(), counts, predicted
 
     self._scores = scores
 

@@ -64,7 +64,7 @@ def retrain(config, workdir, command: str = '', loaded: data.Data | None = None,
     run.abstract()  # traces the network: what does not fit is told now, before anything is written
     runfolder.write_config(folder, config, loaded.fingerprint(), genotypes.fingerprint(genotype), run.streams)
     files.write(folder / 'genotype.json', genotype.to_json() + '\n')
-    told.data_set(folder, loaded, console)
+    told.data_set(folder, loaded, console, run.used)
     console.say(f'{space.write(genotype)} on {config.data.name}: {run.size.params:,} parameters, '
                 f'{run.size.madds / 1e6:.2f} M multiply-adds, {run.total} steps of {config.batch_size}')
     try:
@@ -122,6 +122,7 @@ class Training:
     whole = config.train_portion == 1 and not parts
     self.test, self.test_name = (loaded.test, 'test') if whole else (valid, 'valid')
     self.watched, self.watched_name = self.test, self.test_name
+    self.used = {'training': self.train} if whole else {'training': self.train, 'validation': valid}
     if loaded.valid:
       self.watched, self.watched_name = data.limited(loaded.valid, config.data.limit, loaded.num_classes), 'valid'
     if len(self.train) < config.batch_size:

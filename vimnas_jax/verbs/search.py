@@ -50,7 +50,7 @@ def search(config, workdir, command: str = '', loaded: data.Data | None = None,
                   'give it to a report of this run (config.task=report), or another --workdir')
     if run.constraint:
       run.constraint.save(folder)
-    told.data_set(folder, loaded, console)
+    told.data_set(folder, loaded, console, {'training': run.train, 'validation': run.valid})
     for line in (*notes, *told.shortage(loaded, run.train, run.total)):
       console.say(line)
     if config.data.search_parts is not None:

@@ -53,16 +53,16 @@ def sized(asked: ConfigDict) -> tuple[ConfigDict, tuple[str, ...]]:
     raise UserError(f'config.{open_fields[0]} is open in this file, and chosen for a search: search first, with '
                     '--config.then=retrain, or train a known architecture with --config=retrain_nb201_c10 or '
                     f'retrain_c10, with --config.data.name={c.data.name} and --config.data.dir')
-  count, side, fixed = data.survey(_readable(c.data))
+  count, side, fixed, held = data.survey(_readable(c.data))
   count = min(c.data.limit, count) if c.data.limit else count
-  values = _values(c, count, side, fixed)
+  values = _values(c, count, side, fixed if held else None)
   for field in open_fields:
     c.update_from_flattened_dict({field: values[field]})
   none = words.chosen(c).get('pretrain:epochs') == 0  # as of `strict`
   if 'epochs' in open_fields and c.pretrain.epochs is None and methods.pretrain(c.method.name) and not none:
     c.pretrain.epochs = float(math.ceil(c.epochs / 2))
   if c.data.pad is None:
-    c.data.pad = max(1, round((c.data.image_size if not fixed else side // c.data.shrink) / 8))
+    c.data.pad = max(1, round((side if fixed else c.data.image_size) // c.data.shrink / 8))  # of the side that is seen
   if c.then:
     c.then_changes = f'{_retraining(c, count)} {c.then_changes}'.strip()
   told = ' '.join(f'{field}={files.flatten(c.to_dict())[field]}'

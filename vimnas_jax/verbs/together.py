@@ -68,7 +68,10 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
   with stop or signals.Stop() as stop, contextlib.ExitStack() as open_folders:
     loaded = data.get(config.data)
     several = _Several(left, [folder / run.where for run in left], loaded, console)
-    for line in (*data.describe(loaded), *notes, *told.shortage(loaded, several.runs[0].train, several.total)):
+    first = several.runs[0]
+    used = {'training': first.train, 'validation': first.valid}
+    for line in (*data.describe(loaded), *data.repeated(loaded, used), *notes,
+                 *told.shortage(loaded, first.train, several.total)):
       console.say(line)
     for run, place in zip(left, several.places, strict=True):
       open_folders.enter_context(runfolder.opened(place))
@@ -77,7 +80,7 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
     files.write_json(inner / 'seeds.json', {'seeds': [run.searched.seed for run in left]})  # before they are begun
     for run, place in zip(left, several.places, strict=True):
       runfolder.write_config(place, run.searched, loaded.fingerprint())
-      told.account(place, loaded)
+      told.account(place, loaded, used)
       if several.runs[0].rows is not None:
         subset.write(place, run.searched, loaded, several.runs[0].rows)
     one = several.runs[0]

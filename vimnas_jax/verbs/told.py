@@ -7,17 +7,17 @@ from vimnas_jax import data, files
 STEPS, IMAGES = 100, 10  # of a search, and of every class in it: with fewer, what it finds is left to chance
 
 
-def data_set(folder, loaded: data.Data, console):
-  """Says what data of one's own hold, and writes it into folder/data.json."""
-  account(folder, loaded)
-  for line in data.describe(loaded):
+def data_set(folder, loaded: data.Data, console, used=None):
+  """Says what data of one's own hold, and writes it into folder/data.json; `used` as for `data.facts`."""
+  account(folder, loaded, used)
+  for line in (*data.describe(loaded), *data.repeated(loaded, used)):
     console.say(line)
 
 
-def account(folder, loaded: data.Data):
+def account(folder, loaded: data.Data, used=None):
   """Writes what data of one's own hold into folder/data.json."""
   if data.own(loaded):
-    files.write_json(folder / data.LIST, data.facts(loaded))
+    files.write_json(folder / data.LIST, data.facts(loaded, used))
 
 
 def shortage(loaded: data.Data, train: data.AnySplit, steps: int) -> list[str]:

@@ -180,6 +180,11 @@ def of_data(facts: Mapping) -> list[str]:
     more = f'; and {len(rows) - 3} more, in data.json' if len(rows) > 3 else ''
     told.append(f'{shared.counted(len(rows), "image")} for test or validation in training too, which accuracies count: '
                 f'{pairs}{more}.')
+  for name, words in (('in_both_parts', 'set apart of the training images trained on too, so that accuracies on them '
+                       'flatter'), ('in_validation', 'for test among those that choose, which flatters the test')):
+    if rows := _rows(facts, name):
+      told.append(f'{shared.counted(len(rows), "image")} {words}: {rows[0].get("file")} is {rows[0].get("same")}'
+                  f'{"; all are in data.json" if len(rows) > 1 else ""}.')
   if not (rows := _rows(facts, 'left_out')):
     return told
   named = '; '.join(f'{row.get("file")} ({row.get("reason")})' for row in rows[:3])

@@ -71,6 +71,10 @@ def data(folder: pathlib.Path, result: Mapping) -> Any:
   told = [counted(len(classes), 'class')] if isinstance(classes, list) and classes else []
   if isinstance(parts, dict):
     told += [f'{counted(n, f"{name} image")}' for name, n in parts.items() if html.real(n) and n]
+    used = facts.get('used')
+    if isinstance(used, dict) and html.real(used.get('training')) and used['training'] != parts.get('training'):
+      apart = f', {html.number(used["validation"])} set apart' if html.real(used.get('validation')) else ''
+      told.insert(1 + bool(classes), f'of which {html.number(used["training"])} are trained on{apart}')
   if isinstance(shape, list) and len(shape) == 3:
     told.append(f'{"brought to" if brought else "of"} {shape[0]}x{shape[1]} pixels')
   return html.tag('p', f'The images: {", ".join(told)}.') if told else None
