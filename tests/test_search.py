@@ -114,6 +114,14 @@ def test_bad_input_of_a_process_of_its_own(tmp_path, name):
   assert not list(tmp_path.iterdir())
 
 
+def test_a_field_of_no_configuration_asks_for_one():
+  """The field is right, so nothing else is meant by it."""
+  for flags in (['--config.task=report'], ['--config.seed', '3']):
+    done = subprocess.run([sys.executable, '-m', 'vimnas_jax.main', *flags], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count('\n') == 1 and 'did you mean' not in done.stderr
+    assert f'{flags[0].partition("=")[0]} changes a field of a configuration, and none is named' in done.stderr
+
+
 def test_a_python_without_the_packages_is_told_so():
   command = [sys.executable, '-S', '-m', 'vimnas_jax.main', *TINY]
   bare = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -192,6 +192,10 @@ def _parse(argv):
   try:
     return flags.FLAGS(_with_shipped(argv))
   except flags.UnrecognizedFlagError as e:
+    if e.flagname.startswith('config.') and not any(arg.lstrip('-').partition('=')[0] == 'config' for arg in argv[1:]):
+      _tell(f'--{files.printable(e.flagname)} changes a field of a configuration, and none is named: give --config '
+            'too, such as --config=nb201_c10 (--help lists them)')
+      sys.exit(2)
     from vimnas_jax import config as config_lib
     close = config_lib.nearest(e.flagname).replace(' config.', ' --config.')
     _tell(_line(e) + (close if 'did you' in close else ''))
