@@ -104,7 +104,7 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   tied = ties(space, scores, genotype)
   ranking = jax.device_get(method.odds(now.phi, clock)) if method.odds else scores
   if run.constraint:
-    own, genotype = genotype, run.constraint.drawn(lambda i: _drawn(run, i), genotype) if method.drawn else genotype
+    own, genotype = genotype, run.constraint.drawn(_draws(run), genotype) if method.drawn else genotype
     genotype, limits = run.constraint.chosen(ranking, genotype, probs, ranked)
     limits['drawn_again'] = method.drawn and own != genotype
   pace = finalists.pace(folder, pace, config)
@@ -221,10 +221,11 @@ def exact(probs, logs):
           for name, rows in probs.items()}
 
 
-def _drawn(run, i):
-  """The architecture number `i`, from 1, that a method draws in place of its own."""
-  phi = run.method.init(jax.random.fold_in(jax.random.key(run.config.seed), i), run.space)
-  return run.space.genotype(jax.device_get((run.method.scores or run.method.probs)(phi)))
+def _draws(run):
+  """`draw(i)`: the architecture number `i`, from 1, that a method draws in place of its own."""
+  key, method = jax.random.key(run.config.seed), run.method
+  scores = jax.jit(lambda i: (method.scores or method.probs)(method.init(jax.random.fold_in(key, i), run.space)))
+  return lambda i: run.space.genotype(jax.device_get(scores(i)))
 
 
 def _scores(run, now, probs):
