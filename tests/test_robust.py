@@ -9,6 +9,7 @@ from test_papers import VALID_XI, XI, Net, first_adam_step, fresh, make, same, s
 
 from vimnas_jax.errors import UserError
 from vimnas_jax.methods import curvature, darts_es, rdarts, sdarts
+from vimnas_jax.runs.state import SearchState
 
 
 def projected(rows):
@@ -217,3 +218,27 @@ def test_bad_fields_of_the_robust_are_told(name, fields, told):
   with pytest.raises(UserError, match=told):
     make(name, **fields)
 
+
+
+def test_rates_go_on_where_a_search_goes_back():
+  """Those of theta and of phi, by a schedule or none; what an optimiser has averaged goes back."""
+  params = {'w': jnp.ones(2)}
+  sgd, adam = optax.sgd(optax.linear_schedule(1.0, 0.0, 9), 0.9), optax.adam(optax.linear_schedule(1.0, 0.0, 9))
+
+  def after(tx, steps):
+    state = tx.init(params)
+    for i in range(steps):
+      state = tx.update({'w': jnp.full(2, i + 1.0)}, state, params)[1]
+    return state
+
+  def state(steps, phi):
+    return SearchState(jnp.int32(steps), params, {'params': params, 'fixed': {}}, after(sgd, steps), after(phi, steps),
+                       None)
+
+  for phi, own in ((adam, 'mu'), (optax.adam(0.1), 'mu'), (sgd, 'trace')):
+    now, snapshot = state(5, phi), darts_es._snapshot(state(2, phi), True)
+    back = darts_es._back(now, snapshot, {})
+    for got, of, name in ((back.opt_theta, sgd, 'trace'), (back.opt_phi, phi, own)):
+      same(optax.tree.get(got, name), optax.tree.get(after(of, 2), name))
+      counts = [s.count for s in jax.tree.leaves(got, is_leaf=darts_es._scheduled) if darts_es._scheduled(s)]
+      assert [int(count) for count in counts] == ([] if of is not sgd and of is not adam else [5])

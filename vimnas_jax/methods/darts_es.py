@@ -25,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from vimnas_jax.errors import UserError
@@ -75,15 +76,19 @@ def _snapshot(state: Any, adaptive: bool) -> Any:
   return (state.phi['params'], state.theta, state.opt_phi, state.opt_theta) if adaptive else (state.phi['params'],)
 
 
+def _scheduled(state: Any) -> bool:
+  return isinstance(state, optax.ScaleByScheduleState)
+
+
 def _back(state: Any, snapshot: Any, fixed: Any) -> Any:
-  """The state with what `snapshot` has; counts of theta's optimiser, by which its rate goes, stay."""
+  """The state with what `snapshot` has; counts by which rates go stay, Adam's own goes back with its averages."""
   params, *others = snapshot
   state = state.replace(phi={'params': params, 'fixed': fixed})
   if not others:
     return state
   theta, opt_phi, opt_theta = others
-  opt_theta = jax.tree.map(lambda old, now: old if jnp.issubdtype(now.dtype, jnp.inexact) else now, opt_theta,
-                           state.opt_theta)
+  opt_theta, opt_phi = (jax.tree.map(lambda old, now: now if _scheduled(old) else old, old, now, is_leaf=_scheduled)
+                        for old, now in ((opt_theta, state.opt_theta), (opt_phi, state.opt_phi)))
   return state.replace(theta=theta, opt_phi=opt_phi, opt_theta=opt_theta)
 
 
