@@ -113,3 +113,38 @@ def test_an_architecture_that_stands_is_unchanged_in_whatever_order_its_edges_ar
   assert history.since(100, one) == 100 and history.since(105, space.read(text.replace('skip', 'sep', 1))) == 0
   pages.search(tmp_path, result, space)
   assert 'The architecture did not change between records.' in read(tmp_path).said
+
+
+REPAIRED = {'kept': True, 'drawn_again': False, 'repaired': {'from': 'a', 'to': 'b', 'rule': 'the most probable'}}
+
+
+@pytest.mark.parametrize('more, answer, warned', [
+    ({'drawn': True}, 'this one was drawn at random:', ''),
+    ({'derived': True}, 'then tried architectures, and took this one:', ''),
+    ({'taken': 'the best of its searches'}, '; this is the best of its searches:', ''),
+    ({'limit': REPAIRED}, 'a limit put this one in the place of what it ended with:',
+     'exceeds the limit: the most probable within it was taken.'),
+    ({'drawn': True, 'limit': REPAIRED | {'repaired': None, 'drawn_again': True}}, 'this one was drawn at random:',
+     'this is the next one that does not.'),
+    ({'limit': {'kept': False, 'repaired': None}}, '', 'this one exceeds it.'),
+    ({'ties': ['normal: node 3', 'normal: node 4']}, '', 'operations chose, in normal: node 3, normal: node 4.'),
+    ({'stopped': 700, 'planned_steps': 1000, 'unchanged_steps': 0}, '', 'ended the search after step 700 of 1,000.')])
+def test_what_else_than_probabilities_had_a_say_is_told(tmp_path, more, answer, warned):
+  """Of what was drawn, tried or put in place it is not said that the search had decided for it, or not."""
+  folder = made(tmp_path / 'run', 0)
+  result = json.loads((folder / 'result.json').read_text()) | {'one_hot': 1.0, 'unchanged_steps': 500} | more
+  pages.search(folder, result, NB201)
+  said = read(folder).said
+  assert answer in said and warned in said
+  if answer:
+    assert 'had decided before its end' not in said and 'was decided before its end' not in said
+    assert 'One-hotness 1.000' not in said and 'It was not these probabilities that chose' in said
+  assert 'still changed in the last tenth' not in said
+
+
+def test_memory_of_seeds_at_once_is_called_that_of_all(tmp_path):
+  folder = made(tmp_path / 'run', 0)
+  result = json.loads((folder / 'result.json').read_text()) | {'bytes_per_step': 2 ** 30, 'seconds_per_step': 1.0}
+  for more in ({}, {'together': 4}):
+    pages.search(folder, result | more, NB201)
+    assert ('; of 4 seeds at once' in read(folder).said) == bool(more)

@@ -202,6 +202,18 @@ def test_a_search_that_ended_before_phi_moved_says_so(at, says):
   assert (says in ' '.join(budget.line(result))) and ('nothing' in ' '.join(budget.line(result))) == bool(says)
 
 
+def test_a_later_stage_that_ended_before_phi_moved_says_that():
+  """Of a supernet that grows: the stage before has moved it."""
+  run = types.SimpleNamespace(phases=(
+      steps.Phase('search_0', 10, None, own=True), steps.Phase('search_1', 16, None, depth=1),
+      steps.Phase('search', 30, None, depth=1, own=True)))
+  run.phase = lambda step: next(phase for phase in run.phases if step < phase.end)
+  assert [outcome._moved(run, at) for at in (0, 5, 10, 12, 16, 17)] == [False, True, True, 'before', 'before', True]
+  result = {'steps': 12, 'planned_steps': 30, 'pretrain_steps': 0, 'phi_moved': 'before',
+            'budget': {'shortened': False, 'ended_after_step': 12}}
+  assert 'its last stage had not moved phi yet' in budget.line(result)[0] and 'nothing' not in budget.line(result)[0]
+
+
 def test_r_darts_ended_by_the_clock_takes_the_best_search_that_was_finished():
   method = methods.get(ConfigDict({'name': 'rdarts_l2', **methods.fields('rdarts_l2')}))
   best, now = ({'w': 1}, {'cell': 2}), ({'w': 3}, {'cell': 4})

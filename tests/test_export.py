@@ -59,9 +59,9 @@ def test_what_was_averaged_is_known_of_older_exports_too(folder, tmp_path):
   facts = json.loads((tmp_path / 'export' / 'model.json').read_text())
   del facts['shrink'], facts['content_sha256']
   files.write_json(tmp_path / 'export' / 'model.json', facts)
-  assert export.read(tmp_path).shrink == 1  # nothing says otherwise
-  for config, by in (({'data': {'shrink': 4}}, 4), ({'data': {'shrink': 0}}, 1), ({'data': {}}, 1), ([], 1),
-                     ({'data': {'shrink': 'two'}}, 1)):
+  assert export.read(tmp_path).shrink == 0  # nothing says so
+  for config, by in (({'data': {'shrink': 4}}, 4), ({'data': {'shrink': 0}}, 0), ({'data': {}}, 0), ([], 0),
+                     ({'data': {'shrink': 'two'}}, 0)):
     files.write_json(tmp_path / 'config.json', config)
     assert export.read(tmp_path).shrink == by
 

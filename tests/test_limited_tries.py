@@ -53,6 +53,17 @@ def test_only_what_keeps_the_limits_is_tried(name, most):
   assert limited.space is SPACE
 
 
+@pytest.mark.parametrize('name', ['rsps', 'enas', 'setn', 'random'])
+def test_where_nothing_that_is_tried_keeps_the_limits_they_are_rated_without(name):
+  """The best of as many as without a limit: what then changes in it is told (constraints.FEWEST)."""
+  method, rate, free = made(name, **TRIES[name] | ({'tries': 4} if name != 'random' else {'budget': 4})), Rate(), Rate()
+  limited = constraints.Limited(rate, types.SimpleNamespace(keeps=lambda genotype: False))
+  phi = method.init(jax.random.key(0), SPACE)
+  found, without = (method.derive(by, phi, jax.random.key(1)) for by in (limited, free))
+  assert rate.asked == free.asked and len(rate.asked) == 4
+  np.testing.assert_array_equal(found['cell'], without['cell'])
+
+
 def test_without_a_limit_as_many_are_tried_as_asked_for():
   asked, method = [], made('rsps', tries=7)
   method.derive(lambda weights, i: asked.append(i) or -i, method.init(jax.random.key(0), SPACE), jax.random.key(1))

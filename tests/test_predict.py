@@ -141,9 +141,10 @@ def test_what_is_read_for_a_network_of_arrays(tmp_path):
   Image.fromarray(ramp).save(tmp_path / 'ramp.png')
   half = pixels.read_for(tmp_path / 'ramp.png', pixels._recipe(16, 16, 'bicubic'), (8, 8, 3))
   np.testing.assert_array_equal(half, np.rint(ramp.reshape(8, 2, 8, 2, 3).mean((1, 3))))
-  with pytest.raises(UserError, match='8x6 pixels and 3 channels') as e:
-    pixels.read_for(tmp_path / 'a.png', {}, (8, 6, 3))
-  one_line(e)
+  for by in (1, 2):
+    with pytest.raises(UserError, match='8x6 pixels and 3 channels') as e:
+      pixels.read_for(tmp_path / 'a.png', {}, (8, 6, 3), shrink=by)
+    one_line(e)
 
 
 @pytest.mark.parametrize('by', [1, 2, 4])

@@ -97,7 +97,7 @@ def test_logits_that_are_no_numbers_are_no_hits():
 
   split = data.Split(np.zeros((20, 8, 8, 3), np.uint8), np.arange(20, dtype=np.int32) % 7)
   found = evaluate.Scores(Net(), data.get(tiny().data), 10).of({}, split)
-  assert (found.top1, found.top5) == (0, 0) and np.isnan(found.loss) and found.confusion.sum() == 20
+  assert (found.top1, found.top5) == (0, 0) and np.isnan(found.loss) and found.confusion.sum() == 20 == found.unknown
 
 
 FLAGS = ['--config=configs/retrain_nb201_c10.py', f'--config.genotype={CELL}', '--config.data.name=synthetic',

@@ -16,7 +16,7 @@ regularisation (`darts_ada`).
 From the authors' code, for 50 epochs with a value every second one: the window, the ratio, epoch 10 as the earliest,
 a weight decay of 3e-4 that is multiplied by 10 up to 3e-2, and the weight decay of alpha on the Hessian's diagonal
 (`ridge`). They compute the whole Hessian; here `iterations` of Lanczos find its largest eigenvalue. Decided here: a
-search that goes back does not take longer for it, theta's rate follows the steps of the run, and ADA's record of values
+search that goes back does not take longer for it, rates follow the steps of the run, and ADA's record of values
 starts anew, so that it may go back again after seven of them. A search of fewer than 50 steps has fewer evaluations.
 PASSES does not count what these take, some two passes, through second derivatives, for each of the `iterations`.
 """

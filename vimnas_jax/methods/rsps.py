@@ -74,17 +74,20 @@ def best(rate: Rate, drawn: Iterable[Any], tries: int) -> Any:
   """Of the first `tries` architectures of `drawn` the one that `rate` puts highest, of equals the first.
 
   Those that exceed the limits of the search, where `rate` knows of any (`keeps`), are passed over, at most MOST for
-  each try; if none keeps them the last one is the result.
+  each try; if none keeps them it is of the first `tries`, as without limits.
   """
   keeps = getattr(rate, 'keeps', None)
   found: list[Any] = []
-  for last in itertools.islice(drawn, tries if keeps is None else MOST * tries):
-    if keeps is None or keeps(last):
-      found.append(last)
+  first: list[Any] = []
+  for each in itertools.islice(drawn, tries if keeps is None else MOST * tries):
+    if len(first) < tries:
+      first.append(each)
+    if keeps is None or keeps(each):
+      found.append(each)
     if len(found) == tries:
       break
   if not found:
-    return last
+    found, rate = first, getattr(rate, 'unlimited', rate)
   return found[int(np.argmax([rate(weights, i) for i, weights in enumerate(found)]))]
 
 

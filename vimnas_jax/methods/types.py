@@ -117,7 +117,8 @@ class Read(Protocol):
 class Rate(Protocol):
   """Rates architectures at the end of a search.
 
-  One of a search with config.limit also has `keeps(weights) -> bool`, and counts what exceeds a limit as 0.
+  One of a search with config.limit also has `keeps(weights) -> bool`, counts what exceeds a limit as 0, and has the one
+  that does not as `unlimited`.
   """
 
   def __call__(self, weights: Rows, i: int, /) -> float:

@@ -148,6 +148,8 @@ def line(result: dict) -> list[str]:
     said.append(f'time was up after step {result["steps"]} of {result["planned_steps"]}, its schedule unfinished')
     if 'taken' in result:
       said.append(f'the architecture is {result["taken"]}')
+    elif result['steps'] > result.get('pretrain_steps', 0) and result.get('phi_moved') == 'before':
+      said.append('its last stage had not moved phi yet: this architecture is of what that began with')
     elif result['steps'] <= result.get('pretrain_steps', 0) or not result.get('phi_moved', True):
       said.append('theta was still learning alone, so nothing was searched: this architecture is that of the start')
   return [f'length         {"; ".join(said)}'] if said else []

@@ -148,7 +148,7 @@ class Limited:
   """A `methods.types.Rate`, of which only what keeps the limits of a search is asked."""
 
   def __init__(self, rate, constraint: Constraint):
-    self._rate, self._constraint = rate, constraint
+    self._rate, self.unlimited, self._constraint = rate, rate, constraint
 
   def keeps(self, weights) -> bool:
     """Whether the architecture that `weights` {cell: [edges, ops]} stand for keeps all limits."""

@@ -24,7 +24,7 @@ TOP = 5  # classes that count as a hit beside the first
 
 class Found(NamedTuple):
   """Of a split: top-1 and top-5 accuracy in %, mean cross-entropy, counts [true class, predicted class], and what each
-  image was taken for, [n].
+  image was taken for, [n]; and of how many nothing was said (NaN), which count as the class after their own.
   """
 
   top1: float
@@ -32,6 +32,7 @@ class Found(NamedTuple):
   loss: float
   confusion: np.ndarray
   predicted: np.ndarray
+  unknown: int = 0
 
 
 class Scores:
@@ -56,13 +57,13 @@ class Scores:
       predicted = jnp.where(unknown, (labels + 1) % logits.shape[-1], logits.argmax(-1))
       pairs = labels * logits.shape[-1] + predicted
       counts = jnp.zeros(logits.shape[-1] ** 2, jnp.int32).at[pairs].add(real.astype(jnp.int32))
-      return (real * (rank < TOP)).sum(), jnp.where(real > 0, loss, 0).sum(), counts, predicted
+      return (real * (rank < TOP)).sum(), jnp.where(real > 0, loss, 0).sum(), counts, predicted, (real * unknown).sum()
 
     self._scores = scores
 
   def of(self, variables, split) -> Found:
     """Scores of `split`. The last batch is filled up with images that do not count; nor do damaged ones."""
-    top5, loss, confusion, predicted = 0, 0.0, 0, []
+    top5, loss, confusion, predicted, unknown = 0, 0.0, 0, [], 0
     with contextlib.closing(self._batches(split)) as batches:
       for images, labels, real in batches:
         missing = self._batch - len(labels)
@@ -73,11 +74,13 @@ class Scores:
         part = jax.device_get(self._scores(variables, images, labels, real.astype(np.float32)))
         top5, loss, confusion = top5 + int(part[0]), loss + float(part[1]), confusion + part[2]
         predicted.append(part[3][real])
+        unknown += int(part[4])
     if not (n := sum(map(len, predicted))):
       raise UserError(f'none of the {len(split)} images to evaluate on can be decoded: repair them')
     side = round(len(confusion) ** 0.5)
     confusion = confusion.reshape(side, side)
-    return Found(100 * int(np.trace(confusion)) / n, 100 * top5 / n, loss / n, confusion, np.concatenate(predicted))
+    return Found(100 * int(np.trace(confusion)) / n, 100 * top5 / n, loss / n, confusion, np.concatenate(predicted),
+                 unknown)
 
   def _batches(self, split):
     """Images, labels and which of them count, a batch at a time."""
@@ -110,6 +113,8 @@ def measure(model: export.Model, split, name: str, folder: pathlib.Path, config,
          'confusion': scores.confusion.tolist(),  # rows and per_class in the order of classes
          'per_class': [round(100 * float(r[i]) / int(r.sum()), 2) if r.sum() else None
                        for i, r in enumerate(scores.confusion)]}
+  if scores.unknown:
+    row[f'{name}_not_a_number'] = scores.unknown
   if damaged:
     row['damaged_images'] = damaged.names
   if config.measure_batches:
@@ -205,7 +210,7 @@ def matched(model: export.Model, loaded: data.Data, config) -> tuple[data.Split 
     differ = [name for name, value in model.recipe.items() if loaded.recipe.get(name) != value]
     notes.append('note: images are read otherwise than for its training: ' + ', '.join(
         f'{name} is {loaded.recipe.get(name)!r}, was {model.recipe[name]!r}' for name in differ))
-  if not model.recipe and model.shrink != config.data.shrink:
+  if not model.recipe and model.shrink and model.shrink != config.data.shrink:
     notes.append(f'note: images are read otherwise than for its training: of these config.data.shrink='
                  f'{config.data.shrink} averages squares of so many pixels, there it was {model.shrink}')
   return test, notes

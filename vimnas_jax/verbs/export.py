@@ -53,7 +53,8 @@ class Model:
     data: name of the data set it was trained on.
     class_names: of the logits, in their order; () where they are not known.
     recipe: how an image file becomes an array, as data.Data has it; {} where images were arrays from the start.
-    shrink: squares of so many pixels of those arrays were averaged (config.data.shrink).
+    shrink: squares of so many pixels of those arrays were averaged (config.data.shrink); 0 where an older
+      export does not say.
     code: the file of a space of one's own, if it came with the export; None takes the one that space.name names.
   """
 
@@ -102,7 +103,7 @@ class Model:
 
   def read(self, path, max_pixels: int = pixels.MAX_PIXELS) -> np.ndarray:
     """The image in a file as the network was trained to see it, uint8 [h, w, c]. Raises UserError on a bad file."""
-    return pixels.read_for(path, self.recipe, self.image_shape, max_pixels, self.shrink)
+    return pixels.read_for(path, self.recipe, self.image_shape, max_pixels, self.shrink or 1)
 
   def named(self, probabilities, top: int = 3) -> list[tuple[str, float]]:
     """The `top` likeliest (class, probability) of one row of `probabilities`, the likeliest first."""
@@ -234,13 +235,15 @@ def read(folder, trusted: Iterable = ()) -> Model:
 
 
 def _shrink(folder) -> int:
-  """config.data.shrink of the training that an older export came from, where its run folder still has the export."""
+  """config.data.shrink of the training that an older export came from, where its run folder still has the export; 0
+  where it is not known.
+  """
   try:
     found = files.read_json(folder.parent / 'config.json').get('data')
   except (OSError, UserError):  # none, or one of another program
-    return 1
+    return 0
   by = found.get('shrink') if isinstance(found, dict) else None
-  return by if _count(pixels.MAX_SIDE, by) else 1
+  return by if _count(pixels.MAX_SIDE, by) else 0
 
 
 def _facts(folder) -> dict:

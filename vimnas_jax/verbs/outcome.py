@@ -88,8 +88,9 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   Where config.finalists asks for it some architectures are trained before, and None is returned if a signal ended that,
   all saved.
 
-  `run` has the parts of the search: space, method, config, plan, limit, constraint, size, image_shape, class_names,
-  damaged, environment, start(); for finalists loaded, train, valid and mesh too.
+  `run` has the parts of the search: space, method, config, plan, phases, phase(step), per_epoch, limit, constraint,
+  size, image_shape, class_names, damaged, environment, together, start(); for finalists loaded, train, valid and mesh
+  too.
   `pace` is what its steps took, a loop.Pace, or None.
   `console`, a metrics.Console, and `stop`, an entered signals.Stop, are for finalists alone.
   """
@@ -101,12 +102,15 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   probs = exact(*jax.device_get((method.probs(now.phi, clock), method.logs and method.logs(now.phi, clock))))
   scores = _scores(run, now, probs)
   genotype, limits, final, ranked = space.genotype(scores), None, None, not (method.derive or method.drawn)
-  tied = ties(space, scores, genotype)
+  tied, read_off = ties(space, scores, genotype), space.write(genotype)
   ranking = jax.device_get(method.odds(now.phi, clock)) if method.odds else scores
   if run.constraint:
-    own, genotype = genotype, run.constraint.drawn(_draws(run), genotype) if method.drawn else genotype
+    own = genotype
+    if method.drawn:
+      genotype = signals.interruptible(lambda: run.constraint.drawn(_draws(run), own))
+    again = genotype is not own
     genotype, limits = run.constraint.chosen(ranking, genotype, probs, ranked)
-    limits['drawn_again'] = method.drawn and own != genotype
+    limits['drawn_again'] = again
   pace = finalists.pace(folder, pace, config)
   if config.finalists:
     keeps = run.constraint and run.constraint.keeps
@@ -152,14 +156,16 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   }
   if run.together > 1:
     result['together'] = run.together  # seeds in one program: seconds_per_step is this one's share
-  if tied:
+  if tied and space.write(genotype) == read_off:
     result['ties'] = tied
   if method.stopped and bool(method.stopped(now.phi)):
     result['stopped'] = int(now.step)  # by the method itself, after that step
-  if now is not final_state:
+  if now is not final_state or (method.early and not ended):
     result['taken'] = 'the best of the searches that were finished'
-  if ended and not _moved(run, int(now.step)):
-    result['phi_moved'] = False
+  if method.drawn:
+    result['drawn'] = True
+  if ended and (moved := _moved(run, int(now.step))) is not True:
+    result['phi_moved'] = moved
   if method.derive:
     result['derived'] = True  # found by trying architectures: the probabilities have not decided
   if space.topology:
@@ -204,11 +210,12 @@ def estimated(rows, steps: int, median: float) -> float:
   return sum(row['seconds'] * span for row, span in zip(rows, spans)) + median * (steps - sum(spans))
 
 
-def _moved(run, steps: int) -> bool:
-  """Whether phi has moved within the first `steps` steps, in the supernet that they have come to."""
+def _moved(run, steps: int) -> bool | str:
+  """Whether phi has moved within the first `steps` steps; 'before', where it has in a supernet that has since grown."""
   depth = run.phase(steps - 1).depth if steps else 0
   starts = (0, *(phase.end for phase in run.phases))
-  return any(phase.own and phase.depth == depth and start < steps for phase, start in zip(run.phases, starts))
+  moved = {phase.depth for phase, start in zip(run.phases, starts) if phase.own and start < steps}
+  return depth in moved or ('before' if moved else False)
 
 
 def exact(probs, logs):
@@ -261,6 +268,8 @@ def _lines(result, space):
   lines = [f'architecture   {result["genotype"]}',
            f'one-hotness    {result["one_hot"]:.4f} (1 = every {chooser} has decided), ' +
            ('the architecture comes of trials at the end, not of these' if result.get('derived') else
+            'the architecture was drawn, not decided by these' if result.get('drawn') else
+            f'of {result["taken"]}' if result.get('taken') else
             f'unchanged for the last {result["unchanged_steps"]} steps')]
   if space.topology:
     lines.insert(1, 'cell           ' + spaces.oneshot.describe(space.read(result['genotype'])))

@@ -207,7 +207,8 @@ _FIELDS = {
     **dict.fromkeys(('seed', 'steps', 'pretrain_steps', 'unchanged_steps', 'params'),
                     (_whole, 'a whole number', False)),
     **dict.fromkeys(('one_hot', 'epochs'), (lambda v: _number(v) and v >= 0, 'a number', False)),
-    **dict.fromkeys(('seconds_per_step', 'seconds_estimated', 'bytes_per_step', 'planned_steps'),
+    **dict.fromkeys(('seconds_per_step', 'seconds_estimated', 'bytes_per_step', 'planned_steps',
+                     'steps_per_epoch'),
                     (lambda v: v is None or _number(v), 'a number', True)),
     'supernet': (lambda v: _numbers(v) and 'mixed' in v, 'numbers by name', True),
     **{benchmark.key: _figures(benchmark) for benchmark in tabular.BENCHMARKS}}

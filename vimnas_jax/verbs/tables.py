@@ -60,7 +60,7 @@ LEGEND = textwrap.fill(f"""\
 Means and standard deviations over seeds. Epochs count pretraining; those of finalists, of derived networks that were
 trained to choose between them, come on top, and so do their minutes. Agreement: the share of edges, with their
 operations, that two seeds have in common, mean over pairs. Parameters: of the derived network
-{pages.SIZE}. Minutes: seconds of a step times steps, without compiling. MiB: of a step on one device, as XLA accounts
+{pages.SIZE}. Minutes: of all steps, without compiling. MiB: of a step on one device, as XLA accounts
 for it, the data set included. Supernet: its accuracy on validation images at the end of the search, mixed by the
 probabilities, and with the architecture alone; retrained: of the derived network, trained from scratch. Columns that
 begin with {_TRAINED} are figures of that

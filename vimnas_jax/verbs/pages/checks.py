@@ -27,9 +27,9 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None, network:
     told += [line for name in space.cells for line in collapsed(name, space, genotype)]
   told += _dead(result, space)
   steps, unchanged, hot = result.get('steps'), result.get('unchanged_steps'), result.get('one_hot')
-  told += few_steps(steps) + shortened(result)
-  if real(steps) and steps and not result.get('derived') and not (few_steps(steps) or _ended(result)):
-    if real(unchanged) and unchanged < SETTLED * steps:
+  told += few_steps(steps) + shortened(result) + _chosen(result)
+  if real(steps) and steps and not shared.otherwise(result) and not (few_steps(steps) or _ended(result)):
+    if real(unchanged) and unchanged < SETTLED * steps and not result.get('stopped'):
       since = f'it has stood for only {shared.counted(unchanged, "step")} of {number(steps)}' if unchanged else (
           'it changed at the very end')
       told.append(f'The architecture still changed in the last tenth of the search: {since}. More epochs may end '
@@ -48,10 +48,31 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None, network:
   return told
 
 
+def _chosen(result: Mapping) -> list[str]:
+  """What else than probabilities had a say in an architecture."""
+  told, limit, tied = [], result.get('limit'), result.get('ties')
+  if isinstance(limit, Mapping):
+    repaired = limit.get('repaired')
+    if not limit.get('kept', True):
+      told.append('No architecture within the limit was found: this one exceeds it.')
+    elif isinstance(repaired, Mapping):
+      rule = repaired.get('rule', 'the most probable')
+      told.append(f'What the search ended with exceeds the limit: {rule} within it was taken.')
+    elif limit.get('drawn_again'):
+      told.append('What was drawn at first exceeds the limit: this is the next one that does not.')
+  if isinstance(tied, list) and tied:
+    told.append(f'Scores are equal, and the order of edges and operations chose, in {", ".join(map(str, tied[:4]))}' +
+                (f' and {len(tied) - 4} more.' if len(tied) > 4 else '.'))
+  if real(result.get('stopped')):
+    told.append(f'The method ended the search after step {number(result["stopped"])} of '
+                f'{number(result.get("planned_steps"))}.')
+  return told
+
+
 def decided(result: Mapping) -> bool:
   """Whether a search decided by its probabilities, before its end."""
   steps, unchanged, hot = (result.get(name) for name in ('steps', 'unchanged_steps', 'one_hot'))
-  return bool(real(steps) and steps and not result.get('derived') and real(hot) and hot >= DECIDED
+  return bool(real(steps) and steps and not shared.otherwise(result) and real(hot) and hot >= DECIDED
               and real(unchanged) and unchanged >= SETTLED * steps)
 
 
@@ -68,7 +89,7 @@ def of_searches(runs: Sequence[tuple[str, Mapping, Space]]) -> list[str]:
       continue
     if steps < FEW_STEPS:
       short.append(name)
-    if result.get('derived'):
+    if shared.otherwise(result):
       continue
     if real(hot) and hot < DECIDED and not shared.compared(result):
       open_.append(name)
@@ -217,8 +238,12 @@ def of_network(result: Mapping, part: str) -> list[str]:
   told, count, top1 = [], result.get(f'{part}_images'), result.get(f'{part}_top1')
   if not real(result.get(f'{part}_loss')):
     told.append('The loss on these images is no finite number.')
+  if real(unknown := result.get(f'{part}_not_a_number')):
+    told.append(f'Of {shared.counted(unknown, "image")} the network says nothing (NaN): they count as taken for the '
+                'class after their own.')
   if real(count) and count < FEW_IMAGES:
-    told.append(f'Only {shared.counted(count, "image")} in the test: the accuracy may be off by many points, as the '
+    where = 'test' if part == 'test' else 'validation'
+    told.append(f'Only {shared.counted(count, "image")} in the {where}: the accuracy may be off by many points, as the '
                 'interval says.')
   classes, values = result.get('classes') or [], result.get('per_class') or []
   never = [str(classes[i]) if i < len(classes) else f'class {i}' for i, value in enumerate(values) if value == 0]

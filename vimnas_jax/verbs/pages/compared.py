@@ -144,13 +144,12 @@ def _words() -> html.Html:
   predicted = ' '.join(f'{b.name}: {b.predicts}.' for b in tabular.BENCHMARKS if b.predicts)
   return html.more('What the columns mean', html.bullets([
       'Trained from scratch: of the network of each cell, on the images that its own page names.',
-      'Supernet: on validation images at the end of the search, all operations mixed by their probabilities; then with '
+      'Supernet: on validation images at the end of the search, with all that its method mixes; then with '
       'the cell alone.',
       f'Columns that begin with {trained} are of the cell as that benchmark trained it, on its own data sets. '
       f'{predicted}',
       'Agreement of seeds: the share of edges, with their operations, that two seeds have in common, mean over pairs.',
-      f'Parameters: of the network of the cell {shared.SIZE}. Minutes: seconds of a step times steps, without '
-      'compiling.']))
+      f'Parameters: of the network of the cell {shared.SIZE}. Minutes: of all steps, without compiling.']))
 
 
 def _each(spaces):

@@ -46,14 +46,14 @@ def page(folder: pathlib.Path, result: Mapping, space: Space, network: Mapping |
                    aria_label='The architecture in the notation of its space'),
           html.facts(_tiles(result, network, space), 'tiles'),
           html.warnings(warned, 'no sign of collapse, and the search was decided before its end.' if
-                        result.get('steps') and not result.get('derived') else 'no sign of collapse in the cell.')]
+                        result.get('steps') and not shared.otherwise(result) else 'no sign of collapse in the cell.')]
   sections = [
       html.Section('cells', 'The cell' if len(space.cells) == 1 else 'The cells',
                    [*shared.cells(space, genotype, result.get('probs')), _graph(result),
                     _table(space, genotype, result, arch)]),
       html.Section('accuracy', 'How good it is', _accuracy(folder, result, network)),
       html.Section('decision', 'How it was decided',
-                   [*_decision(space, arch), _film(folder, arch), *_edges(space, genotype, arch)]),
+                   [*_decision(space, arch, result), _film(folder, arch), *_edges(space, genotype, arch)]),
       html.Section('training', 'Training curves', _curves(metrics.read(folder / 'metrics.jsonl'))),
       html.Section('cost', 'Size, time and memory', shared.cost(result, _where(space))),
       html.Section('limits', 'What this does not say', [html.bullets(_limits(result, network))]),
@@ -86,6 +86,8 @@ def _answer(result, method) -> str:
     did = f'{method} trained nothing'
   if result.get('derived'):
     return f'{did}, then tried architectures, and took this one:'
+  if result.get('drawn'):
+    return f'{did}; this one was drawn at random:'
   if shared.compared(result):
     rows, facts = shared.finalists(result), result['finalists']
     best = max(html.real(row.get('valid_top1')) and row['valid_top1'] for row in rows)
@@ -93,6 +95,10 @@ def _answer(result, method) -> str:
     why = (f'none is better than this one, the most probable, by {least:g} points on validation images:'
            if least and rows[0].get('valid_top1') != best else 'this one is right on most validation images:')
     return f'{did}; of {counted(len(rows), "finalist")}, trained for a short time, {why}'
+  if result.get('taken'):
+    return f'{did}; this is {result["taken"]}:'
+  if shared.otherwise(result):
+    return f'{did}; a limit put this one in the place of what it ended with:'
   return f'{did} and ended with this one.' + (
       '' if not steps else ' It had decided before its end.' if checks.decided(result) else
       ' It had not decided by its end.')
@@ -139,7 +145,7 @@ def _tiles(result, network, space) -> list[tuple]:
                     'predicted by the benchmark' if benchmark.predicts else 'as the benchmark trained this cell'))
   if not tiles:
     tiles.append(('Accuracy', html.NOTHING, 'not measured yet: a search ranks cells, training says how good one is'))
-  if not result.get('derived'):
+  if not shared.otherwise(result):
     unchanged, steps = result.get('unchanged_steps'), result.get('steps')
     known = html.real(unchanged) and html.real(steps) and steps
     share = f'{100 * unchanged / steps:.0f} % of all steps' if known else ''
@@ -164,7 +170,7 @@ def _accuracy(folder, result, network) -> list[Any]:
   if isinstance(row, dict):
     parts.append(html.facts([
         ('Supernet, all operations', html.number(row.get('mixed'), 2, '%'),
-         f'of {counted(row.get("images"), "validation image")}, mixed by their probabilities'),
+         f'of {counted(row.get("images"), "validation image")}, with what the method mixes'),
         ('Supernet, this cell alone', html.number(row.get('derived'), 2, '%'), 'with the weights of the search')]))
   parts += _trials(result)
   parts += shared.benchmarks(result)
@@ -216,7 +222,7 @@ def decided_since(steps: Sequence[int], winners: Sequence[Any]) -> int | None:
   return None if not len(steps) else steps[changed[-1]] if changed else steps[0]
 
 
-def _decision(space: Space, arch) -> list[Any]:
+def _decision(space: Space, arch, result) -> list[Any]:
   if len(arch) < 2:
     return [html.paragraphs('The probabilities were not recorded on the way (there is no arch.jsonl, or one line).')]
   steps = [row['step'] for row in arch]
@@ -226,6 +232,8 @@ def _decision(space: Space, arch) -> list[Any]:
   last = (f'The architecture changed {counted(len(changes), "time")} between records, at last at step '
           f'{changes[-1]:,} of {steps[-1]:,} (strokes below the first curve).' if changes else
           'The architecture did not change between records.')
+  if shared.otherwise(result):
+    last = 'It was not these probabilities that chose the architecture above.'
   charts = [shared.curve('One-hotness', steps, [('one-hot', [row.get('one_hot') for row in arch], 2)], 'step', y=(0, 1),
                          marks=changes[-60:]),
             shared.curve('Entropy of an edge, nats', steps, [('entropy', [row.get('entropy') for row in arch], 4)],
@@ -240,8 +248,8 @@ def _film(folder: pathlib.Path, arch) -> Any:
   """
   if len(arch) < 2 or not (folder / 'film.gif').exists():
     return None
-  return html.paragraphs(html.joined([html.link('film.gif', 'The film'), ' shows how the architecture was decided, '
-                                      'record by record.']))
+  return html.paragraphs(html.joined([html.link('film.gif', 'The film'), ' shows the probabilities, record by '
+                                      'record.']))
 
 
 def _edges(space: Space, genotype: Genotype | None, arch) -> list[Any]:
@@ -295,7 +303,7 @@ def _curves(rows) -> list[Any]:
             shared.curve('Accuracy of training batches, %', steps, [('accuracy', [
                 100 * row['accuracy'] if html.real(row.get('accuracy')) else None for row in rows], 1)], 'step',
                          y=(0, 100), digits=1)]
-  return [html.paragraphs('Of the supernet, which mixes all operations: not the accuracy of the cell.'),
+  return [html.paragraphs('Of the supernet as this method trains it: not the accuracy of the cell.'),
           html.tag('div', charts, class_='charts')]
 
 

@@ -89,6 +89,15 @@ def account(folder: pathlib.Path) -> Mapping:
   return facts if isinstance(facts, dict) else {}
 
 
+def otherwise(result: Mapping) -> bool:
+  """Whether an architecture is not what the probabilities of the last step say: it was drawn, found by trials, that of
+  an earlier search, or put in place by a limit.
+  """
+  limit = result.get('limit')
+  changed = isinstance(limit, Mapping) and (limit.get('repaired') or limit.get('drawn_again'))
+  return bool(result.get('derived') or result.get('drawn') or result.get('taken') or changed)
+
+
 def counted(count: Any, what: str) -> str:
   """'1 step', '1,200 steps', '2 classes', '– steps'."""
   return f'{html.number(count)} {what}' + ('' if count == 1 else 'es' if what.endswith(('s', 'rch', 'tch')) else 's')
@@ -197,11 +206,13 @@ def cost(result: Mapping, where: str) -> list[Any]:
   if estimated is None and html.real(result.get('seconds_per_step')) and html.real(result.get('steps')):
     estimated = result['seconds_per_step'] * result['steps']
   if html.real(estimated):
-    rows.append(('All steps', metrics.duration(estimated), 'a step times steps, without compiling'))
+    rows.append(('All steps', metrics.duration(estimated), 'without compiling'))
   if 'bytes_per_step' in result:
     size = result['bytes_per_step']
     rows.append(('Memory of a step', html.number(size / 2 ** 20 if html.real(size) else None, 0, 'MiB'),
-                 'as XLA accounts for it, the images included'))
+                 'as XLA accounts for it, the images included' + (
+                     f'; of {number} seeds at once' if (number := html.number(result.get('together'))) != html.NOTHING
+                     else '')))
   if budget := result.get('budget'):
     spent = budget.get('seconds_spent')
     rows.append(('Time limit', html.number(budget.get('max_hours'), 2, 'h'),
