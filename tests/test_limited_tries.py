@@ -78,6 +78,7 @@ def test_a_random_architecture_is_drawn_again_until_one_keeps_the_limits(tiny, t
   assert all(one['limit']['kept'] and one['limit']['repaired'] is None for one in found)
   assert len({one['genotype'] for one in found}) == 1
   assert {one['limit']['drawn_again'] for one in found} == {True, False}
+  assert len({str(one['probs']) for one in found}) == 1  # those of what was taken
 
 
 def test_what_sgas_has_decided_is_replaced_by_what_came_next():

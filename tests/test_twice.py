@@ -90,3 +90,28 @@ def test_test_images_that_choose_are_told(root):
   assert data.repeated(loaded) == [
       'pixel by pixel, 1 image for test, and for validation too, such as test/ant/copy.png, which is val/ant/1.png: '
       'what they choose, the test flatters (list in data.json)']
+
+
+def test_what_a_run_does_not_take_is_not_called_trained_on(root):
+  """Of a folder whose test images are all copies, those whose own are among the few that a limit leaves."""
+  for name in ('ant', 'bee'):
+    for i in range(3):
+      shutil.copy(root / 'train' / name / f'{i}.png', root / 'test' / name / f'copy_{i}.png')
+  loaded = data.get(data_config('folder', dir=str(root), image_size=6))
+  train, _ = data.halves(loaded, 1, 2, whole=True)
+  used = {'training': train}
+  facts = account.facts(loaded, used)
+  assert len(loaded.both) == 6 and len(train) == 2
+  assert sorted(row['training'] for row in facts['in_training']) == sorted(train.files)
+  assert 'pixel by pixel: 2 images for test' in ' '.join(data.describe(loaded, used))
+  assert 'pixel by pixel: 6 images for test' in ' '.join(data.describe(loaded))
+
+
+def test_an_image_of_two_classes_is_told(root):
+  shutil.copy(root / 'train' / 'ant' / '1.png', root / 'train' / 'bee' / 'wrong.png')
+  shutil.copy(root / 'train' / 'ant' / '2.png', root / 'train' / 'ant' / 'again.png')  # of one class: told by nobody
+  loaded = data.get(data_config('folder', dir=str(root), image_size=6))
+  assert account.facts(loaded)['in_two_classes'] == [{'file': 'train/bee/wrong.png', 'same': 'train/ant/1.png'}]
+  assert data.repeated(loaded) == [
+      'pixel by pixel, 1 image of the training images in another class too, such as train/bee/wrong.png, which is '
+      'train/ant/1.png: one of each is wrong (list in data.json)']

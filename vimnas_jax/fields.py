@@ -122,8 +122,8 @@ def defaults() -> ConfigDict:
   c.data.download = False  # whether a missing official archive may be downloaded into data.dir
   c.data.split = ''  # a split file of NAS-Bench-201 (data/splits.py), which then says what a search validates with,
   #                    not train_portion; '' for none
-  c.data.limit = 0  # search, retrain: use only so many training images; 0 uses all. Of a folder, every class in its
-  #                   share
+  c.data.limit = 0  # search, retrain: use only so many training images, and of those that choose a state; 0 uses
+  #                   all. Of a folder, every class in its share
   c.data.image_size = 16  # side of the images of 'synthetic'; to which those of 'folder' are brought, and those of
   #                         'tfds/NAME' where they have many sizes: images of one size stay as they are
   c.data.num_train, c.data.num_test, c.data.num_classes = 512, 128, 4  # 'synthetic' only

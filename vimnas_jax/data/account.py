@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vimnas_jax.data.twice import between
+from vimnas_jax.data.twice import between, conflicting
 from vimnas_jax.data.types import AnySplit, Data
 
 LIST = 'data.json'  # the file of a run folder that holds `facts`
@@ -42,7 +42,7 @@ def facts(data: Data, used: Mapping[str, AnySplit] | None = None) -> dict[str, A
           'placement': data.placement, 'images': {part: len(split) for part, split in _splits(data).items()},
           'classes': [{'name': data.name_of(i), **{part: int(count[i]) for part, count in counts.items()}}
                       for i in range(data.num_classes)],
-          'in_training': [{'file': file, 'training': other} for file, other in data.both],
+          'in_training': [{'file': file, 'training': other} for file, other in in_training(data, used)],
           **({'used': {part: len(split) for part, split in used.items()}} if used else {}),
           **({name: [{'file': file, 'same': other} for file, other in rows] for name, rows in apart.items() if rows}),
           'left_out': [{'file': file, 'reason': reason} for file, reason in data.left_out]}
@@ -50,24 +50,35 @@ def facts(data: Data, used: Mapping[str, AnySplit] | None = None) -> dict[str, A
 
 def twice(data: Data, used: Mapping[str, AnySplit] | None = None) -> dict[str, tuple[tuple[str, str], ...]]:
   """Images that two parts have which a run keeps apart: {'in_both_parts': of its training images, 'in_validation': of
-  test images and those that choose}, pairs of names.
+  test images and those that choose}, and 'in_two_classes', training images; pairs of names.
   """
   parts = used or {}
   return {'in_both_parts': between(parts.get('validation'), parts.get('training')),
-          'in_validation': between(data.test, data.valid)}
+          'in_validation': between(data.test, parts.get('choosing', data.valid)),
+          'in_two_classes': conflicting(data.train)}
+
+
+def in_training(data: Data, used: Mapping[str, AnySplit] | None = None) -> list[tuple[str, str]]:
+  """`Data.both`, of the images that a run takes."""
+  if not used:
+    return list(data.both)
+  parts = [used[name] for name in ('training', 'validation') if name in used]
+  seen = {file: other for part in parts for split in (data.test, data.valid) for file, other in between(split, part)}
+  return [(file, seen[file]) for file, _ in data.both if file in seen]
 
 
 def repeated(data: Data, used: Mapping[str, AnySplit] | None = None) -> list[str]:
   """Lines for the console: what `twice` finds."""
   words = {'in_both_parts': ('set apart of the training images, and trained on too', 'accuracies on them flatter'),
-           'in_validation': ('for test, and for validation too', 'what they choose, the test flatters')}
+           'in_validation': ('for test, and for validation too', 'what they choose, the test flatters'),
+           'in_two_classes': ('of the training images in another class too', 'one of each is wrong')}
   return [f'pixel by pixel, {_count(len(rows), "image", "images")} {words[name][0]}, such as {rows[0][0]}, which is '
           f'{rows[0][1]}: {words[name][1]} (list in {LIST})' for name, rows in twice(data, used).items() if rows]
 
 
-def describe(data: Data) -> list[str]:
+def describe(data: Data, used: Mapping[str, AnySplit] | None = None) -> list[str]:
   """Lines for the console: classes with their images, what was left out, and what is uneven; of data with names from
-  outside.
+  outside. `used` as for `facts`.
   """
   if not own(data):
     return []
@@ -95,10 +106,10 @@ def describe(data: Data) -> list[str]:
     lines.append(f'parts: {data.rule}')
   lines += [f'without a {part} image: {_some(list(map(data.name_of, without)))}' for part in ('validation', 'test')
             if part in counts and len(without := np.flatnonzero(counts[part] == 0))]
-  if data.both:
-    found = _count(len(data.both), 'image', 'images')
-    lines.append(f'in training too, pixel by pixel: {found} for test or validation, such as {data.both[0][0]}, '
-                 f'which is {data.both[0][1]}; accuracies count them (list in {LIST})')
+  if both := in_training(data, used):
+    found = _count(len(both), 'image', 'images')
+    lines.append(f'in training too, pixel by pixel: {found} for test or validation, such as {both[0][0]}, '
+                 f'which is {both[0][1]}; accuracies count them (list in {LIST})')
   train = counts['training']
   if train.max() >= UNEVEN * train.min():
     fewest, most = int(train.argmin()), int(train.argmax())

@@ -24,6 +24,15 @@ def between(one: AnySplit | None, other: AnySplit | None) -> tuple[tuple[str, st
   return pairs(one.images, one.files, other.images, other.files)
 
 
+def conflicting(split: AnySplit) -> tuple[tuple[str, str], ...]:
+  """(name, name of the first image that is the same and of another class) of the images of one part, as `between`."""
+  if not isinstance(split, Split) or split.files is None or split.aspects is not None:
+    return ()
+  first: dict[bytes, int] = {}
+  same = [(i, first.setdefault(_print(image), i)) for i, image in enumerate(split.images)]
+  return tuple((split.files[i], split.files[j]) for i, j in same if split.labels[i] != split.labels[j])
+
+
 def pairs(images: np.ndarray, names: Sequence[str], train: np.ndarray, train_names: Sequence[str]) -> tuple[
     tuple[str, str], ...]:
   """(name, name of the first training image that is the same) of all `images` that are training images too.

@@ -47,8 +47,8 @@ def machine() -> str:
     flags = ''
   words = flags.partition('\n')[0].split()
   vectors = next((name for flag, name in (('avx512f', 'AVX-512'), ('avx2', 'AVX2')) if flag in words), '')
-  if vectors == 'AVX-512' and isa.narrow():
-    vectors = 'AVX2 of AVX-512'
+  if isa.most() and isa.most() != vectors:
+    vectors = f'{isa.most()} of {vectors}' if vectors else isa.most()
   return f'{platform.machine()} {processor()}'.strip() + (f', {vectors}' if vectors else '')
 
 

@@ -107,8 +107,10 @@ def write(folder, run, now, pace, command, console=None, stop=None) -> dict | No
   if run.constraint:
     own = genotype
     if method.drawn:
-      genotype = signals.interruptible(lambda: run.constraint.drawn(_draws(run), own))
+      draws = _Draws(run)
+      genotype = signals.interruptible(lambda: run.constraint.drawn(draws, own))
     again = genotype is not own
+    probs = draws.probs if again else probs
     genotype, limits = run.constraint.chosen(ranking, genotype, probs, ranked)
     limits['drawn_again'] = again
   pace = finalists.pace(folder, pace, config)
@@ -228,11 +230,23 @@ def exact(probs, logs):
           for name, rows in probs.items()}
 
 
-def _draws(run):
-  """`draw(i)`: the architecture number `i`, from 1, that a method draws in place of its own."""
-  key, method = jax.random.key(run.config.seed), run.method
-  scores = jax.jit(lambda i: (method.scores or method.probs)(method.init(jax.random.fold_in(key, i), run.space)))
-  return lambda i: run.space.genotype(jax.device_get(scores(i)))
+class _Draws:
+  """`draws(i)`: the architecture number `i`, from 1, that a method draws in place of its own; `probs` of the last."""
+
+  def __init__(self, run):
+    key, method = jax.random.key(run.config.seed), run.method
+    self._space, self.probs = run.space, None
+
+    @jax.jit
+    def drawn(i):
+      phi = method.init(jax.random.fold_in(key, i), run.space)
+      return (method.scores or method.probs)(phi), method.probs(phi)
+
+    self._drawn = drawn
+
+  def __call__(self, i):
+    scores, self.probs = jax.device_get(self._drawn(i))
+    return self._space.genotype(scores)
 
 
 def _scores(run, now, probs):

@@ -125,6 +125,7 @@ class Training:
     self.used = {'training': self.train} if whole else {'training': self.train, 'validation': valid}
     if loaded.valid:
       self.watched, self.watched_name = data.limited(loaded.valid, config.data.limit, loaded.num_classes), 'valid'
+      self.used['choosing'] = self.watched
     if len(self.train) < config.batch_size:
       raise UserError(f'config.batch_size={config.batch_size} exceeds the {len(self.train)} training images: lower it')
     self._prepare = augment.of(config.data, loaded)

@@ -70,7 +70,7 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
     several = _Several(left, [folder / run.where for run in left], loaded, console)
     first = several.runs[0]
     used = {'training': first.train, 'validation': first.valid}
-    for line in (*data.describe(loaded), *data.repeated(loaded, used), *notes,
+    for line in (*data.describe(loaded, used), *data.repeated(loaded, used), *notes,
                  *told.shortage(loaded, first.train, several.total)):
       console.say(line)
     for run, place in zip(left, several.places, strict=True):

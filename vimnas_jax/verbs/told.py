@@ -10,7 +10,7 @@ STEPS, IMAGES = 100, 10  # of a search, and of every class in it: with fewer, wh
 def data_set(folder, loaded: data.Data, console, used=None):
   """Says what data of one's own hold, and writes it into folder/data.json; `used` as for `data.facts`."""
   account(folder, loaded, used)
-  for line in (*data.describe(loaded), *data.repeated(loaded, used)):
+  for line in (*data.describe(loaded, used), *data.repeated(loaded, used)):
     console.say(line)
 
 

@@ -201,8 +201,10 @@ def of_data(facts: Mapping) -> list[str]:
     more = f'; and {len(rows) - 3} more, in data.json' if len(rows) > 3 else ''
     told.append(f'{shared.counted(len(rows), "image")} for test or validation in training too, which accuracies count: '
                 f'{pairs}{more}.')
-  for name, words in (('in_both_parts', 'set apart of the training images trained on too, so that accuracies on them '
-                       'flatter'), ('in_validation', 'for test among those that choose, which flatters the test')):
+  for name, words in (
+      ('in_both_parts', 'set apart of the training images trained on too, so that accuracies on them flatter'),
+      ('in_validation', 'for test among those that choose, which flatters the test'),
+      ('in_two_classes', 'of the training images in another class too: one of each is wrong')):
     if rows := _rows(facts, name):
       told.append(f'{shared.counted(len(rows), "image")} {words}: {rows[0].get("file")} is {rows[0].get("same")}'
                   f'{"; all are in data.json" if len(rows) > 1 else ""}.')

@@ -73,8 +73,11 @@ def data(folder: pathlib.Path, result: Mapping) -> Any:
     told += [f'{counted(n, f"{name} image")}' for name, n in parts.items() if html.real(n) and n]
     used = facts.get('used')
     if isinstance(used, dict) and html.real(used.get('training')) and used['training'] != parts.get('training'):
-      apart = f', {html.number(used["validation"])} set apart' if html.real(used.get('validation')) else ''
+      apart = f', {html.number(used["validation"])} set apart' if html.real(used.get('validation')) and (
+          used['validation']) else ''
       told.insert(1 + bool(classes), f'of which {html.number(used["training"])} are trained on{apart}')
+    if isinstance(used, dict) and html.real(used.get('choosing')) and used['choosing'] != parts.get('validation'):
+      told.append(f'{html.number(used["choosing"])} of those for validation choose')
   if isinstance(shape, list) and len(shape) == 3:
     told.append(f'{"brought to" if brought else "of"} {shape[0]}x{shape[1]} pixels')
   return html.tag('p', f'The images: {", ".join(told)}.') if told else None
@@ -213,6 +216,10 @@ def cost(result: Mapping, where: str) -> list[Any]:
                  'as XLA accounts for it, the images included' + (
                      f'; of {number} seeds at once' if (number := html.number(result.get('together'))) != html.NOTHING
                      else '')))
+  limit = result.get('limit')
+  for name, words in (('params', 'parameters'), ('madds', 'multiply-adds'), ('latency_ms', 'milliseconds')):
+    if isinstance(limit, Mapping) and isinstance(own := limit.get(name), Mapping):
+      rows.append((f'Limit, {words}', html.number(own.get('found')), f'of {html.number(own.get("limit"))}'))
   if budget := result.get('budget'):
     spent = budget.get('seconds_spent')
     rows.append(('Time limit', html.number(budget.get('max_hours'), 2, 'h'),
