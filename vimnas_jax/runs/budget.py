@@ -98,7 +98,9 @@ class Budget:
     if part < 1:
       self.told(f'config.max_hours={c.max_hours:g}: {c.epochs:g} epochs would take {metrics.duration(seconds)}, and '
                 f'{metrics.duration(left)} are left for compiling and for them: shortened to '
-                f'{self._plan["epochs"]:.3g} epochs, schedules included')
+                f'{self._plan["epochs"]:.3g} epochs, ' + (
+                    f'those of theta alone to {self._plan["pretrain_epochs"]:.3g}, ' if self._plan['pretrain_epochs']
+                    else '') + 'schedules included')
       if _AIM * (left - compiling) / seconds < _LEAST / steps:
         hours = self._hours(compiling + min(_FEW, steps) * seconds / steps / _AIM)
         why = f'{metrics.duration(compiling)} of compiling are still to come' if compiling else 'starting took it all'

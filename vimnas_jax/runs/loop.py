@@ -15,7 +15,7 @@ from vimnas_jax.runs import checkpoint, hosts, kept, metrics, parallel, signals
 from vimnas_jax.runs.budget import Budget
 
 _TIMED = 3  # steps that an estimate takes the quickest of
-_SAVING = 1.0  # seconds that an estimate has for a checkpoint
+_SAVING, _WRITING, _SLOWEST = 0.1, 3e7, 2.0  # seconds that an estimate has for a checkpoint, bytes a second, at most
 _SAVE, _STOP = 1, 2  # what a process may ask of all
 
 
@@ -207,7 +207,8 @@ def _rehearsed(loop, program, now, index, console) -> tuple[float, float]:
     # on a CPU steps and decoding share the cores; elsewhere one goes on beside the other
     paces = [(pace + feeding if jax.default_backend() == 'cpu' else max(pace, feeding), count) for pace, count in paces]
   seconds = sum(pace * count for pace, count in paces) * (1 + loop.beside)
-  seconds += (loop.total - first) // loop.checkpoint_steps * _SAVING
+  saving = min(_SAVING + sum(leaf.nbytes for leaf in jax.tree.leaves(now)) / _WRITING, _SLOWEST)
+  seconds += (loop.total - first) // loop.checkpoint_steps * saving
   size = _bytes(program(first, index))
   console.say(f'{told}, {loop.total - first} steps: about {metrics.duration(seconds)}' +
               ('' if size is None else f', {size / 2 ** 20:,.0f} MiB'))
