@@ -148,3 +148,14 @@ def test_memory_of_seeds_at_once_is_called_that_of_all(tmp_path):
   for more in ({}, {'together': 4}):
     pages.search(folder, result | more, NB201)
     assert ('; of 4 seeds at once' in read(folder).said) == bool(more)
+
+
+def test_low_one_hotness_is_told_where_probabilities_had_a_word():
+  """Of a cell that a limit changed, or of the best of several searches, as of any other; not of trials and draws."""
+  low = result_of(one_hot=0.3, unchanged_steps=0)
+  for more, warns in (({'limit': REPAIRED}, True), ({'taken': 'the best of all'}, True), ({'drawn': True}, False),
+                      ({'derived': True}, False)):
+    told = ' '.join(checks.of_search(low | more, NB201, None))
+    assert ('Low one-hotness: 0.300' in told) == warns and 'still changed' not in told
+    told = ' '.join(checks.of_searches([('a', low | more, NB201)]))
+    assert ('one-hotness below' in told) == warns and 'still changed' not in told

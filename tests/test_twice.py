@@ -76,9 +76,9 @@ def test_an_image_of_both_parts_of_a_search_is_told(root):
   facts = account.facts(loaded, used)
   assert shared and [row['file'] for row in facts['in_both_parts']] == shared
   assert facts['used'] == {'training': 6, 'validation': 6} and facts['images']['training'] == 12
-  (line,) = data.repeated(loaded, used)
+  (line,) = data.repeated(facts)
   assert line.startswith(f'pixel by pixel, {len(shared)} image') and 'and trained on too, such as ' in line
-  assert 'in_both_parts' not in account.facts(loaded) and data.repeated(loaded) == []
+  assert 'in_both_parts' not in account.facts(loaded) and data.repeated(account.facts(loaded)) == []
 
 
 def test_test_images_that_choose_are_told(root):
@@ -87,7 +87,7 @@ def test_test_images_that_choose_are_told(root):
   shutil.copy(root / 'val' / 'ant' / '1.png', root / 'test' / 'ant' / 'copy.png')
   loaded = data.get(config)
   assert account.facts(loaded)['in_validation'] == [{'file': 'test/ant/copy.png', 'same': 'val/ant/1.png'}]
-  assert data.repeated(loaded) == [
+  assert data.repeated(account.facts(loaded)) == [
       'pixel by pixel, 1 image for test, and for validation too, such as test/ant/copy.png, which is val/ant/1.png: '
       'what they choose, the test flatters (list in data.json)']
 
@@ -103,7 +103,7 @@ def test_what_a_run_does_not_take_is_not_called_trained_on(root):
   facts = account.facts(loaded, used)
   assert len(loaded.both) == 6 and len(train) == 2
   assert sorted(row['training'] for row in facts['in_training']) == sorted(train.files)
-  assert 'pixel by pixel: 2 images for test' in ' '.join(data.describe(loaded, used))
+  assert 'pixel by pixel: 2 images for test' in ' '.join(data.describe(loaded, facts))
   assert 'pixel by pixel: 6 images for test' in ' '.join(data.describe(loaded))
 
 
@@ -112,6 +112,6 @@ def test_an_image_of_two_classes_is_told(root):
   shutil.copy(root / 'train' / 'ant' / '2.png', root / 'train' / 'ant' / 'again.png')  # of one class: told by nobody
   loaded = data.get(data_config('folder', dir=str(root), image_size=6))
   assert account.facts(loaded)['in_two_classes'] == [{'file': 'train/bee/wrong.png', 'same': 'train/ant/1.png'}]
-  assert data.repeated(loaded) == [
+  assert data.repeated(account.facts(loaded)) == [
       'pixel by pixel, 1 image of the training images in another class too, such as train/bee/wrong.png, which is '
       'train/ant/1.png: one of each is wrong (list in data.json)']

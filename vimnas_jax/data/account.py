@@ -67,18 +67,19 @@ def in_training(data: Data, used: Mapping[str, AnySplit] | None = None) -> list[
   return [(file, seen[file]) for file, _ in data.both if file in seen]
 
 
-def repeated(data: Data, used: Mapping[str, AnySplit] | None = None) -> list[str]:
-  """Lines for the console: what `twice` finds."""
+def repeated(known: Mapping[str, Any]) -> list[str]:
+  """Lines for the console of what `twice` has found, from `facts`."""
   words = {'in_both_parts': ('set apart of the training images, and trained on too', 'accuracies on them flatter'),
            'in_validation': ('for test, and for validation too', 'what they choose, the test flatters'),
            'in_two_classes': ('of the training images in another class too', 'one of each is wrong')}
-  return [f'pixel by pixel, {_count(len(rows), "image", "images")} {words[name][0]}, such as {rows[0][0]}, which is '
-          f'{rows[0][1]}: {words[name][1]} (list in {LIST})' for name, rows in twice(data, used).items() if rows]
+  return [f'pixel by pixel, {_count(len(rows), "image", "images")} {what}, such as {rows[0]["file"]}, which is '
+          f'{rows[0]["same"]}: {why} (list in {LIST})'
+          for name, (what, why) in words.items() if (rows := known.get(name))]
 
 
-def describe(data: Data, used: Mapping[str, AnySplit] | None = None) -> list[str]:
+def describe(data: Data, known: Mapping[str, Any] | None = None) -> list[str]:
   """Lines for the console: classes with their images, what was left out, and what is uneven; of data with names from
-  outside. `used` as for `facts`.
+  outside. `known` is what `facts` says of the images that a run takes; None for all.
   """
   if not own(data):
     return []
@@ -106,7 +107,8 @@ def describe(data: Data, used: Mapping[str, AnySplit] | None = None) -> list[str
     lines.append(f'parts: {data.rule}')
   lines += [f'without a {part} image: {_some(list(map(data.name_of, without)))}' for part in ('validation', 'test')
             if part in counts and len(without := np.flatnonzero(counts[part] == 0))]
-  if both := in_training(data, used):
+  both = data.both if known is None else [(row['file'], row['training']) for row in known['in_training']]
+  if both:
     found = _count(len(both), 'image', 'images')
     lines.append(f'in training too, pixel by pixel: {found} for test or validation, such as {both[0][0]}, '
                  f'which is {both[0][1]}; accuracies count them (list in {LIST})')

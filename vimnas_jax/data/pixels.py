@@ -151,8 +151,8 @@ def read_for(path, recipe, shape, max_pixels: int = MAX_PIXELS, shrink: int = 1)
   if h != w or channels not in (1, 3):
     raise UserError(f'the network reads images of {h}x{w} pixels and {channels} channels, which image files are not '
                     'brought to: give it arrays from Python')
-  image = read(path, recipe or _recipe(shrink * max(h, w), shrink * max(h, w), 'bicubic'), max_pixels)
-  by = image.shape[0] // max(h, w)
+  image = read(path, recipe or _recipe(shrink * h, shrink * h, 'bicubic'), max_pixels)
+  by = image.shape[0] // h
   if by > 1:
     image = np.rint(image.reshape(h, by, w, by, 3).mean((1, 3), dtype=np.float32)).astype(np.uint8)
   if image.shape[:2] != (h, w):

@@ -281,7 +281,7 @@ def advance(loop: Loop, now, saved, console, stop):
       told = ', '.join([f'loss {loss}', *(f'norm of {name} {norm}' for name, norm in norms.items())])
       raise Diverged(f'step {at}: {told}: not finite. The checkpoints hold the last good state; {loop.remedy} and give '
                      'another --workdir')
-    if at % loop.log_steps == 0 or final or values.get('stopped'):
+    if at % loop.log_steps == 0 or final:
       mean, noted = float(np.mean(times[noted:])), len(times)
       console.step(at, loop.total, f'loss {loss:.3f}  {loop.note(at, values, mean)}')
 

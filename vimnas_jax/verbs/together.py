@@ -68,10 +68,10 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
   with stop or signals.Stop() as stop, contextlib.ExitStack() as open_folders:
     loaded = data.get(config.data)
     several = _Several(left, [folder / run.where for run in left], loaded, console)
-    first = several.runs[0]
-    used = {'training': first.train, 'validation': first.valid}
-    for line in (*data.describe(loaded, used), *data.repeated(loaded, used), *notes,
-                 *told.shortage(loaded, first.train, several.total)):
+    one = several.runs[0]
+    known = data.facts(loaded, {'training': one.train, 'validation': one.valid}) if data.own(loaded) else {}
+    for line in (*(told.lines(loaded, known) if known else ()), *notes,
+                 *told.shortage(loaded, one.train, several.total)):
       console.say(line)
     for run, place in zip(left, several.places, strict=True):
       open_folders.enter_context(runfolder.opened(place))
@@ -80,10 +80,10 @@ def searched(runs, folder, console, stop=None, notes=()) -> bool:
     files.write_json(inner / 'seeds.json', {'seeds': [run.searched.seed for run in left]})  # before they are begun
     for run, place in zip(left, several.places, strict=True):
       runfolder.write_config(place, run.searched, loaded.fingerprint())
-      told.account(place, loaded, used)
-      if several.runs[0].rows is not None:
-        subset.write(place, run.searched, loaded, several.runs[0].rows)
-    one = several.runs[0]
+      if known:
+        files.write_json(place / data.LIST, known)
+      if one.rows is not None:
+        subset.write(place, run.searched, loaded, one.rows)
     console.say(f'{len(left)} seeds at once: {config.method.name} on {config.space.name} with {config.data.name}: '
                 f'{len(one.train)} images, {one.total} steps of {config.batch_size}, {one.weights:,} weights each')
     done = loop.to_the_end(several, inner, console, stop, lambda now, pace: several.write(now, pace, left, console))

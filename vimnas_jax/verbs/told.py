@@ -9,15 +9,16 @@ STEPS, IMAGES = 100, 10  # of a search, and of every class in it: with fewer, wh
 
 def data_set(folder, loaded: data.Data, console, used=None):
   """Says what data of one's own hold, and writes it into folder/data.json; `used` as for `data.facts`."""
-  account(folder, loaded, used)
-  for line in (*data.describe(loaded, used), *data.repeated(loaded, used)):
-    console.say(line)
-
-
-def account(folder, loaded: data.Data, used=None):
-  """Writes what data of one's own hold into folder/data.json."""
   if data.own(loaded):
-    files.write_json(folder / data.LIST, data.facts(loaded, used))
+    known = data.facts(loaded, used)
+    files.write_json(folder / data.LIST, known)
+    for line in lines(loaded, known):
+      console.say(line)
+
+
+def lines(loaded: data.Data, known: dict) -> list[str]:
+  """What is said of data of one's own; `known` is what `data.facts` has of it."""
+  return [*data.describe(loaded, known), *data.repeated(known)]
 
 
 def shortage(loaded: data.Data, train: data.AnySplit, steps: int) -> list[str]:

@@ -28,8 +28,9 @@ def of_search(result: Mapping, space: Space, genotype: Genotype | None, network:
   told += _dead(result, space)
   steps, unchanged, hot = result.get('steps'), result.get('unchanged_steps'), result.get('one_hot')
   told += few_steps(steps) + shortened(result) + _chosen(result)
-  if real(steps) and steps and not shared.otherwise(result) and not (few_steps(steps) or _ended(result)):
-    if real(unchanged) and unchanged < SETTLED * steps and not result.get('stopped'):
+  if real(steps) and steps and shared.decides(result) and not (few_steps(steps) or _ended(result)):
+    if real(unchanged) and unchanged < SETTLED * steps and not (
+        shared.otherwise(result) or result.get('stopped')):
       since = f'it has stood for only {shared.counted(unchanged, "step")} of {number(steps)}' if unchanged else (
           'it changed at the very end')
       told.append(f'The architecture still changed in the last tenth of the search: {since}. More epochs may end '
@@ -89,11 +90,11 @@ def of_searches(runs: Sequence[tuple[str, Mapping, Space]]) -> list[str]:
       continue
     if steps < FEW_STEPS:
       short.append(name)
-    if shared.otherwise(result):
+    if not shared.decides(result):
       continue
     if real(hot) and hot < DECIDED and not shared.compared(result):
       open_.append(name)
-    if real(unchanged) and unchanged < SETTLED * steps:
+    if real(unchanged) and unchanged < SETTLED * steps and not (shared.otherwise(result) or result.get('stopped')):
       late.append(name)
   more = [f'{len(told) - 12} more: they are on the page of each run.'] if len(told) > 12 else []
   return told[:12] + more + [f'{_named(names, len(runs))} {words}' for names, words in (

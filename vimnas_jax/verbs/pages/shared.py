@@ -92,13 +92,18 @@ def account(folder: pathlib.Path) -> Mapping:
   return facts if isinstance(facts, dict) else {}
 
 
+def decides(result: Mapping) -> bool:
+  """Whether a method chooses by probabilities at all: neither by trials nor by a draw."""
+  return not (result.get('derived') or result.get('drawn'))
+
+
 def otherwise(result: Mapping) -> bool:
   """Whether an architecture is not what the probabilities of the last step say: it was drawn, found by trials, that of
   an earlier search, or put in place by a limit.
   """
   limit = result.get('limit')
   changed = isinstance(limit, Mapping) and (limit.get('repaired') or limit.get('drawn_again'))
-  return bool(result.get('derived') or result.get('drawn') or result.get('taken') or changed)
+  return bool(not decides(result) or result.get('taken') or changed)
 
 
 def counted(count: Any, what: str) -> str:
